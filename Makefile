@@ -1,0 +1,39 @@
+# Needs python3 (3.10 or newer, with venv), make and a package index; everything else goes into .venv.
+PYTHON ?= python3
+NB ?= 02_linear_attention
+PROFILE ?= auto
+DATA ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test fast sync clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
+
+# The stamp is written last, so an interrupted installation is begun again.
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one with make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebooks,dev]'
+	touch $(INSTALLED)
+
+setup: $(INSTALLED)  ## make .venv and install (torch is several GB; once)
+
+run: $(INSTALLED)  ## execute a notebook: NB=02_linear_attention|01_vit|…|all  PROFILE=smoke|quick|paper  DATA=name or folder
+	$(BIN)/python .ci/notebooks.py run $(NB) --profile $(PROFILE) $(if $(DATA),--data $(DATA))
+
+fast: $(INSTALLED)  ## ruff and the unit tests alone
+	$(BIN)/ruff check
+	$(BIN)/python -m pytest -q tests
+
+test: fast  ## everything: ruff, unit tests, every notebook executed
+	VIX_PROFILE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q -x --nbval-lax --nbval-current-env \
+		--nbval-cell-timeout 300 notebooks
+
+sync: $(INSTALLED)  ## after editing notebooks/*.py: regenerate and execute the .ipynb (NB=name or all)
+	$(BIN)/python .ci/notebooks.py sync $(NB)
+
+clean:  ## remove what was built (not .venv, not data)
+	rm -rf build .pytest_cache .ruff_cache

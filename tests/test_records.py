@@ -1,0 +1,173 @@
+"""Records: atomic writes, stable and distinct names, strict reading."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+import torch
+
+from vixlib import records
+from vixlib.records import FIELDS, environment, read_records, record_name, write_atomic, write_record
+
+
+def a_record(**changes):
+    record = {field: None for field in FIELDS}
+    record.update(dataset="cifar10", profile="quick", model="ViN", config="uniform", position="learned",
+                  options={"patch_size": 4}, seed=0, history=[{"epoch": 1, "loss": 0.1 + 0.2}])
+    return {**record, **changes}
+
+
+def test_written_bytes_and_text_come_back_and_replace_what_was_there(tmp_path):
+    path = tmp_path / "new" / "folder" / "file"
+    write_atomic(path, "größer")
+    assert path.read_text(encoding="utf-8") == "größer"
+    write_atomic(path, b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    assert os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path, monkeypatch, failing):
+    path = tmp_path / "file"
+    write_atomic(path, "old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, failing, fail)
+    message = f"cannot write {re.escape(str(path))}: No space left.*unchanged"
+    with pytest.raises(OSError, match=message) as caught:
+        write_atomic(path, "new")
+    assert caught.value.errno == 28
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "file", "new")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot write .*file/inside"):
+        write_atomic(tmp_path / "file" / "inside", "text")
+
+
+def test_a_record_comes_back_whole_from_the_one_file_of_its_name(tmp_path):
+    record = a_record()
+    path = write_record(record, tmp_path)
+    assert path.name == record_name(record)
+    assert read_records(tmp_path) == [record]
+    write_record({**record, "best_top1": 60.0}, tmp_path)
+    assert [found["best_top1"] for found in read_records(tmp_path)] == [60.0]
+
+
+def test_the_name_is_readable_stable_and_free_of_results():
+    name = record_name(a_record())
+    assert name == "cifar10_quick_ViN_uniform_learned_patch-size=4_seed0_" + name[-13:-5] + ".json"
+    assert re.fullmatch(r"[0-9a-f]{8}", name[-13:-5])
+    assert name == record_name(a_record(table=2, best_top1=50.0, device="other", started="later"))
+    two = {"a": 1, "b": (2, 3)}
+    assert record_name(a_record(options=two)) == record_name(a_record(options={"b": [2, 3], "a": 1}))
+
+
+def test_differing_runs_never_share_a_name():
+    runs = [a_record(), a_record(seed=1), a_record(options={}), a_record(options={"patch_size": "4"}),
+            a_record(options={"patch_size": 4.0}), a_record(options={"patch-size": 4}),
+            a_record(options={"patch_size": 4, "dim": 64}), a_record(options={"patch_size": True}),
+            a_record(dataset="cifar10/jpg"), a_record(dataset="cifar10-jpg"), a_record(config="paper"),
+            a_record(model="vin"), a_record(position="none"), a_record(profile="paper"),
+            *(a_record(options={"long": "x" * 200 + end}) for end in "ab")]
+    names = [record_name(run) for run in runs]
+    assert len({name.lower() for name in names}) == len(runs)
+    assert all(re.fullmatch(r"[A-Za-z0-9._=-]{1,250}", name) for name in names)
+
+
+def test_a_hostile_field_cannot_leave_the_folder(tmp_path):
+    path = write_record(a_record(dataset="../../etc/passwd", model="..", options={"/": "\\\n"}), tmp_path)
+    assert path.parent == tmp_path and os.listdir(tmp_path) == [path.name]
+
+
+def test_missing_fields_and_numbers_that_json_lacks_are_named(tmp_path):
+    record = a_record()
+    del record["history"], record["commit"]
+    with pytest.raises(ValueError, match="lacks history, commit"):
+        write_record(record, tmp_path)
+    with pytest.raises(ValueError, match="cifar10_quick_ViN.*cannot be written as JSON"):
+        write_record(a_record(best_top1=float("nan")), tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_records_are_selected_by_their_fields(tmp_path):
+    for seed in (1, 0):
+        for model in ("ViP", "ViN"):
+            write_record(a_record(model=model, seed=seed), tmp_path)
+    assert [(r["model"], r["seed"]) for r in read_records(tmp_path)] == [
+        ("ViN", 0), ("ViN", 1), ("ViP", 0), ("ViP", 1)]
+    assert [r["seed"] for r in read_records(tmp_path, model="ViP", options={"patch_size": 4})] == [0, 1]
+    assert read_records(tmp_path, model="ViT") == []
+    assert read_records(tmp_path / "absent") == []
+    with pytest.raises(TypeError, match="unknown fields.*modell"):
+        read_records(tmp_path, modell="ViP")
+
+
+@pytest.mark.parametrize("content", [b'{"model": "ViN", ', b"[1]", b'{"model": "ViN"}', b"\xff\xfe"])
+def test_a_damaged_record_is_an_error_that_names_the_file(tmp_path, content):
+    write_record(a_record(), tmp_path)
+    (tmp_path / "damaged.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged\.json"):
+        read_records(tmp_path)
+
+
+def test_environment_names_the_versions():
+    found = environment("cpu")
+    assert found["torch"] == torch.__version__ and found["device"].startswith("CPU")
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    root = tmp_path.resolve() / "repository"
+    (root / "vixlib").mkdir(parents=True)
+    (root / "vixlib" / "code.py").write_text("one")
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(records, "ROOT", root)
+    return root
+
+
+def git(root, *arguments):
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True,
+                          text=True).stdout.strip()
+
+
+def test_the_commit_tells_a_clean_package_from_a_changed_one(repository):
+    assert environment("cpu")["commit"] is None  # no repository
+    git(repository, "init")
+    assert environment("cpu")["commit"] is None  # no commit
+    git(repository, "add", ".")
+    git(repository, "commit", "-m", "first")
+    head = git(repository, "rev-parse", "HEAD")
+    assert environment("cpu")["commit"] == head
+    (repository / "notes.txt").write_text("outside the package")
+    assert environment("cpu")["commit"] == head
+    (repository / "vixlib" / "code.py").write_text("two")
+    assert environment("cpu")["commit"] == head + "+changes"
+
+
+def test_the_commit_of_a_surrounding_repository_is_not_ours(repository, monkeypatch):
+    git(repository, "init")
+    git(repository, "add", ".")
+    git(repository, "commit", "-m", "first")
+    monkeypatch.setattr(records, "ROOT", repository / "vixlib")
+    assert environment("cpu")["commit"] is None

@@ -1,0 +1,581 @@
+"""Training: exact evaluation, seeded order, interrupts and limits that lose nothing, resuming bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vixlib import train as trainer
+from vixlib.data import ImageData
+from vixlib.train import Run, TrainConfig, evaluate, fit, predict
+
+CLASSES = ("red", "green", "blue")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Sums round differently on more threads, and networks this small only lose time with them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class RecordingData(ImageData):
+    """Notes the order of training pictures, and calls `before` ahead of every training batch."""
+
+    def batch(self, index, split="train", augment=(), generator=None):
+        if split == "train":
+            self.__dict__.setdefault("seen", []).extend(index.tolist())
+            self.__dict__.get("before", lambda: None)()
+        return super().batch(index, split, augment, generator)
+
+    def to(self, device):
+        return self  # the tests need this very object back
+
+
+class Net(nn.Module):
+    """Dropout draws from the global generator and BatchNorm keeps state: both must survive a resume."""
+
+    def __init__(self, width=8, num_classes=3, dropout=0.2):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(),
+                                    nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout),
+                                    nn.Linear(width, num_classes))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def colours(train=60, test=31, kind=ImageData):
+    """Noise in which one channel is brighter; the channel is the class."""
+    generator = torch.Generator().manual_seed(0)
+    parts = []
+    for count in (train, test):
+        labels = torch.randint(3, (count,), generator=generator)
+        images = torch.randint(0, 128, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+        images[torch.arange(count), labels] += 100
+        parts += [images, labels]
+    return kind("colours", CLASSES, *parts)
+
+
+def net(seed=0, **options):
+    torch.manual_seed(seed)
+    return Net(**options)
+
+
+def train(**changes):
+    """A short run; returns (model, run)."""
+    options = {name: changes.pop(name) for name in ("checkpoint", "on_epoch", "minutes") if name in changes}
+    model = changes.pop("model", None) or net()
+    data = changes.pop("data", None) or colours()
+    config = TrainConfig(**{"epochs": 3, "batch_size": 16, "augment": ("flip", "crop"), **changes})
+    return model, fit(model, data, config, device="cpu", progress=False, **options)
+
+
+def same_weights(first, second):
+    ours, theirs = first.state_dict(), second.state_dict()
+    return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+# --- TrainConfig ----------------------------------------------------------------------------------------
+
+def test_the_defaults_are_the_papers_protocol():
+    tables = Path(__file__).parent.parent / "data" / "paper_tables.json"
+    if not tables.exists():
+        pytest.skip("the paper's tables are not here")
+    protocol, config = json.loads(tables.read_text())["protocol"], TrainConfig().to_dict()
+    for name in ("lr", "betas", "eps", "weight_decay", "batch_size"):
+        assert config[name] == protocol[name]
+    assert config["epochs"] == 40 and config["augment"] == []
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"epochs": 0}, "epochs=0"), ({"batch_size": -1}, "batch_size=-1"), ({"lr": 0.0}, "lr=0.0"),
+    ({"lr": float("nan")}, "lr=nan"), ({"lr": float("inf")}, "lr=inf"), ({"eps": 0}, "eps=0"),
+    ({"betas": (0.9,)}, "betas="), ({"betas": (0.9, 1.0)}, "betas="),
+    ({"weight_decay": -1}, "weight_decay=-1"), ({"seed": -1}, "seed=-1"), ({"seed": 1.5}, "seed=1.5"),
+    ({"precision": "fp16"}, "precision='fp16'"),
+    ({"augment": ("mirror",)}, "augment='mirror'"), ({"eval_batch_size": 0}, "eval_batch_size=0"),
+])
+def test_a_bad_setting_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**changes)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"epochs": 1.5}, "epochs=1.5"), ({"batch_size": "64"}, "batch_size='64'"),
+    ({"augment": "flip"}, "augment="),
+])
+def test_a_setting_of_the_wrong_type_is_named(changes, message):
+    with pytest.raises(TypeError, match=message):
+        TrainConfig(**changes)
+
+
+def test_a_config_survives_json():
+    config = TrainConfig(lr=3e-4, augment=("flip", "crop"), eval_batch_size=7)
+    assert TrainConfig(**json.loads(json.dumps(config.to_dict()))) == config
+
+
+# --- evaluate and predict -------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("batch_size", [1, 4, 30, 31, 1000])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_scores_are_exact_means_over_images(batch_size, split):
+    model, data = net().eval(), colours(train=7)
+    images, labels = data.batch(torch.arange(7 if split == "train" else 31), split)
+    with torch.no_grad():
+        logits = model(images)
+    scores = evaluate(model, data, split, batch_size)
+    assert scores.images == len(labels)
+    assert scores.top1 == 100 * (logits.argmax(1) == labels).sum().item() / len(labels)
+    assert scores.top5 == 100.0  # three classes: all of them are among the best five
+    assert scores.loss == pytest.approx(F.cross_entropy(logits.double(), labels).item(), rel=1e-6)
+
+
+def test_top5_counts_the_best_five():
+    class Ranking(nn.Module):
+        def forward(self, images):
+            return -torch.arange(10.0).expand(len(images), 10)  # class 0 first, class 9 last
+
+    labels = torch.arange(10).repeat(3)[:23]
+    images = torch.zeros(23, 3, 4, 4, dtype=torch.uint8)
+    data = ImageData("ranks", tuple("abcdefghij"), images, labels, images, labels)
+    scores = evaluate(Ranking(), data, batch_size=10)
+    assert (scores.top1, scores.top5) == (pytest.approx(100 * 3 / 23), pytest.approx(100 * 13 / 23))
+
+
+def test_evaluation_switches_dropout_off_and_every_module_back():
+    model, data = net(dropout=0.9), colours()
+    model.layers[1].eval()  # a frozen BatchNorm stays frozen
+    modes = [module.training for module in model.modules()]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert evaluate(model, data) == evaluate(model, data)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+    def fail(*_):
+        raise RuntimeError("broken layer")
+
+    model.layers[6].register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="broken layer"):
+        evaluate(model, data)
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_predictions_are_the_probabilities_that_evaluation_scores():
+    model, data = net(dropout=0.9), colours(test=300)
+    probabilities = predict(model, data.test_images)
+    assert probabilities.shape == (300, 3) and model.training
+    assert torch.allclose(probabilities.sum(1), torch.ones(300))
+    top1 = 100 * (probabilities.argmax(1) == data.test_labels).float().mean().item()
+    assert top1 == pytest.approx(evaluate(model, data).top1)
+    chosen = probabilities[torch.arange(300), data.test_labels]
+    assert -chosen.double().log().mean().item() == pytest.approx(evaluate(model, data).loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("images", [torch.zeros(1, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8),
+                                    torch.zeros(0, 3, 8, 8, dtype=torch.uint8)])
+def test_images_of_another_kind_are_refused(images):
+    with pytest.raises(ValueError, match="not uint8"):
+        predict(net(), images)
+
+
+# --- fit ------------------------------------------------------------------------------------------------
+
+def test_a_separable_problem_is_learned_and_the_run_tells_it():
+    seen = []
+    model, run = train(epochs=8, lr=0.01, augment=(), on_epoch=lambda run: seen.append(len(run.history)))
+    assert run.last_top1 == evaluate(model, colours()).top1 >= 95
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
+    assert seen == [epoch["epoch"] for epoch in run.history] == list(range(1, 9))
+    assert run.finished and not run.interrupted and not model.training
+    assert run.best_top1 >= run.last_top1 and run.best_top5 == run.last_top5 == 100
+    assert run.images_per_second > 0 and run.peak_memory_bytes is None and run.precision == "float32"
+    assert "Net on colours" in repr(run) and "8/8" in repr(run) and "\n" not in repr(run)
+
+
+def test_the_recorded_loss_is_the_mean_over_images_of_uneven_batches():
+    class Constant(nn.Module):
+        """Logits that no training changes: the loss of an image depends on its label alone."""
+
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Parameter(torch.zeros(3))
+
+        def forward(self, images):
+            return torch.tensor([0.0, 1.0, 3.0]).expand(len(images), 3) + 0 * self.unused
+
+    data = colours(train=50)
+    _, run = train(model=Constant(), data=data, epochs=1, augment=(), batch_size=16)  # 16, 16, 16 and 2
+    logits = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64).expand(50, 3)
+    expected = F.cross_entropy(logits, data.train_labels).item()
+    assert run.history[0]["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 60, 1000])
+def test_every_image_is_used_once_an_epoch_at_any_batch_size(batch_size):
+    data = colours(train=15, kind=RecordingData)
+    _, run = train(data=data, batch_size=batch_size, epochs=2)
+    assert len(run.history) == 2
+    assert sorted(data.seen[:15]) == sorted(data.seen[15:]) == list(range(15))
+    assert data.seen[:15] != data.seen[15:]
+
+
+def test_the_seed_decides_order_and_weights():
+    results = []
+    for seed in (5, 5, 6):
+        data = colours(kind=RecordingData)
+        model, run = train(data=data, seed=seed)
+        results.append((data.seen, model, [epoch["loss"] for epoch in run.history]))
+    (order, model, losses), again, other = results
+    assert order == again[0] and losses == again[2] and same_weights(model, again[1])
+    assert order != other[0] and losses != other[2]
+
+
+def test_the_evaluation_batch_size_changes_no_training():
+    assert same_weights(train(eval_batch_size=1)[0], train(eval_batch_size=None)[0])
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_advice():
+    data, model = colours(kind=RecordingData), net()
+    counts = []
+
+    def poison():
+        counts.append(1)
+        if len(counts) == 7:  # epochs have four steps
+            with torch.no_grad():
+                model.layers[6].bias.fill_(float("nan"))
+
+    data.__dict__["before"] = poison
+    message = r"nan at epoch 2, step 3 of 4.*lower lr than 0\.001"
+    with pytest.raises(FloatingPointError, match=message) as caught:
+        train(model=model, data=data)
+    assert [epoch["epoch"] for epoch in caught.value.run.history] == [1]
+
+
+def test_weights_ruined_by_the_last_step_of_all_are_noticed():
+    model = net()
+    bias = model.layers[6].bias
+
+    def ruin(_):
+        bias.data.fill_(float("inf"))
+
+    bias.register_hook(ruin)  # runs in backward, when the loss of the only step is already known to be finite
+    with pytest.raises(FloatingPointError, match="test loss became nan after epoch 1"):
+        train(model=model, epochs=1, batch_size=60)
+
+
+@pytest.mark.parametrize("moment", ["on_epoch", "batch"])
+def test_an_interrupt_keeps_the_history(moment, tmp_path, capsys):
+    counts = []
+
+    def interrupt(*_):
+        counts.append(1)
+        if len(counts) == (2 if moment == "on_epoch" else 10):  # in the second, or the third, epoch
+            raise KeyboardInterrupt
+
+    data = colours(kind=RecordingData)
+    data.__dict__["before"] = interrupt if moment == "batch" else lambda: None
+    path = tmp_path / "run.pt"
+    model, run = train(data=data, checkpoint=path, on_epoch=interrupt if moment == "on_epoch" else None)
+    assert run.interrupted and not run.finished and len(run.history) == 2
+    assert "2 of 3 epochs" in capsys.readouterr().out and "interrupted" in repr(run)
+    resumed, run = train(checkpoint=path)
+    assert run.finished and not run.interrupted and same_weights(resumed, train()[0])
+
+
+def test_the_time_limit_stops_between_epochs_and_calls_add_up(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+
+    def a_minute_passes(run):
+        clock[0] += 60
+
+    limits = {"checkpoint": tmp_path / "run.pt", "on_epoch": a_minute_passes, "epochs": 6}
+    _, run = train(**limits, minutes=2.5)
+    assert (len(run.history), run.finished, run.interrupted) == (2, False, False)
+    _, run = train(**limits, minutes=0.5)  # one epoch at least, or no series of calls would ever end
+    assert (len(run.history), run.finished) == (3, False)
+    model, run = train(**limits, minutes=3)
+    assert (len(run.history), run.finished) == (6, True)
+    assert same_weights(model, train(epochs=6)[0])
+    with pytest.raises(ValueError, match="minutes=0"):
+        train(minutes=0)
+
+
+def test_models_and_data_that_do_not_fit_are_named():
+    model, data = net(), colours()
+    for name, value in (("image_size", 32), ("image_size", (8, 9)), ("channels", 1), ("num_classes", 10)):
+        setattr(model, name, value)
+        with pytest.raises(ValueError, match=rf"{name}=.*'colours' has {name}="):
+            fit(model, data, TrainConfig(epochs=1), device="cpu")
+        with pytest.raises(ValueError, match=name):
+            evaluate(model, data)
+        delattr(model, name)
+    model.image_size, model.channels, model.num_classes = 8, 3, 3
+    assert evaluate(model, data).images == 31
+    with pytest.raises(ValueError, match=r"into \[16, 4\].*num_classes=3"):
+        train(model=net(num_classes=4))
+    with pytest.raises(TypeError, match="data is a list"):
+        evaluate(model, [1])
+
+
+def test_settings_that_the_device_lacks_are_refused_before_training():
+    with pytest.raises(ValueError, match="bfloat16.*needs a GPU"):
+        train(precision="bfloat16")
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------
+
+KILLED = """
+import sys, time
+sys.path[:0] = {paths!r}
+import torch
+torch.set_num_threads(1)
+from test_train import RecordingData, colours, train
+data, count = colours(kind=RecordingData), 0
+def block():
+    global count
+    count += 1
+    if {block_at} and count == {block_at}:
+        print("blocked", flush=True)
+        time.sleep(600)
+data.__dict__["before"] = block
+model, run = train(data=data, checkpoint={checkpoint!r})
+torch.save(model.state_dict(), {weights!r})
+print(len(run.history), data.seen)
+"""
+
+
+def script(tmp_path, block_at):
+    here = Path(__file__).resolve().parent
+    return [sys.executable, "-c", KILLED.format(
+        paths=[str(here), str(here.parent)], checkpoint=str(tmp_path / "run.pt"),
+        weights=str(tmp_path / "weights.pt"), block_at=block_at)]
+
+
+def test_a_killed_process_is_resumed_bit_for_bit(tmp_path):
+    # Killed in the middle of the second epoch, with the checkpoint of the first on disk.
+    with subprocess.Popen(script(tmp_path, block_at=6), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "blocked\n"
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert os.listdir(tmp_path) == ["run.pt"]
+
+    resumed = subprocess.run(script(tmp_path, block_at=0), capture_output=True, text=True, check=True)
+    data = colours(kind=RecordingData)
+    model, run = train(data=data)
+    assert resumed.stdout.split(maxsplit=1) == ["3", f"{data.seen[60:]}\n"]
+    saved = torch.load(tmp_path / "weights.pt", weights_only=True)
+    assert list(saved) == list(model.state_dict())
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+    kept = torch.load(tmp_path / "run.pt", weights_only=True)["run"]["history"]
+    assert [{**epoch, "seconds": 0} for epoch in kept] == [{**epoch, "seconds": 0} for epoch in run.history]
+
+
+def test_a_finished_checkpoint_gives_run_and_weights_without_training(tmp_path):
+    model, run = train(checkpoint=tmp_path / "run.pt")
+    data = colours(kind=RecordingData)
+    again, found = train(model=net(seed=9), data=data, checkpoint=tmp_path / "run.pt")
+    assert found == run and same_weights(again, model) and not again.training
+    assert "seen" not in data.__dict__
+
+
+def test_more_epochs_continue_and_fewer_are_refused(tmp_path):
+    path = tmp_path / "run.pt"
+    train(checkpoint=path, epochs=2)
+    model, run = train(checkpoint=path, epochs=4)
+    assert run.finished and run.config.epochs == 4 and same_weights(model, train(epochs=4)[0])
+    with pytest.raises(ValueError, match="epochs=3 is less than the 4 epochs"):
+        train(checkpoint=path, epochs=3)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"model": Net(width=9)}, r"layers\.0\.weight is \[8, 3, 3, 3\] in the checkpoint, \[9, 3, 3, 3\] here"),
+    ({"model": nn.Sequential(nn.Flatten(), nn.Linear(192, 3))}, r"1\.weight is nothing in the checkpoint"),
+    ({"lr": 0.5}, r"lr is 0\.001 in the checkpoint, 0\.5 here"),
+    ({"seed": 1}, "seed is 0 in the checkpoint, 1 here"),
+    ({"augment": ()}, r"augment is \['crop', 'flip'\] in the checkpoint, \[\] here"),
+    ({"data": replace(colours(), name="paint")}, "name is colours in the checkpoint, paint here"),
+    ({"data": colours(train=30)}, "train_images is 60 in the checkpoint, 30 here"),
+])
+def test_a_checkpoint_of_another_run_is_refused_and_kept(tmp_path, changes, message):
+    path = tmp_path / "run.pt"
+    train(checkpoint=path, epochs=1)
+    saved = path.read_bytes()
+    model = changes.get("model") or net()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"run\.pt is of another run: .*{message}"):
+        train(**{"checkpoint": path, "model": model, **changes})
+    assert path.read_bytes() == saved
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_damaged_or_foreign_file_is_named_with_the_way_out(tmp_path):
+    path = tmp_path / "run.pt"
+    train(checkpoint=path, epochs=1)
+    whole = path.read_bytes()
+    torch.save(net().state_dict(), tmp_path / "weights.pt")
+    foreign = [b"", whole[:100], whole[:-100], b"hello", (tmp_path / "weights.pt").read_bytes()]
+    for content in foreign:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"run\.pt is truncated or not one of vixlib's.*delete it"):
+            train(checkpoint=path)
+        assert path.read_bytes() == content
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "broken-in"),)
+
+    as_torch = tmp_path / "torch.pt"
+    torch.save({"format": 1, "run": Malicious()}, as_torch)
+    as_pickle = tmp_path / "pickle.pt"
+    as_pickle.write_bytes(pickle.dumps(Malicious(), protocol=2))
+    for path in (as_torch, as_pickle):
+        with pytest.raises(ValueError, match="delete it"):
+            train(checkpoint=path)
+    assert not (tmp_path / "broken-in").exists()
+
+
+def test_a_failed_save_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    train(checkpoint=path, epochs=1)
+    saved = path.read_bytes()
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match=r"run\.pt: No space left"):
+        train(checkpoint=path, epochs=2)
+    assert path.read_bytes() == saved and os.listdir(tmp_path) == ["run.pt"]
+
+
+def test_going_on_elsewhere_says_so(tmp_path):
+    path = tmp_path / "run.pt"
+    train(checkpoint=path, epochs=1)
+    state = torch.load(path, weights_only=True)
+    state["run"].update(device="Tesla T4", precision="float16")
+    state["cuda_rng"] = torch.zeros(16, dtype=torch.uint8)
+    torch.save(state, path)
+    with pytest.warns(UserWarning, match="made on Tesla T4 in float16 and goes on here on CPU"):
+        _, run = train(checkpoint=path, epochs=2)
+    assert run.finished and run.precision == "float32" and run.device.startswith("CPU")
+
+
+# --- Run ------------------------------------------------------------------------------------------------
+
+def test_a_run_survives_its_file(tmp_path):
+    model = net()
+    model.name, model.config, model.options = "ViN", "uniform", {"patch_size": 4, "mixer": nn.Linear}
+    _, run = train(model=model)
+    assert (run.model, run.model_config, run.options["patch_size"]) == ("ViN", "uniform", 4)
+    path = run.save(tmp_path / "folder" / "run.json")
+    assert Run.load(path) == run
+    saved = json.loads(path.read_text())
+    assert saved["best_top1"] == run.best_top1 and saved["config"] == run.config.to_dict()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"model": "ViN"'])
+def test_a_file_that_is_no_run_is_named(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=r"run\.json.*Run\.save"):
+        Run.load(tmp_path / "run.json")
+
+
+def test_the_curves_show_the_history_with_units():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    _, run = train()
+    ax = run.plot()
+    other = next(axis for axis in ax.figure.axes if axis is not ax)
+    assert list(ax.lines[0].get_ydata()) == [epoch["loss"] for epoch in run.history]
+    assert list(other.lines[0].get_ydata()) == [epoch["top1"] for epoch in run.history]
+    assert ax.get_xlabel() == "epoch" and "nats" in ax.get_ylabel() and "%" in other.get_ylabel()
+    given = pyplot.subplots()[1]
+    assert run.plot(given) is given
+    pyplot.close("all")
+    with pytest.raises(ValueError, match="no epoch to plot"):
+        replace(run, history=[]).plot()
+
+
+def test_a_run_without_epochs_has_no_scores():
+    run = replace(train(epochs=1)[1], history=[])
+    assert run.best_top1 is run.last_top1 is run.best_top5 is run.last_top5 is run.images_per_second is None
+    assert "nothing measured yet" in repr(run)
+
+
+# --- the progress bar -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_one_bar_a_run_that_the_environment_can_switch_off(disabled):
+    here = Path(__file__).resolve().parent
+    code = (f"import sys; sys.path[:0] = {[str(here), str(here.parent)]!r}\n"
+            "from test_train import *\n"
+            "fit(net(), colours(), TrainConfig(epochs=3, batch_size=16), device='cpu')\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TQDM_")}
+    if disabled:
+        environment["TQDM_DISABLE"] = "1"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    shown = done.stderr.decode()  # not as text, which would turn carriage returns into new lines
+    assert done.stdout == b""
+    if disabled:
+        assert shown == ""
+    else:
+        last = shown.split("\r")[-1]
+        assert "Net on colours" in last and "12/12" in last and "epoch 3/3" in last
+        assert shown.count("\n") == 1
+
+
+# --- on a GPU -------------------------------------------------------------------------------------------
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["auto", "float32", "float16"])
+def test_every_precision_learns_and_resumes_on_a_gpu(precision, tmp_path):
+    config = TrainConfig(epochs=6, batch_size=16, lr=0.01, precision=precision, augment=("flip",))
+    path = tmp_path / "run.pt"
+    fit(net(), colours(), replace(config, epochs=3), checkpoint=path, device="cuda", progress=False)
+    run = fit(net(), colours(), config, checkpoint=path, device="cuda", progress=False)
+    assert run.finished and run.best_top1 > 80 and run.peak_memory_bytes > 0
+
+
+class SyncForbiddingBar:
+    """Stands for the progress bar: between the first step and the last, torch raises if the host waits."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def update(self):
+        self.left -= 1
+        torch.cuda.set_sync_debug_mode("error" if self.left else "default")
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["auto", "float32", "float16"])
+def test_the_host_never_waits_for_the_gpu_between_steps(precision):
+    config = TrainConfig(batch_size=10, precision=precision, augment=("flip", "crop"))
+    training, data = trainer._prepare(net(), colours(), config, torch.device("cuda"))
+    try:
+        trainer._train(training, data, SyncForbiddingBar(steps=6))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,32 @@
+"""vixlib: token mixers for vision, the models that host them, and what it takes to train and measure them.
+
+    import vixlib as vix
+    model = vix.build("ViN", patch_size=4, num_landmarks=16)
+    run = vix.fit(model, vix.load("shapes"), vix.TrainConfig(epochs=3))
+    vix.compare(table=1, runs=[run])
+"""
+__version__ = "0.1.0"
+
+from .data import ImageData, load
+from .device import describe, pick_device, pick_precision
+from .measure import (
+    count_parameters,
+    max_batch_size,
+    peak_memory,
+    predict_peak_memory,
+    saved_bytes_per_image,
+    throughput,
+)
+from .models import FNet, ViL, ViN, ViP, ViT, ViX, applicable, build, names
+from .profiles import PROFILES, Profile, announce, current_profile
+from .records import read_records
+from .report import compare
+from .run import Run, TrainConfig
+from .tables import authors_runs, paper_table
+from .train import Scores, evaluate, fit, predict
+
+__all__ = ["FNet", "ImageData", "PROFILES", "Profile", "Run", "Scores", "TrainConfig", "ViL", "ViN", "ViP", "ViT",
+           "ViX", "announce", "applicable", "authors_runs", "build", "compare", "count_parameters", "current_profile",
+           "describe", "evaluate", "fit", "load", "max_batch_size", "names", "paper_table", "peak_memory",
+           "pick_device", "pick_precision", "predict", "predict_peak_memory", "read_records", "saved_bytes_per_image",
+           "throughput"]

@@ -1,0 +1,133 @@
+"""A run in the making: all that changes while training, kept on disk so that a killed run goes on exactly."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .data import ImageData
+from .records import write_atomic
+from .run import Run
+
+FORMAT = 1
+
+
+@dataclass
+class Training:
+    """Everything that a training step or an epoch changes. order draws the data order, on the CPU so that it
+    is the same on every device; augmentation draws flips and crops on the training device."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    order: torch.Generator
+    augmentation: torch.Generator
+    device: torch.device
+    run: Run
+
+
+def save(path: Path, training: Training, data: ImageData) -> None:
+    """Write the whole state atomically: a crash while saving leaves the checkpoint of the epoch before."""
+    on_cuda = training.device.type == "cuda"
+    state = {
+        "format": FORMAT,
+        "run": training.run.to_dict(),
+        "layout": _layout(training.model),
+        "data": _identity(data),
+        "model": training.model.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "scaler": training.scaler.state_dict(),
+        "order": training.order.get_state(),
+        "augmentation": training.augmentation.get_state(),
+        "cpu_rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state(training.device) if on_cuda else None,
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def restore(path: Path, training: Training, data: ImageData) -> bool:
+    """Bring `training` to the state saved in `path`; False, and nothing done, where there is no such file.
+
+    The checkpoint must be of the same model layout, data set and config, except that config.epochs may be
+    any number from the epochs already done. ValueError names the file and the first difference.
+    """
+    if not path.exists():
+        return False
+    saved = _load(path)
+    run, config = Run.from_dict(saved["run"]), training.run.config
+    advice = f"delete {path} to start anew, or give another checkpoint name"
+    wanted = {**config.to_dict(), "epochs": run.config.epochs}
+    for what, before, after in (("the model's tensors", saved["layout"], _layout(training.model)),
+                                ("the data set", saved["data"], _identity(data)),
+                                ("config", run.config.to_dict(), wanted)):
+        if difference := _first_difference(before, after):
+            raise ValueError(f"checkpoint {path} is of another run: {what} differ: {difference}; {advice}")
+    if config.epochs < len(run.history):
+        raise ValueError(f"epochs={config.epochs} is less than the {len(run.history)} epochs that checkpoint "
+                         f"{path} has done already; use at least {len(run.history)}, or {advice}")
+    run.config, run.interrupted = config, False
+    run.finished = len(run.history) == config.epochs
+    training.model.load_state_dict(saved["model"])
+    if not run.finished:
+        _restore_training(path, saved, run, training)
+    training.run = run
+    return True
+
+
+def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> None:
+    here = training.run
+    if (run.device, run.precision) != (here.device, here.precision):
+        warnings.warn(f"checkpoint {path} was made on {run.device} in {run.precision} and goes on here on "
+                      f"{here.device} in {here.precision}: not bit for bit the same run", stacklevel=4)
+        run.device, run.precision = here.device, here.precision
+    run.finished_at = None
+    training.optimizer.load_state_dict(saved["optimizer"])
+    if saved["scaler"] and training.scaler.is_enabled():
+        training.scaler.load_state_dict(saved["scaler"])
+    training.order.set_state(saved["order"])
+    torch.set_rng_state(saved["cpu_rng"])
+    # A generator's state means something on its own kind of device only; elsewhere the fresh seed stays.
+    on_cuda = training.device.type == "cuda"
+    if on_cuda == (saved["cuda_rng"] is not None):
+        training.augmentation.set_state(saved["augmentation"])
+        if on_cuda:
+            torch.cuda.set_rng_state(saved["cuda_rng"], training.device)
+
+
+def _load(path: Path) -> dict:
+    content = io.BytesIO(path.read_bytes())  # apart: a file that cannot be opened is not a damaged one
+    try:
+        # weights_only: a checkpoint from a stranger must not be able to run code.
+        saved = torch.load(content, map_location="cpu", weights_only=True)
+        if saved["format"] != FORMAT:
+            raise ValueError(f"format {saved['format']} instead of {FORMAT}")
+        Run.from_dict(saved["run"])
+    except Exception as error:  # torch.load has no error class of its own for a damaged file
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+        raise ValueError(f"checkpoint {path} is truncated or not one of vixlib's ({reason}); "
+                         "delete it to start anew, or give another name") from error
+    return saved
+
+
+def _layout(model: nn.Module) -> dict:
+    return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _identity(data: ImageData) -> dict:
+    return {"name": data.name, "classes": list(data.classes), "image_size": list(data.image_size),
+            "channels": data.channels, "train_images": len(data.train_labels)}
+
+
+def _first_difference(saved: dict, given: dict) -> str | None:
+    for name in [*given, *saved]:
+        before, after = saved.get(name, "nothing"), given.get(name, "nothing")
+        if before != after:
+            return f"{name} is {before} in the checkpoint, {after} here"
+    return None

@@ -1,0 +1,202 @@
+"""A whole data set in memory as uint8, with batches by index, and `load`, which gets one by name or path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import require_known
+from .folders import read_image_folder
+from .sources import SOURCES, find, own_name, pickled_copy
+from .sources import download as fetch
+
+NAMES = (*SOURCES, "shapes")
+AUGMENTATIONS = ("flip", "crop")
+CROP_PADDING = 4  # pixels, as in "Deep Residual Learning for Image Recognition", section 4.2, on CIFAR-10
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageData:
+    """A labelled set of pictures, whole in memory and on one device.
+
+    Images are uint8 [N, C, H, W], labels int64 [N] in 0 ... num_classes - 1. `name` labels every result made
+    with it; `train_fraction` says which part of the training pictures `subset` kept.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    train_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise ValueError(f"classes={self.classes!r} must name at least two classes")
+        for split in ("train", "test"):
+            images, labels = self._split(split)
+            if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
+                raise ValueError(f"{split}_images must be uint8 [N, C, H, W] with N >= 1, "
+                                 f"got {images.dtype} {list(images.shape)}")
+            if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+                raise ValueError(f"{split}_labels must be int64 [{len(images)}], one for each picture, "
+                                 f"got {labels.dtype} {list(labels.shape)}")
+            low, high = (int(bound) for bound in labels.aminmax())
+            if low < 0 or high >= len(self.classes):
+                raise ValueError(f"{split}_labels run from {low} to {high}, "
+                                 f"but {len(self.classes)} classes allow 0 to {len(self.classes) - 1}")
+        if self.train_images.shape[1:] != self.test_images.shape[1:]:
+            raise ValueError(f"train_images are {list(self.train_images.shape[1:])} but test_images are "
+                             f"{list(self.test_images.shape[1:])} [C, H, W]; resize them to one size")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.train_images.shape[2], self.train_images.shape[3]
+
+    @property
+    def channels(self) -> int:
+        return self.train_images.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.train_images.device
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        return (f"ImageData({self.name!r}: {len(self.train_labels):,} training and "
+                f"{len(self.test_labels):,} test pictures of {height}x{width}x{self.channels}, "
+                f"{self.num_classes} classes, on {self.device})")
+
+    def to(self, device: str | torch.device) -> ImageData:
+        """The same data with all tensors on `device`."""
+        fields = ("train_images", "train_labels", "test_images", "test_labels")
+        return replace(self, **{field: getattr(self, field).to(device) for field in fields})
+
+    def subset(self, fraction: float, seed: int = 0) -> ImageData:
+        """The same `fraction` (above 0, at most 1) of each class's training pictures; the test set untouched.
+
+        With one seed a smaller subset is part of every larger one. At least one picture a class is kept.
+        """
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction={fraction} must be greater than 0 and at most 1")
+        generator = torch.Generator().manual_seed(seed)
+        labels, kept = self.train_labels.cpu(), []
+        for label in range(self.num_classes):
+            members = (labels == label).nonzero().squeeze(1)
+            order = torch.randperm(len(members), generator=generator)
+            kept.append(members[order[: max(1, round(fraction * len(members)))]])
+        index = torch.cat(kept).sort().values.to(self.device)
+        return replace(self, train_images=self.train_images[index], train_labels=self.train_labels[index],
+                       train_fraction=self.train_fraction * fraction)
+
+    def batch(self, index: Tensor, split: str = "train", augment: Collection[str] = (),
+              generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Pictures float32 [B, C, H, W], normalised to [-1, 1] (mean = std = 0.5), and labels [B].
+
+        `index`: int64 [B] into `split` ("train" or "test"). `augment`: any of "flip" (mirrored left-right
+        with probability 1/2) and "crop" (moved by up to 4 pixels each way, black comes in), drawn for each
+        picture from `generator`, which may live on another device (default: the global one of this device).
+        """
+        require_known("split", split, ("train", "test"))
+        for kind in augment:
+            require_known("augment", kind, AUGMENTATIONS)
+        all_images, all_labels = self._split(split)
+        index = index.to(self.device)
+        images, labels = all_images[index], all_labels[index]
+        if "flip" in augment:
+            images = _flip(images, generator)
+        if "crop" in augment:
+            images = _crop(images, generator)
+        return images.float().div(127.5).sub(1), labels
+
+    def _split(self, split: str) -> tuple[Tensor, Tensor]:
+        return getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
+
+
+def _flip(images: Tensor, generator: torch.Generator | None) -> Tensor:
+    where = images.device if generator is None else generator.device
+    flipped = torch.rand(len(images), generator=generator, device=where) < 0.5
+    return torch.where(flipped.to(images.device)[:, None, None, None], images.flip(-1), images)
+
+
+def _crop(images: Tensor, generator: torch.Generator | None) -> Tensor:
+    batch, channels, height, width = images.shape
+    where = images.device if generator is None else generator.device
+    corner = torch.randint(2 * CROP_PADDING + 1, (2, batch, 1), generator=generator, device=where)
+    top, left = corner.to(images.device)
+    rows = top + torch.arange(height, device=images.device)
+    columns = left + torch.arange(width, device=images.device)
+    padded = F.pad(images, (CROP_PADDING,) * 4)
+    picture = torch.arange(batch, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[None, :, None, None]
+    return padded[picture, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def load(name: str | os.PathLike = "cifar10", root: str | os.PathLike | None = None, download: bool = True,
+         device: str | torch.device = "cpu", **shape_options: int) -> ImageData:
+    """A data set by name (`NAMES`) or from a folder (train/<class>/*.jpg beside test/ or val/).
+
+    An existing copy is looked for in `root`, the folder named by the environment variable VIX_DATA, ./data,
+    the repository's data/, ~/data and below /kaggle/input. Only if there is none, and `download` is true, it
+    is fetched. `shape_options` (train, test, seed, size) go to `make_shapes` and fit "shapes" only.
+
+    Raises ValueError for an unknown name or unusable files, RuntimeError if the data set cannot be had.
+    """
+    if name == "shapes":
+        from .shapes import make_shapes
+
+        return make_shapes(**shape_options).to(device)
+    if shape_options:
+        raise TypeError(f"{', '.join(shape_options)}: for load('shapes') only, not for load({str(name)!r})")
+    if name in SOURCES:
+        folder = find(name, root) or fetch(name, root, allowed=download)
+    else:
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise ValueError(f"name={str(name)!r} is neither a folder nor a known data set; use one of "
+                             f"{', '.join(map(repr, NAMES))}, or the path of an image folder")
+    return _read(folder).to(device)
+
+
+def _read(folder: Path) -> ImageData:
+    if (copy := pickled_copy(folder)) is not None:
+        return _read_pickles(*copy)
+    pictures = read_image_folder(folder)
+    own = own_name(folder)
+    name = next((known for known, source in SOURCES.items() if own in source.folder_names), own)
+    # Pictures in a folder may have lost detail as JPEG, so they never carry the name of the exact original.
+    label = f"{name}-{pictures.suffix}" if name in SOURCES and SOURCES[name].torchvision else name
+    return ImageData(label, pictures.classes, pictures.train_images, pictures.train_labels,
+                     pictures.test_images, pictures.test_labels)
+
+
+def _read_pickles(name: str, folder: Path) -> ImageData:
+    from torchvision import datasets
+    from torchvision.datasets.utils import check_integrity
+
+    original = getattr(datasets, SOURCES[name].torchvision)
+    checksums = [*original.train_list, *original.test_list, (original.meta["filename"], original.meta["md5"])]
+    for file, md5 in checksums:
+        if not check_integrity(folder / file, md5):
+            raise ValueError(f"{folder / file} is missing, truncated or damaged (its checksum is not that of "
+                             f"{name}); delete {folder} and load again, or copy it anew")
+    # torchvision insists on its own folder name; the checksums just tested say more than a name does.
+    reader = type(original.__name__, (original,), {"base_folder": folder.absolute().name})
+    train, test = (reader(folder.absolute().parent, train=is_train) for is_train in (True, False))
+    return ImageData(name, tuple(train.classes), *_tensors(train), *_tensors(test))
+
+
+def _tensors(dataset: torch.utils.data.Dataset) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)

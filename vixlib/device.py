@@ -1,0 +1,115 @@
+"""Where to compute: which device really works here, what it is called, and which precision suits it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+
+import torch
+import torch.nn.functional as F
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+
+
+def pick_device(prefer: str | torch.device | None = None) -> torch.device:
+    """The preferred device if it works, else the CPU with a warning that says why.
+
+    prefer: "cpu", "cuda", "cuda:1", a torch.device, or None for a GPU where a working one is present.
+    A GPU counts as working once a small matrix product, convolution and backward pass succeed on it:
+    `torch.cuda.is_available()` alone is also true for cards that this torch has no kernels for.
+    """
+    if prefer is None:
+        prefer = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(prefer)
+    except RuntimeError as error:
+        raise ValueError(f'prefer={prefer!r} is no device; use None, "cpu", "cuda" or "cuda:0"') from error
+    if wanted.type not in ("cpu", "cuda"):
+        raise ValueError(f'prefer={prefer!r} is not supported; use None, "cpu", "cuda" or "cuda:0"')
+    problem = _problem(wanted)
+    if problem is None:
+        return wanted
+    warnings.warn(f"{problem} Computing on the CPU instead.", RuntimeWarning, stacklevel=2)
+    return torch.device("cpu")
+
+
+def _problem(device: torch.device) -> str | None:
+    """Why `device` cannot train a model, in one or two sentences; None if it can."""
+    if device.type == "cpu":
+        return None
+    if not torch.cuda.is_available():
+        return "This machine shows no CUDA GPU to torch (in Colab or Kaggle, choose a T4 in the settings)."
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        return f"There is no {device}: torch sees {torch.cuda.device_count()} GPU(s)."
+    try:
+        _try_small_step(device)
+    except RuntimeError as error:
+        name = torch.cuda.get_device_name(device)
+        major, minor = torch.cuda.get_device_capability(device)
+        compiled = torch.cuda.get_arch_list()
+        numbers = [int("".join(filter(str.isdigit, arch))) for arch in compiled]  # "sm_90a" -> 90
+        # Kernels run on the same major version with an equal or higher minor one.
+        if not any(number // 10 == major and number % 10 <= minor for number in numbers):
+            return (f"{name} (sm_{major}{minor}) has no kernels in torch {torch.__version__}, compiled "
+                    f"for {', '.join(compiled)}: choose another GPU, for instance a T4.")
+        return f"{name} failed a small test operation: {str(error).splitlines()[0]}."
+    return None
+
+
+def _try_small_step(device: torch.device) -> None:
+    """A matrix product, a convolution and a backward pass in float32; raises RuntimeError where they fail."""
+    images = torch.ones(2, 3, 8, 8, device=device, requires_grad=True)
+    features = F.conv2d(images, torch.ones(4, 3, 3, 3, device=device))
+    (features.flatten(1) @ torch.ones(4 * 6 * 6, 5, device=device)).sum().backward()
+    # .item() waits for the GPU: kernels run asynchronously, so only here is a failure certain to show.
+    if images.grad is None or not torch.isfinite(images.grad.sum()).item():
+        raise RuntimeError("the gradient of a convolution came out wrong")
+
+
+def device_name(device: torch.device | str) -> str:
+    """The hardware's name, as recorded with every result: "NVIDIA H200", "CPU x86_64, 2 threads"."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def describe(device: torch.device | str) -> str:
+    """One line for people: name, memory in GiB (1024³ bytes), torch version."""
+    device = torch.device(device)
+    memory = None
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    elif hasattr(os, "sysconf"):  # not on Windows
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    size = f", {memory / 2**30:.1f} GiB" if memory else ""
+    return f"{device_name(device)}{size}, torch {torch.__version__}"
+
+
+def pick_precision(device: torch.device | str, wanted: str = "auto",
+                   capability: tuple[int, int] | None = None) -> str:
+    """The precision to train in: "float32", "float16" or "bfloat16".
+
+    "auto" is float32 on the CPU, bfloat16 on GPUs that have it in hardware (compute capability 8.0 and
+    above), float16 on older ones such as the T4. capability: of the GPU; None asks the device.
+    Raises ValueError for a precision that the device lacks.
+    """
+    device = torch.device(device)
+    if wanted not in ("auto", *PRECISIONS):
+        raise ValueError(f"precision={wanted!r} is unknown; use one of {('auto', *PRECISIONS)}")
+    if wanted == "float32":
+        return wanted
+    if device.type != "cuda":
+        if wanted != "auto":
+            raise ValueError(f'precision={wanted!r} needs a GPU, not {device.type}; use "auto" or "float32"')
+        return "float32"
+    capability = capability or torch.cuda.get_device_capability(device)
+    native_bfloat16 = tuple(capability) >= (8, 0)
+    if wanted == "auto":
+        return "bfloat16" if native_bfloat16 else "float16"
+    if wanted == "bfloat16" and not native_bfloat16:
+        raise ValueError(
+            'precision="bfloat16" needs a GPU of compute capability 8.0 or above, this one has '
+            f'{capability[0]}.{capability[1]}: torch would only emulate it, slowly; use "auto" or "float16"')
+    return wanted

@@ -1,0 +1,155 @@
+"""The figures of the series: one style and one colour per mixer throughout, told apart with any colour vision."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito, "Color Universal Design", 2008; markers tell the mixers apart in print, too.
+COLOURS = {"softmax": "#000000", "performer": "#D55E00", "linformer": "#0072B2", "nystrom": "#009E73",
+           "linear": "#E69F00", "fourier": "#CC79A7", "mlp": "#56B4E9"}
+MARKERS = {"softmax": "o", "performer": "s", "linformer": "^", "nystrom": "D",
+           "linear": "P", "fourier": "v", "mlp": "X"}
+
+
+def new_axes(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.2, **options):
+    """A figure with rows × columns axes in the house style: (figure, axes); width and height are inches an axis."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained",
+                                **options)
+    for ax in axes.flat if hasattr(axes, "flat") else [axes]:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25, linewidth=0.6)
+    return figure, axes
+
+
+def show_pictures(images: Tensor, titles: Sequence[str] = (), columns: int = 8, size: float = 1.25):
+    """A grid of pictures, uint8 `[B, C, H, W]` or float in [-1, 1]; returns the figure."""
+    import matplotlib.pyplot as plt
+
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.25) * rows), squeeze=False,
+                                layout="constrained")
+    for ax in axes.flat:
+        ax.axis("off")
+    for i, (ax, image) in enumerate(zip(axes.flat, images)):  # noqa: B905 - the last row may be short
+        ax.imshow(as_picture(image))
+        if i < len(titles):
+            ax.set_title(titles[i], fontsize=9)
+    return figure
+
+
+def as_picture(image: Tensor) -> Tensor:
+    """`[C, H, W]` as uint8 or normalised float -> `[H, W, C]` in [0, 1] for imshow."""
+    image = image.detach().cpu()
+    image = image.float() / 255 if image.dtype == torch.uint8 else image.float() / 2 + 0.5
+    return image.clamp(0, 1).permute(1, 2, 0)
+
+
+def cost_curves(ax: Axes, tokens: Sequence[int], curves: Mapping[str, Sequence[float]], label: str) -> None:
+    """Measured cost against the number of tokens, both logarithmic, one curve a mixer, with the slope of its end.
+
+    curves: mixer name (of `mixers.MIXERS`, or any text beginning with one) -> a value for each of `tokens`.
+    The slope in the legend is the exponent p in cost ~ N^p over the last two points.
+    """
+    import math
+
+    for name, values in curves.items():
+        mixer = name.split()[0]
+        slope = math.log(values[-1] / values[-2]) / math.log(tokens[-1] / tokens[-2])
+        ax.plot(tokens, values, color=COLOURS.get(mixer, "#777777"), marker=MARKERS.get(mixer, "o"), markersize=4,
+                linestyle="-" if name == mixer else "--", label=f"{name}  (N^{slope:.1f})")
+    ax.set(xscale="log", yscale="log", xlabel="tokens N", ylabel=label)
+    ax.legend(fontsize=8, frameon=False)
+
+
+def learning_curves(ax: Axes, curves: Mapping[str, Sequence[float]],
+                    dashed: Mapping[str, Sequence[float]] | None = None,
+                    colours: Mapping[str, str] | None = None) -> None:
+    """Top-1 accuracy in percent by epoch: solid for runs here, dashed for the authors' logs."""
+    from matplotlib.ticker import MaxNLocator
+
+    for style, group in (("-", curves), ("--", dashed or {})):
+        for name, values in group.items():
+            ax.plot(range(1, len(values) + 1), values, style, marker="o" if len(values) < 15 else None, markersize=3.5,
+                    color=(colours or {}).get(name), label=name)
+    ax.set(xlabel="epoch", ylabel="test top-1 accuracy (%)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(fontsize=8, frameon=False)
+
+
+def cut_into_patches(image: Tensor, patch_size: int, pixel: int = 8, gap: int = 3) -> Tensor:
+    """The picture `[C, H, W]` with its patches pulled apart by white lines, each pixel drawn `pixel` wide."""
+    channels, height, width = image.shape
+    large = as_picture(image).permute(2, 0, 1).repeat_interleave(pixel, 1).repeat_interleave(pixel, 2)
+    side = patch_size * pixel
+    tiles = large.reshape(channels, height // patch_size, side, width // patch_size, side)
+    tiles = torch.nn.functional.pad(tiles.permute(0, 1, 3, 2, 4), (0, gap, 0, gap), value=1.0)
+    return tiles.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)[:, :-gap, :-gap] * 2 - 1
+
+
+def slope_guides(ax: Axes, tokens: Sequence[int], ends: Mapping[int, float]) -> None:
+    """Thin dotted lines of cost ~ N^p for each exponent p of `ends`, through the value it has at the last N."""
+    for exponent, end in ends.items():
+        values = [end * (n / tokens[-1]) ** exponent for n in tokens]
+        ax.plot(tokens, values, ":", color="#777777", linewidth=1, zorder=0)
+        ax.annotate(f"slope {exponent}", (tokens[0], values[0]), xytext=(0, 4), textcoords="offset points",
+                    fontsize=8, color="#555555")
+
+
+def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[int, int] | None = None):
+    """Where attention goes, over the picture in grey: a row a layer, a column a head; returns the figure.
+
+    picture: `[C, H, W]`, uint8 or normalised.   weights: `[layers, heads, rows, columns]`, one value a patch.
+    query: (row, column) of the patch that looks, ringed in the coloured picture; None for CLS.
+    """
+    import matplotlib.pyplot as plt
+
+    layers, heads, rows, columns = weights.shape
+    seen = as_picture(picture)
+    height, width = seen.shape[:2]
+    place = {"extent": (0, width, height, 0)}
+    figure, axes = plt.subplots(layers, heads + 1, figsize=(1.5 * (heads + 1) + 0.9, 1.6 * layers + 0.2),
+                                squeeze=False, layout="constrained")
+    for layer, line in enumerate(axes):
+        line[0].imshow(seen, **place)
+        line[0].set_ylabel(f"layer {layer + 1}", fontsize=9)
+        for head, ax in enumerate(line[1:]):
+            ax.imshow(seen.mean(dim=-1), cmap="gray", vmin=0, vmax=1, **place)
+            heat = ax.imshow(weights[layer, head].cpu(), cmap="magma", alpha=0.7, vmin=0, vmax=float(weights.max()),
+                             **place)
+            if layer == 0:
+                ax.set_title(f"head {head + 1}", fontsize=9)
+        for ax in line:
+            ax.set(xticks=[], yticks=[])
+            if query is not None:
+                centre = ((query[1] + 0.5) * width / columns, (query[0] + 0.5) * height / rows)
+                ax.plot(*centre, "o", markersize=9, markerfacecolor="none", markeredgecolor="#56B4E9", markeredgewidth=2)
+    figure.colorbar(heat, ax=axes, label=label)
+    return figure
+
+
+def live_curve():
+    """A function for `fit(on_epoch=...)` that redraws one figure of the run's loss and accuracy in place."""
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    shown = []
+
+    def draw(run) -> None:
+        figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+        run.plot(ax)
+        if shown:
+            shown[0].update(figure)
+        else:
+            shown.append(display(figure, display_id=True))
+        plt.close(figure)  # shown by display; open figures would be drawn again below the cell
+
+    return draw

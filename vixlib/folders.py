@@ -1,0 +1,181 @@
+"""Picture folders on disk: train/<class>/*.jpg, Tiny ImageNet's own layout, a cache of what was decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+TEST_FOLDERS = ("test", "val")
+CACHE_NAME = ".vixlib-cache.pt"
+CACHE_FROM = 10_000  # pictures; below this, decoding takes a second or two and a cache is not worth its file
+
+LAYOUT = "train/<class>/*.jpg (or .jpeg, .png) beside test/<class>/ or val/<class>/"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A folder read into memory: images uint8 [N, 3, H, W], labels int64 [N], suffix of the files ("jpg")."""
+
+    classes: tuple[str, ...]
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    suffix: str
+
+
+def is_image_folder(folder: Path) -> bool:
+    """True if `folder` holds train/ and one of test/, val/ (the pictures themselves are not looked at)."""
+    return (folder / "train").is_dir() and any((folder / name).is_dir() for name in TEST_FOLDERS)
+
+
+def read_image_folder(folder: Path) -> Pictures:
+    """Decode every picture below `folder` to RGB, showing a progress bar.
+
+    The decoded tensor of a large folder is kept beside the pictures (`.vixlib-cache.pt`, where the folder
+    is writable) and used again as long as no file's name, size or time of change differs.
+
+    Raises ValueError that names the folder or file for: wrong layout, no pictures, one class only, classes
+    that differ between train and test, a truncated or unreadable picture, pictures of unequal size.
+    """
+    classes, train, test = _list_pictures(folder)
+    files = [path for path, _ in train + test]
+    fingerprint = _fingerprint(folder, files)
+    cached = _read_cache(folder, fingerprint)
+    images = _decode(files) if cached is None else cached
+    if cached is None and len(files) >= CACHE_FROM:
+        _write_cache(folder, fingerprint, images)
+    return Pictures(
+        classes=classes,
+        train_images=images[: len(train)],
+        train_labels=torch.tensor([label for _, label in train]),
+        test_images=images[len(train) :],
+        test_labels=torch.tensor([label for _, label in test]),
+        suffix=files[0].suffix.lower().lstrip("."),
+    )
+
+
+def _list_pictures(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], list[tuple[Path, int]]]:
+    if not (folder / "train").is_dir():
+        raise ValueError(f"{folder} has no train/ folder; the layout must be {LAYOUT}")
+    annotations = folder / "val" / "val_annotations.txt"
+    present = [folder / name for name in TEST_FOLDERS if (folder / name).is_dir()]
+    if not present:
+        raise ValueError(f"{folder} has neither test/ nor val/; put some pictures of each class there")
+    train = _by_class(folder / "train")
+    # Tiny ImageNet's test/ has no labels; its labelled held-out pictures are those of val/.
+    test = _by_annotation(annotations) if annotations.is_file() else _by_class(present[0])
+    if len(train) == 1:
+        raise ValueError(f"{folder / 'train'} has a single class, {next(iter(train))!r}; it takes two")
+    differing = sorted(set(train) ^ set(test))
+    if differing:
+        listed = ", ".join(map(repr, differing[:5])) + (" ..." if len(differing) > 5 else "")
+        raise ValueError(f"the train and test pictures of {folder} must have the same classes; "
+                         f"only one of the two has {listed}")
+    names = sorted(train)
+    train_files = [(path, label) for label, name in enumerate(names) for path in train[name]]
+    test_files = [(path, label) for label, name in enumerate(names) for path in test[name]]
+    return _readable(folder, names), train_files, test_files
+
+
+def _by_class(part: Path) -> dict[str, list[Path]]:
+    """{class: its pictures} of train/<class>/**; Tiny ImageNet keeps them deeper, in <class>/images/."""
+    found = {}
+    for class_folder in sorted(p for p in part.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        pictures = sorted(p for p in class_folder.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
+        if not pictures:
+            raise ValueError(f"no images in {class_folder}; expected {', '.join(SUFFIXES)} files")
+        found[class_folder.name] = pictures
+    if not found:
+        raise ValueError(f"no images in {part}: it has no class folders; the layout must be {LAYOUT}")
+    return found
+
+
+def _by_annotation(annotations: Path) -> dict[str, list[Path]]:
+    """{class: its pictures} of Tiny ImageNet's val/, whose classes stand in a tab-separated text file."""
+    found: dict[str, list[Path]] = {}
+    for number, line in enumerate(annotations.read_text().splitlines(), start=1):
+        fields = line.split("\t")
+        if len(fields) < 2:
+            raise ValueError(f"{annotations}, line {number}: expected file TAB class, found {line[:60]!r}")
+        found.setdefault(fields[1], []).append(annotations.parent / "images" / fields[0])
+    if not found:
+        raise ValueError(f"no images listed in {annotations}: the file is empty")
+    return found
+
+
+def _readable(folder: Path, names: list[str]) -> tuple[str, ...]:
+    """Class names; for Tiny ImageNet the first word of words.txt ("goldfish"), not the WordNet number."""
+    words = folder / "words.txt"
+    if not words.is_file():
+        return tuple(names)
+    first = {}
+    for line in words.read_text().splitlines():
+        number, _, meanings = line.partition("\t")
+        first[number] = meanings.split(",")[0].strip() or number
+    return tuple(first.get(name, name) for name in names)
+
+
+def _decode(files: list[Path]) -> Tensor:
+    """Pictures as uint8 [N, 3, H, W]. One thread: for pictures this small, more threads were slower."""
+    from torchvision.io import ImageReadMode, decode_image
+    from tqdm.auto import tqdm
+
+    images = None
+    for i, path in enumerate(tqdm(files, desc="reading pictures", unit=" pictures", leave=False)):
+        try:
+            image = decode_image(str(path), mode=ImageReadMode.RGB)
+        except (RuntimeError, OSError) as error:
+            reason = str(error).splitlines()[0].rsplit("cpp:", 1)[-1]
+            raise ValueError(f"cannot read {path}: truncated, damaged or no picture ({reason}); "
+                             "replace or delete the file") from None
+        if image.dtype != torch.uint8:
+            raise ValueError(f"{path} has 16 bits a channel; convert it to an 8-bit PNG or JPEG")
+        if images is None:
+            images = torch.empty(len(files), *image.shape, dtype=torch.uint8)
+        if image.shape != images.shape[1:]:
+            sizes = [f"{width}x{height}" for _, height, width in (images.shape[1:], image.shape)]
+            raise ValueError(
+                f"unequal sizes: {files[0]} is {sizes[0]} but {path} is {sizes[1]} (width x height); "
+                "resize all pictures to one size first, e.g. with PIL: "
+                f"Image.open(path).resize(({images.shape[3]}, {images.shape[2]})).save(path)"
+            )
+        images[i] = image
+    return images
+
+
+def _fingerprint(folder: Path, files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            entry = path.stat()
+        except FileNotFoundError:
+            raise ValueError(f"{path} is listed in {folder} but missing; unpack the data set again") from None
+        digest.update(f"{path.relative_to(folder)} {entry.st_size} {entry.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _read_cache(folder: Path, fingerprint: str) -> Tensor | None:
+    try:
+        cache = torch.load(folder / CACHE_NAME, weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+        return None  # absent or unreadable: the pictures themselves are the truth and are decoded again
+    return cache["images"] if cache.get("fingerprint") == fingerprint else None
+
+
+def _write_cache(folder: Path, fingerprint: str, images: Tensor) -> None:
+    from .records import write_atomic
+
+    if not os.access(folder, os.W_OK):
+        return
+    buffer = io.BytesIO()
+    torch.save({"fingerprint": fingerprint, "images": images}, buffer)
+    write_atomic(folder / CACHE_NAME, buffer.getvalue())

@@ -1,0 +1,199 @@
+"""Measuring a model: parameters, bytes kept for backward, peak memory, largest batch, speed of a training step."""
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .device import pick_precision
+from .errors import require_count, require_known
+
+HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+MARGIN = 1.15  # predictions fall 0 to 6 % short of a real step; what a plan needs is an upper bound
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """true: every trainable number.   as_paper: what the paper's column counts (see `count_parameters`)."""
+
+    true: int
+    as_paper: int
+
+
+def count_parameters(model: nn.Module) -> ParameterCount:
+    """Parameters, and the count that torchsummary printed for the paper.
+
+    torchsummary adds up `weight` and `bias` of modules: position tables, CLS token and Linformer's sequence
+    projections are bare parameters and left out; modules reachable by two paths were hooked, and counted,
+    twice, which the zoo states in `model.counted_twice_by_paper` for the Performer rows of tables 1 and 3.
+    """
+    def weights_and_biases(part: nn.Module) -> int:
+        return sum(p.numel() for module in part.modules()
+                   for name, p in module.named_parameters(recurse=False) if name in ("weight", "bias"))
+
+    twice = getattr(model, "counted_twice_by_paper", None)
+    as_paper = weights_and_biases(model) + (weights_and_biases(model.get_submodule(twice)) if twice else 0)
+    return ParameterCount(true=sum(p.numel() for p in model.parameters()), as_paper=as_paper)
+
+
+def saved_bytes_per_image(model: nn.Module, image_size: tuple[int, int] | None = None,
+                          precision: str = "float32") -> float:
+    """Bytes that autograd keeps between forward and backward for each image; needs no GPU.
+
+    Counted once per storage, parameters left out, as the difference between batches of 4 and 2, so that what
+    does not grow with the batch cancels. precision "float16" or "bfloat16" counts under autocast.
+    """
+    model = copy.deepcopy(model).train()  # a forward pass would move BatchNorm's statistics
+    kept = [_saved_bytes(model, _images(model, batch, image_size), precision) for batch in (2, 4)]
+    return (kept[1] - kept[0]) / 2
+
+
+def _saved_bytes(model: nn.Module, images: Tensor, precision: str) -> int:
+    storages = {}  # holds each storage, so that no address is used twice while counting
+    not_counted = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+
+    def pack(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in not_counted:
+            storages[storage.data_ptr()] = storage
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        loss = _loss(model, images, precision)
+    total = sum(storage.nbytes() for storage in storages.values())
+    del loss
+    return total
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Bytes at the peak of a training step; `measured` on a GPU, else predicted; str() says which."""
+
+    bytes: int
+    batch_size: int
+    precision: str
+    measured: bool
+
+    def __str__(self) -> str:
+        return (f"{self.bytes / 2**30:.2f} GiB at batch {self.batch_size}, {self.precision}, "
+                f"{'measured' if self.measured else 'predicted'}")
+
+
+def peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
+                image_size: tuple[int, int] | None = None) -> PeakMemory:
+    """Peak memory of a training step (forward, backward, AdamW): measured if `model` is on a GPU, else predicted.
+
+    The measure is torch's own allocations; the CUDA context adds about half a GiB that no model decides.
+    """
+    require_count(batch_size=batch_size)
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        return predict_peak_memory(model, batch_size, precision, image_size)
+    precision = pick_precision(device, precision)
+    model = copy.deepcopy(model)
+    before = torch.cuda.memory_allocated(device) - _bytes(model)
+    step = training_step(model, batch_size, precision, image_size)
+    step()  # the first step makes the optimiser's state
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    return PeakMemory(torch.cuda.max_memory_allocated(device) - before, batch_size, precision, measured=True)
+
+
+def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
+                        image_size: tuple[int, int] | None = None) -> PeakMemory:
+    """The same without a GPU and without the memory: two training steps on tensors that have shapes but no data.
+
+    Includes the safety margin MARGIN. precision "auto" means float16, a T4's; half types need the same bytes.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    require_count(batch_size=batch_size)
+    precision = "float16" if precision == "auto" else precision
+    mode = FakeTensorMode()
+    fake = _with_fake_tensors(model, mode)
+    with mode:
+        step = training_step(fake, batch_size, "bfloat16" if precision in HALF else precision, image_size)
+        step()  # the first step makes the optimiser's state
+        tracker = MemTracker()
+        tracker.track_external(fake, step.optimizer)
+        with tracker:
+            step()
+    peak = sum(kinds["Total"] for kinds in tracker.get_tracker_snapshot("peak").values())
+    return PeakMemory(int(peak * MARGIN), batch_size, precision, measured=False)
+
+
+def _with_fake_tensors(model: nn.Module, mode) -> nn.Module:
+    """A copy of `model` on the CPU whose parameters and buffers have shapes but no data."""
+    memo = {id(t): nn.Parameter(mode.from_tensor(t.detach().cpu()), t.requires_grad) if isinstance(t, nn.Parameter)
+            else mode.from_tensor(t.detach().cpu()) for t in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, memo)  # deepcopy takes what memo holds instead of copying it
+
+
+def max_batch_size(model: nn.Module, memory_gb: float = 16, precision: str = "auto",
+                   image_size: tuple[int, int] | None = None) -> int:
+    """The largest batch whose predicted training step fits `memory_gb` (GiB), from two predictions; 0: none does.
+
+    Peak memory is a constant (weights, gradients, AdamW's moments) plus a constant per image. About 1 GiB of
+    the card is left to CUDA's context and fragmentation.
+    """
+    if not memory_gb > 1:
+        raise ValueError(f"memory_gb={memory_gb} must exceed 1, which CUDA's context and fragmentation take")
+    small, large = (predict_peak_memory(model, batch, precision, image_size).bytes for batch in (8, 16))
+    per_image = (large - small) / 8
+    return max(0, int(((memory_gb - 1) * 2**30 - (small - 8 * per_image)) / per_image))
+
+
+def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precision: str = "auto",
+               image_size: tuple[int, int] | None = None) -> float:
+    """Images a second of a whole training step on the model's device, median of `repeats` after one warm-up."""
+    require_count(batch_size=batch_size, repeats=repeats)
+    device = next(model.parameters()).device
+    step = training_step(copy.deepcopy(model), batch_size, pick_precision(device, precision), image_size)
+    step()
+    return batch_size / median(_seconds(step, device) for _ in range(repeats))
+
+
+def training_step(model: nn.Module, batch_size: int, precision: str, image_size: tuple[int, int] | None = None):
+    """A callable that trains `model` one step on a fixed random batch: forward, backward, AdamW."""
+    images = _images(model.train(), batch_size, image_size)
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        _loss(model, images, precision).backward()
+        optimizer.step()
+
+    step.optimizer = optimizer
+    return step
+
+
+def _images(model: nn.Module, batch_size: int, image_size: tuple[int, int] | None) -> Tensor:
+    size = image_size or getattr(model, "image_size", (32, 32))
+    return torch.randn(batch_size, getattr(model, "channels", 3), *size, device=next(model.parameters()).device)
+
+
+def _loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
+    require_known("precision", precision, ("float32", *HALF))
+    with torch.autocast(images.device.type, HALF.get(precision), enabled=precision in HALF):
+        scores = model(images)
+        return F.cross_entropy(scores, torch.zeros(len(images), dtype=torch.long, device=images.device))
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers()))
+
+
+def _seconds(call, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

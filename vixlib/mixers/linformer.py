@@ -1,0 +1,66 @@
+"""Linformer: attention to a fixed number of mixtures of the tokens."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..errors import require_count
+from .heads import Rotary
+
+
+def linformer_projection(seq_len: int, rank: int) -> nn.Parameter:
+    """A sequence projection `[N, rank]`, uniform in ±1/√rank."""
+    return nn.Parameter(torch.empty(seq_len, rank).uniform_(-1, 1) * rank ** -0.5)
+
+
+class LinformerAttention(nn.Module):
+    """softmax(q (PᵀK)ᵀ / √d) (PᵀV): Wang et al., "Linformer: Self-attention with linear complexity", eq. (7).
+
+    rank: how many mixtures of the N keys and values remain (k in their paper); at most seq_len.
+    shared_head: one key and one value head serve all query heads.   shared_kv: the values are the keys.
+    shared_projection: one P for keys and values ("key-value sharing"); False learns one each.
+    projection: pass one `linformer_projection(...)` to every layer for their "layer-wise sharing";
+    None gives each layer its own. The number of tokens is fixed by P's rows.
+    """
+
+    def __init__(self, dim: int, *, heads: int, dim_head: int, seq_len: int, rank: int = 64,
+                 shared_head: bool = True, shared_kv: bool = True, shared_projection: bool = True,
+                 projection: nn.Parameter | None = None, out_bias: bool = True) -> None:
+        super().__init__()
+        require_count(dim=dim, heads=heads, dim_head=dim_head, seq_len=seq_len, rank=rank)
+        if rank > seq_len:
+            raise ValueError(f"rank={rank} exceeds the sequence length {seq_len}; use at most {seq_len}, "
+                             "or a smaller patch_size")
+        self.heads, self.seq_len = heads, seq_len
+        key_width = dim_head if shared_head else heads * dim_head
+        self.to_q = nn.Linear(dim, heads * dim_head, bias=False)
+        self.to_k = nn.Linear(dim, key_width, bias=False)
+        self.to_v = None if shared_kv else nn.Linear(dim, key_width, bias=False)
+        self.project_k = linformer_projection(seq_len, rank) if projection is None else projection
+        if self.project_k.shape != (seq_len, rank):
+            raise ValueError(f"projection has shape {tuple(self.project_k.shape)}; seq_len={seq_len} and "
+                             f"rank={rank} need ({seq_len}, {rank})")
+        self.project_v = None if shared_projection else linformer_projection(seq_len, rank)
+        self.to_out = nn.Linear(heads * dim_head, dim, bias=out_bias)
+
+    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        if x.shape[1] != self.seq_len:
+            raise ValueError(f"x has {x.shape[1]} tokens but this Linformer projects {self.seq_len}; "
+                             f"build the model for this image size")
+        q = self.as_heads(self.to_q(x))
+        # Projecting the sequence before the features, (PᵀX)W = Pᵀ(XW), leaves nothing N long to keep for k, v.
+        short_x = self.project_k.T @ x                                                # [B, rank, D]
+        if rotary is None:
+            k = self.as_heads(self.to_k(short_x))
+        else:  # a rotation differs from token to token, so keys must turn before they are mixed
+            q, k = rotary(q), self.project_k.T @ rotary(self.as_heads(self.to_k(x)))
+        short_v = short_x if self.project_v is None else self.project_v.T @ x
+        v = self.as_heads((self.to_v or self.to_k)(short_v))
+        out = F.scaled_dot_product_attention(q, k.expand(-1, self.heads, -1, -1), v.expand(-1, self.heads, -1, -1))
+        return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
+
+    def as_heads(self, x: Tensor) -> Tensor:
+        """`[B, N, h·d] -> [B, h, N, d]`, h = heads, or 1 for a shared head."""
+        return rearrange(x, "b n (h d) -> b h n d", d=self.to_q.out_features // self.heads)

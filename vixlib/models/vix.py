@@ -1,0 +1,109 @@
+"""The ViX host: a Vision Transformer (Dosovitskiy et al.) whose token mixer, embedding and positions are parts."""
+from __future__ import annotations
+
+import torch
+from einops import repeat
+from torch import Tensor, nn
+
+from ..embeddings import EMBEDDINGS, Size, as_pair
+from ..errors import require_count, require_known
+from ..mixers import MIXERS
+from ..positions import POSITIONS
+from .options import distribute
+
+
+class FeedForward(nn.Sequential):
+    """W₂ gelu(W₁ x) on each token, `[B, N, D] -> [B, N, D]`, hidden width mlp_dim."""
+
+    def __init__(self, dim: int, mlp_dim: int, dropout: float = 0.0) -> None:
+        super().__init__(nn.Linear(dim, mlp_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(mlp_dim, dim),
+                         nn.Dropout(dropout))
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + ff(norm(x)): the pre-norm block, `[B, N, D] -> [B, N, D]`."""
+
+    def __init__(self, dim: int, mixer: nn.Module, mlp_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.mixer_norm, self.mixer = nn.LayerNorm(dim), mixer
+        self.mixer_dropout = nn.Dropout(dropout)
+        self.ff_norm, self.ff = nn.LayerNorm(dim), FeedForward(dim, mlp_dim, dropout)
+
+    def forward(self, x: Tensor, rotary=None) -> Tensor:
+        x = x + self.mixer_dropout(self.mixer(self.mixer_norm(x), rotary=rotary))
+        return x + self.ff(self.ff_norm(x))
+
+
+class ViX(nn.Module):
+    """Images `[B, C, H, W]` (normalised) -> class scores `[B, num_classes]`.
+
+    mixer: a name of `mixers.MIXERS` or any class with the mixers' interface.
+    embedding: "linear" or "conv".   position: "none", "learned", "rope" or "rope2d".
+    pool: "cls" reads the class from an extra first token, "mean" averages the tokens (there is no CLS then).
+    mlp_dim: hidden width of the feed-forward.   image_size, patch_size: one number or (height, width).
+    options: whatever the chosen mixer, embedding or position takes, e.g. num_landmarks=16.
+    """
+
+    def __init__(self, *, mixer: str | type[nn.Module] = "softmax", embedding: str = "linear",
+                 position: str = "learned", image_size: Size = 32, patch_size: Size = 1,
+                 num_classes: int = 10, channels: int = 3, dim: int = 128, depth: int = 4,
+                 heads: int = 4, dim_head: int = 32, mlp_dim: int = 256,
+                 pool: str = "cls", dropout: float = 0.0, emb_dropout: float = 0.0, **options) -> None:
+        super().__init__()
+        require_count(num_classes=num_classes, channels=channels, dim=dim, depth=depth, heads=heads,
+                      dim_head=dim_head, mlp_dim=mlp_dim)
+        require_known("pool", pool, ("cls", "mean"))
+        for name, rate in (("dropout", dropout), ("emb_dropout", emb_dropout)):
+            if not 0 <= rate < 1:
+                raise ValueError(f"{name}={rate} must be at least 0 and below 1")
+        mixer_class, embedding_class, position_class = self.parts(
+            {"mixer": mixer, "embedding": embedding, "position": position})
+        if position_class.rotates and not getattr(mixer_class, "uses_rotary", True):
+            raise ValueError(f"position={position!r} rotates queries and keys, but mixer {mixer_class.__name__} has "
+                             "none; use position='learned' or 'none'")
+        mixer_options, embedding_options, position_options = distribute(
+            type(self).__name__, options, mixer_class, embedding_class, position_class)
+
+        self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
+        self.embedding = embedding_class(channels, dim, patch_size, **embedding_options)
+        self.grid = self.embedding.grid(*self.image_size)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, dim)) if pool == "cls" else None
+        self.seq_len = self.grid[0] * self.grid[1] + (pool == "cls")
+        self.position = position_class(dim=dim, dim_head=dim_head, grid=self.grid, cls=pool == "cls",
+                                       **position_options)
+        self.dropout = nn.Dropout(emb_dropout)
+        self.blocks = nn.ModuleList(
+            Block(dim, mixer_class(dim, heads=heads, dim_head=dim_head, seq_len=self.seq_len, **mixer_options),
+                  mlp_dim, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, num_classes)
+
+    @staticmethod
+    def parts(settings: dict) -> tuple[type, type, type]:
+        """The mixer, embedding and position classes that constructor arguments choose, checked by name."""
+        mixer = settings.get("mixer", "softmax")
+        if isinstance(mixer, str):
+            require_known("mixer", mixer, MIXERS)
+            mixer = MIXERS[mixer]
+        embedding, position = settings.get("embedding", "linear"), settings.get("position", "learned")
+        require_known("embedding", embedding, EMBEDDINGS)
+        require_known("position", position, POSITIONS)
+        return mixer, EMBEDDINGS[embedding], POSITIONS[position]
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.tokens(images)
+        return self.head(self.norm(x[:, 0] if self.cls_token is not None else x.mean(dim=1)))
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """The tokens after the last block, `[B, N, D]`, CLS first where there is one."""
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, {self.channels}, H, W]")
+        grid = self.embedding.grid(*images.shape[-2:])
+        x = self.embedding(images)
+        if self.cls_token is not None:
+            x = torch.cat([repeat(self.cls_token, "1 1 d -> b 1 d", b=len(x)), x], dim=1)
+        x = self.dropout(self.position.embed(x, grid))
+        rotary = self.position.rotary(grid, x.device)
+        for block in self.blocks:
+            x = block(x, rotary)
+        return x

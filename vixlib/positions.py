@@ -1,0 +1,127 @@
+"""Positions: how tokens know their place, either added to the tokens or turned into queries and keys.
+
+Each has two methods: `embed(x, grid)` acts once on the tokens `[B, N, D]`, `rotary(grid, device)` gives what every
+mixer applies to its queries and keys (`[B, H, N, d]`), or None. grid = (rows, columns) of the picture's
+tokens. A CLS token, where there is one, comes first and is no place in the picture.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Grid = tuple[int, int]
+
+
+class NoPosition(nn.Module):
+    """Tokens are a set: only what the mixer itself does with their order tells them apart."""
+
+    rotates = False
+
+    def __init__(self, *, dim: int, dim_head: int, grid: Grid, cls: bool) -> None:
+        super().__init__()
+        self.cls = cls
+
+    def embed(self, x: Tensor, grid: Grid) -> Tensor:
+        return x
+
+    def rotary(self, grid: Grid, device: torch.device) -> Callable[[Tensor], Tensor] | None:
+        return None
+
+
+class LearnedPosition(NoPosition):
+    """One learned vector a token, CLS included, added once.
+
+    Dosovitskiy et al., "An Image is Worth 16x16 Words", eq. (1).
+
+    position_std: of the normal start values; 1 as in the paper's code (tokens themselves start near 0.5).
+    The table fits one picture size; `resize(grid)` interpolates it to another.
+    """
+
+    def __init__(self, *, dim: int, dim_head: int, grid: Grid, cls: bool, position_std: float = 1.0) -> None:
+        super().__init__(dim=dim, dim_head=dim_head, grid=grid, cls=cls)
+        self.grid = grid
+        self.table = nn.Parameter(torch.randn(1, cls + grid[0] * grid[1], dim) * position_std)
+
+    def embed(self, x: Tensor, grid: Grid) -> Tensor:
+        if grid != self.grid:
+            raise ValueError(f"the image gives {grid[0]}x{grid[1]} tokens but the learned positions are for "
+                             f"{self.grid[0]}x{self.grid[1]}; build the model with this image_size, call "
+                             f"model.position.resize({grid}), or use position='rope'")
+        return x + self.table
+
+    @torch.no_grad()
+    def resize(self, grid: Grid) -> None:
+        """Interpolate the table bicubically to another grid, in place; CLS keeps its vector."""
+        picture = self.table[:, self.cls:].unflatten(1, self.grid).permute(0, 3, 1, 2)
+        picture = nn.functional.interpolate(picture, size=grid, mode="bicubic", align_corners=False)
+        self.table = nn.Parameter(torch.cat([self.table[:, :self.cls], picture.flatten(2).mT], dim=1))
+        self.grid = grid
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn neighbouring features (x₂ᵢ, x₂ᵢ₊₁) of `[..., N, d]` as complex numbers by `angles` `[N, d/2]` (radians)."""
+    cos, sin = angles.cos(), angles.sin()
+    if x.dtype != torch.float64:  # half-precision inputs turn in float32
+        cos, sin = cos.float(), sin.float()
+    real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
+    return turned.flatten(-2).to(x.dtype)
+
+
+def frequencies(count: int, base: float, device: torch.device) -> Tensor:
+    """base^(-i/count) for i < count, in radians a step: from one radian down to 1/base."""
+    return base ** (-torch.arange(count, dtype=torch.float64, device=device) / count)
+
+
+class RotaryPosition(NoPosition):
+    """1-D rotary positions over the unrolled picture: Su et al., "RoFormer: Enhanced Transformer with Rotary
+    Position Embedding", eq. (34), as the paper uses them: CLS is token 0, the pixels follow row by row.
+
+    No parameters and any picture size. A score q·k depends on the tokens' distance in the sequence alone, so
+    two pixels one row apart are a whole row's width of steps apart.
+    """
+
+    rotates = True
+    heads_divisible_by = 2
+
+    def __init__(self, *, dim: int, dim_head: int, grid: Grid, cls: bool, rope_base: float = 10_000.0) -> None:
+        super().__init__(dim=dim, dim_head=dim_head, grid=grid, cls=cls)
+        if dim_head % self.heads_divisible_by:
+            raise ValueError(f"dim_head={dim_head} must be divisible by {self.heads_divisible_by} for rotary positions")
+        self.dim_head, self.base = dim_head, rope_base
+
+    def angles(self, grid: Grid, device: torch.device) -> Tensor:
+        """The angle of every token and feature pair, `[N, d/2]`, float64 radians."""
+        steps = torch.arange(self.cls + grid[0] * grid[1], dtype=torch.float64, device=device)
+        return torch.outer(steps, frequencies(self.dim_head // 2, self.base, device))
+
+    def rotary(self, grid: Grid, device: torch.device) -> Callable[[Tensor], Tensor]:
+        angles = self.angles(grid, device)
+        return lambda x: rotate(x, angles)
+
+
+class AxialRotaryPosition(RotaryPosition):
+    """2-D rotary positions: the row turns the first half of the head's features, the column the second: Heo et
+    al., "Rotary Position Embedding for Vision Transformer", eq. (7), with its axial base 100.
+
+    A score depends on the offset (rows, columns) alone. CLS is no place in the picture and is not turned.
+    """
+
+    heads_divisible_by = 4
+
+    def __init__(self, *, dim: int, dim_head: int, grid: Grid, cls: bool, rope_base: float = 100.0) -> None:
+        super().__init__(dim=dim, dim_head=dim_head, grid=grid, cls=cls, rope_base=rope_base)
+
+    def angles(self, grid: Grid, device: torch.device) -> Tensor:
+        """The angle of every token and feature pair, `[N, d/2]`, float64 radians."""
+        turns = frequencies(self.dim_head // 4, self.base, device)
+        rows, columns = (torch.arange(n, dtype=torch.float64, device=device) for n in grid)
+        by_row = torch.outer(rows, turns).repeat_interleave(grid[1], dim=0)
+        by_column = torch.outer(columns, turns).repeat(grid[0], 1)
+        places = torch.cat([by_row, by_column], dim=1)
+        return torch.cat([places.new_zeros(int(self.cls), places.shape[1]), places])
+
+
+POSITIONS = {"none": NoPosition, "learned": LearnedPosition, "rope": RotaryPosition, "rope2d": AxialRotaryPosition}

@@ -1,0 +1,76 @@
+"""Profiles: how much a run may cost. One name sets data, model size and training for a whole notebook."""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from .device import describe
+from .errors import require_known
+from .models.zoo import applicable
+from .train import TrainConfig
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a run of this profile trains on and how.
+
+    data: the data set's name for `load`.   config: the zoo's, "uniform" or "paper".
+    options: for `build`, as far as a system takes them.   gpu: fields that differ where there is a GPU.
+    """
+
+    name: str
+    about: str
+    data: str
+    config: str
+    train: TrainConfig
+    options: dict = field(default_factory=dict)
+    gpu: dict = field(default_factory=dict)
+
+    def on(self, device: torch.device | str) -> Profile:
+        """This profile as it is on `device`."""
+        return replace(self, **self.gpu, gpu={}) if torch.device(device).type == "cuda" else replace(self, gpu={})
+
+    def options_for(self, name: str, **more) -> dict:
+        """The `build` options of system `name` under this profile; `more` wins over the profile's own."""
+        return applicable(name, {**self.options, **more}, self.config)
+
+
+SIZED_DOWN = {"patch_size": 4, "num_landmarks": 16, "rank": 16}  # 64 tokens and CLS instead of 1024
+
+PROFILES = {profile.name: profile for profile in (
+    Profile("smoke", "everything runs and learns, on any CPU, in two minutes", "shapes", "uniform",
+            TrainConfig(epochs=4, batch_size=64, lr=2e-3),
+            {**SIZED_DOWN, "dim": 64, "depth": 2, "dim_head": 16, "mlp_dim": 128}),
+    Profile("quick", "real pictures in minutes: 4×4 patches on a CPU, 2×2 on a GPU", "cifar10", "uniform",
+            TrainConfig(epochs=1, batch_size=128), SIZED_DOWN,
+            gpu={"train": TrainConfig(epochs=10, batch_size=128),
+                 "options": {"patch_size": 2, "num_landmarks": 32, "rank": 32}}),
+    Profile("paper", "the paper's protocol: every pixel a token, 40 epochs at batch 64", "cifar10", "paper",
+            TrainConfig()),
+)}
+
+
+def announce(profile: Profile, device: torch.device | str) -> None:
+    """Print what this notebook runs on and with, and what to do if that is only a CPU."""
+    print(f"device    {describe(device)}")
+    print(f"profile   {profile.name}: {profile.about}")
+    print(f"training  {profile.train.epochs} epoch(s) of {profile.data}, batch {profile.train.batch_size}")
+    if torch.device(device).type != "cuda":
+        print("No GPU: everything here still runs, sized down. For more, Colab: Runtime > Change runtime type > T4; "
+              "Kaggle: Settings > Accelerator > GPU T4 x2; then run all cells again.")
+
+
+def current_profile(choice: str = "auto", device: torch.device | str = "cpu") -> Profile:
+    """The profile to use: environment variable VIX_PROFILE, else `choice`; "auto" is what suits the device.
+
+    "auto" takes smoke on a CPU, quick on a GPU. The variable VIX_DATASET (a name or folder for `load`)
+    replaces the profile's data set.
+    """
+    wanted = os.environ.get("VIX_PROFILE") or choice
+    if wanted == "auto":
+        wanted = "quick" if torch.device(device).type == "cuda" else "smoke"
+    require_known("profile", wanted, PROFILES)
+    profile = PROFILES[wanted].on(device)
+    return replace(profile, data=os.environ.get("VIX_DATASET") or profile.data)

@@ -1,0 +1,142 @@
+"""Recorded runs on disk: one JSON file a run, written atomically. A table is a query over these files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import subprocess
+from pathlib import Path
+
+import torch
+
+from .device import device_name, pick_device
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "data" / "results"
+
+IDENTITY = ("dataset", "profile", "model", "config", "position", "options", "seed")
+FIELDS = (*IDENTITY, "table", "train", "params", "history", "best_top1", "last_top1", "peak_memory_bytes",
+          "images_per_second", "device", "memory_limit_gb", "torch", "vixlib", "commit", "started",
+          "finished")
+
+
+def write_atomic(path: str | Path, data: bytes | str) -> Path:
+    """Write `data` to `path` so that a reader, or a crash at any moment, sees the old file or the new one.
+
+    Missing folders are made. An OSError names the path; the old file is intact and no temporary file stays.
+    """
+    path = Path(path)
+    # In the same folder, because a rename is atomic only within one file system.
+    temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        _remove(temporary)
+        message = f"cannot write {path}: {error.strerror or error}; what was there before is unchanged"
+        raise OSError(error.errno, message) from error
+    except BaseException:  # an interrupt, too, must not leave a temporary file behind
+        _remove(temporary)
+        raise
+    return path
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass  # the first error is the one to report
+
+
+def record_name(record: dict) -> str:
+    """The file name of a record, from the fields in IDENTITY alone: the same run always has the same name.
+
+    The readable part is shortened and cleaned; the digest at its end tells apart whatever that merged.
+    """
+    _require(record, IDENTITY, "record_name")
+    options = "-".join(f"{key}={value}" for key, value in sorted(record["options"].items()))
+    parts = [record["dataset"], record["profile"], record["model"], record["config"],
+             record["position"], options, f"seed{record['seed']}"]
+    cleaned = (re.sub(r"[^A-Za-z0-9=.-]+", "-", str(part)).strip("-.")[:60] for part in parts)
+    identity = json.dumps([record[field] for field in IDENTITY], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    return "_".join([*filter(None, cleaned), digest]) + ".json"
+
+
+def write_record(record: dict, folder: str | Path | None = None) -> Path:
+    """Write one run to `folder` (default: the repository's data/results) and return its path.
+
+    A record with the same identity is replaced. ValueError names missing fields and non-finite numbers.
+    """
+    _require(record, FIELDS, "write_record")
+    try:
+        text = json.dumps(record, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"record {record_name(record)} cannot be written as JSON: {error}") from error
+    return write_atomic(Path(folder or RESULTS) / record_name(record), text + "\n")
+
+
+def read_records(folder: str | Path | None = None, **match) -> list[dict]:
+    """All records of `folder` (default: the repository's data/results) whose fields equal `match`.
+
+    `read_records(model="ViN", profile="paper")`; sorted by file name; a missing folder holds no records.
+    A damaged or incomplete file is a ValueError that names it, an unknown field in `match` a TypeError.
+    """
+    unknown = sorted(set(match) - set(FIELDS))
+    if unknown:
+        raise TypeError(f"read_records() got unknown fields {unknown}; a record has {', '.join(FIELDS)}")
+    wanted = json.loads(json.dumps(match))  # as it would come back from a file: tuples are lists
+    records = (_read(path) for path in sorted(Path(folder or RESULTS).glob("*.json")))
+    return [record for record in records if all(record[field] == value for field, value in wanted.items())]
+
+
+def _read(path: Path) -> dict:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON ({error}); restore it or delete it") from error
+    _require(record, FIELDS, path)
+    return record
+
+
+def _require(record: dict, fields: tuple[str, ...], where: str | Path) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: a record is a JSON object, not {type(record).__name__}")
+    missing = [field for field in fields if field not in record]
+    if missing:
+        raise ValueError(f"{where}: the record lacks {', '.join(missing)}")
+
+
+def environment(device: torch.device | str | None = None) -> dict:
+    """What a result is computed with: {device, torch, vixlib, commit}; device None picks the working one."""
+    import vixlib
+
+    return {"device": device_name(device if device is not None else pick_device()),
+            "torch": torch.__version__,
+            "vixlib": getattr(vixlib, "__version__", None),
+            "commit": _commit()}
+
+
+def _commit() -> str | None:
+    """The repository's commit, with "+changes" where vixlib/ differs from it; None outside a repository."""
+    head = _git("rev-parse", "--show-toplevel", "HEAD")
+    # An installed package may lie inside somebody else's repository, whose commit says nothing about it.
+    if head is None or Path(head.split("\n")[0]).resolve() != ROOT:
+        return None
+    changed = _git("status", "--porcelain", "--", "vixlib")
+    return head.split("\n")[1] + ("+changes" if changed else "")
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

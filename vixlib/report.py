@@ -1,0 +1,138 @@
+"""Side-by-side tables: what the paper printed, what its authors logged, what is recorded here, what just ran."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from statistics import mean, stdev
+
+from torch import nn
+
+from .measure import count_parameters
+from .models.zoo import build
+from .records import read_records
+from .run import Run
+from .tables import Row, authors_runs, paper_table, table_rows
+
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text cells with a caption and notes; print() gives plain text, a notebook shows HTML."""
+
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [[cell.split("\n") for cell in line] for line in (self.header, *self.rows)]
+        widths = [max(len(part) for line in lines for part in line[i]) for i in range(len(self.header))]
+
+        def text(line: list[list[str]]) -> str:
+            height = max(map(len, line))
+            padded = [[""] * (height - len(parts)) + parts for parts in line]
+            return "\n".join("  ".join(f"{parts[y]:<{w}}" if i == 0 else f"{parts[y]:>{w}}"
+                                       for i, (parts, w) in enumerate(zip(padded, widths, strict=True)))
+                             for y in range(height))
+
+        rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+        return "\n".join([self.caption, text(lines[0]), rule, *map(text, lines[1:]), *self.notes])
+
+    def _repr_html_(self) -> str:
+        def cells(tag: str, line: list[str]) -> str:
+            return "".join(f'<{tag} style="text-align:{"left" if i == 0 else "right"};padding:0.2em 0.6em">'
+                           f"{escape(cell).replace(chr(10), '<br>')}</{tag}>" for i, cell in enumerate(line))
+
+        rows = "".join(f"<tr>{cells('td', row)}</tr>" for row in self.rows)
+        notes = "<br>".join(map(escape, self.notes))
+        return ('<div style="overflow-x:auto"><table>'
+                f'<caption style="text-align:left;font-weight:bold">{escape(self.caption)}</caption>'
+                f"<thead><tr>{cells('th', self.header)}</tr></thead><tbody>{rows}</tbody></table>"
+                f"<small>{notes}</small></div>")
+
+
+@dataclass(frozen=True, order=True)
+class Group:
+    """Recorded runs that may share a column: one profile on one data set, at one patch size, for so many epochs."""
+
+    profile: str
+    dataset: str
+    patch_size: int
+    epochs: int
+
+    @classmethod
+    def of(cls, record: dict) -> Group:
+        return cls(record["profile"], record["dataset"], record["options"].get("patch_size", 1),
+                   record["train"]["epochs"])
+
+    def __str__(self) -> str:
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        return f"{self.profile}: {self.dataset}, patch {self.patch_size}, {epochs}"
+
+
+def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path | None = None) -> Table:
+    """The paper's table beside the authors' logs, the runs recorded in `results`, and `runs` from this session.
+
+    Accuracies are top-1 in percent on the test images. "best" is the paper's protocol, the best epoch of the
+    best seed, chosen on the test images; "last" is the last epoch, mean ± standard deviation over seeds.
+    """
+    rows, records = table_rows(table), read_records(results)
+    live = {(run.model, run.options.get("position")): run for run in runs}
+    recorded = {row: [r for r in records if (r["model"], r["position"]) == (row.model, row.position)] for row in rows}
+    groups = sorted({Group.of(record) for found in recorded.values() for record in found})
+    protocols = [group for group in groups if group.profile == "paper"]
+    others = [group for group in groups if group.profile != "paper"]
+
+    header = ["model", "parameters\nas the paper counts", "parameters\ntrue", "paper\ntop-1", "authors' log\ntop-1"]
+    header += [f"{group}\nbest | last" for group in protocols] or ["recorded,\npaper protocol"]
+    header += [f"{group}\nbest | last" for group in others]
+    header += ["this run\nbest | last"] if live else []
+    lines = [[*_system_cells(row, table), *([_cell(recorded[row], group) for group in protocols] or [NOT_MEASURED]),
+              *(_cell(recorded[row], group) for group in others),
+              *([_live_cell(row, live)] if live else [])] for row in rows]
+    devices = sorted({record["device"] for found in recorded.values() for record in found})
+    notes = [f"recorded on: {'; '.join(devices)}" if devices else "no run of this table is recorded yet",
+             "best: the best epoch of the best seed, chosen on the test images, as the paper reports; "
+             "last: the last epoch, mean ± sd over seeds"]
+    if live:
+        run = next(iter(live.values()))
+        notes.append(f"this run: {run.dataset}, {run.config.epochs} epoch(s), {run.device}")
+    if any("*" in line[4] for line in lines):
+        notes.append("* continued from an earlier checkpoint: not a curve from scratch")
+    caption = ("Rotary positions (no table in the paper; the authors' logs are the reference)" if table == "rope"
+               else f"Table {table}: {paper_table(table)['caption']}")
+    return Table(caption, header, lines, tuple(notes))
+
+
+def _system_cells(row: Row, table: int | str) -> list[str]:
+    name = row.model if row.position == "learned" else f"{row.model}, {row.position}"
+    count = count_parameters(_build(row, table))
+    logged = [f"{run['best_top1']:.2f}{'*' if run['resumed'] else ''}" for run in authors_runs(row.model, row.position)]
+    printed = f"{row.printed['top1']:.2f}" if "top1" in row.printed else "-"
+    return [name, f"{count.as_paper:,}", f"{count.true:,}", printed, ", ".join(logged) or "-"]
+
+
+def _build(row: Row, table: int | str) -> nn.Module:
+    return build(row.model, config="uniform" if table == "rope" else "paper", position=row.position)
+
+
+def _cell(records: list[dict], group: Group) -> str:
+    found = [record for record in records if Group.of(record) == group]
+    if not found:
+        return NOT_MEASURED
+    return f"{max(r['best_top1'] for r in found):.2f} | {spread([r['last_top1'] for r in found])}"
+
+
+def _live_cell(row: Row, live: dict) -> str:
+    run = live.get((row.model, row.position)) or (live.get((row.model, None)) if row.position == "learned" else None)
+    return f"{run.best_top1:.2f} | {run.last_top1:.2f}" if run and run.history else "not run"
+
+
+def spread(values: list[float]) -> str:
+    """"71.20" for one value, "71.20 ± 0.30 (n=3)" for several: mean ± standard deviation over seeds."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{mean(values):.2f} ± {stdev(values):.2f} (n={len(values)})"

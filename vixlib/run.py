@@ -1,0 +1,183 @@
+"""What a training run is: the settings it was asked for (TrainConfig) and what came of it (Run)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .data import AUGMENTATIONS
+from .device import PRECISIONS
+from .errors import require_count, require_known
+from .records import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LOSS_COLOUR, ACCURACY_COLOUR = "#0072B2", "#D55E00"  # told apart with any colour vision (Okabe and Ito, 2008)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. The defaults are the protocol of "Vision Xformers: Efficient Attention for Image
+    Classification" (arXiv 2107.02239), section 4 and its published scripts: AdamW, batch 64, 40 epochs.
+
+    precision: "auto" suits the device (see `pick_precision`). augment: any of "flip", "crop".
+    eval_batch_size: None takes four times batch_size; it changes speed and memory only, not results.
+    """
+
+    epochs: int = 40
+    batch_size: int = 64
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    seed: int = 0
+    precision: str = "auto"
+    augment: tuple[str, ...] = ()
+    eval_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.augment, str):
+            raise TypeError(f"augment={self.augment!r} must be a tuple, for instance ({self.augment!r},)")
+        # JSON's lists become tuples, and augment gets one order, so that equal settings compare equal.
+        object.__setattr__(self, "betas", tuple(self.betas))
+        object.__setattr__(self, "augment", tuple(sorted(set(self.augment))))
+        require_count(epochs=self.epochs, batch_size=self.batch_size)
+        if self.eval_batch_size is not None:
+            require_count(eval_batch_size=self.eval_batch_size)
+        _require_number("lr", self.lr, self.lr > 0, "above 0, for instance 1e-3")
+        _require_number("eps", self.eps, self.eps > 0, "above 0, for instance 1e-8")
+        _require_number("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or above")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={self.betas} must be two numbers in [0, 1), such as (0.9, 0.999)")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed!r} must be an integer from 0 to below 2**63")
+        require_known("precision", self.precision, ("auto", *PRECISIONS))
+        for kind in self.augment:
+            require_known("augment", kind, AUGMENTATIONS)
+
+    def to_dict(self) -> dict:
+        """Every field, as JSON gives it back: lists for tuples."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def _require_number(name: str, value: float, allowed: bool, what: str) -> None:
+    if isinstance(value, bool) or not allowed or not math.isfinite(value):
+        raise ValueError(f"{name}={value!r} must be a finite number {what}")
+
+
+def now() -> str:
+    """The time in UTC, to the second: 2026-01-31T12:00:00+00:00."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass(repr=False)
+class Run:
+    """What one training run gave; `fit` returns it and passes it to `on_epoch` while it grows.
+
+    history: one {epoch, loss, top1, top5, seconds} per epoch: mean training loss, accuracies on the test
+    images in percent, seconds for training and evaluation together.
+    train_seconds: training steps alone. peak_memory_bytes: largest allocation of a training epoch on CUDA,
+    the data set included; None on a CPU. interrupted: by the user. finished: all config.epochs are done.
+    started, finished_at: of the first and the last epoch so far, in UTC.
+    """
+
+    model: str
+    model_config: str | None
+    options: dict
+    dataset: str
+    train_images: int
+    config: TrainConfig
+    device: str
+    precision: str
+    history: list[dict] = field(default_factory=list)
+    train_seconds: float = 0.0
+    peak_memory_bytes: int | None = None
+    interrupted: bool = False
+    finished: bool = False
+    started: str = field(default_factory=now)
+    finished_at: str | None = None
+
+    @property
+    def best_top1(self) -> float | None:
+        """The best epoch's, as the paper reports it: chosen on the test images, so optimistic."""
+        return max((epoch["top1"] for epoch in self.history), default=None)
+
+    @property
+    def best_top5(self) -> float | None:
+        return max((epoch["top5"] for epoch in self.history), default=None)
+
+    @property
+    def last_top1(self) -> float | None:
+        """The last epoch's: nothing is chosen, so nothing flatters."""
+        return self.history[-1]["top1"] if self.history else None
+
+    @property
+    def last_top5(self) -> float | None:
+        return self.history[-1]["top5"] if self.history else None
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Training images per second of training steps, evaluation left out."""
+        if not self.history or self.train_seconds == 0:
+            return None
+        return self.train_images * len(self.history) / self.train_seconds
+
+    def __repr__(self) -> str:
+        done = f"epoch {len(self.history)}/{self.config.epochs}{', interrupted' if self.interrupted else ''}"
+        scores = ("nothing measured yet" if not self.history else
+                  f"top-1 best {self.best_top1:.2f} %, last {self.last_top1:.2f} %, "
+                  f"{self.images_per_second or 0:.0f} images/s")
+        return f"Run({self.model} on {self.dataset}, {done}: {scores}, {self.precision} on {self.device})"
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the training loss (left axis) and the top-1 accuracy (right axis) by epoch; returns `ax`."""
+        if not self.history:
+            raise ValueError("this run has no epoch to plot yet; train for at least one epoch first")
+        import matplotlib.pyplot as plt
+        from matplotlib.ticker import MaxNLocator
+
+        ax = ax if ax is not None else plt.subplots(figsize=(6, 3.5), layout="constrained")[1]
+        accuracy = ax.twinx()
+        epochs = [epoch["epoch"] for epoch in self.history]
+        # Line style and marker tell the curves apart in print, too.
+        for axis, key, label, colour, style in (
+                (ax, "loss", "training loss (nats)", LOSS_COLOUR, "o-"),
+                (accuracy, "top1", "test top-1 accuracy (%)", ACCURACY_COLOUR, "s--")):
+            axis.plot(epochs, [epoch[key] for epoch in self.history], style, color=colour, markersize=4)
+            axis.set_ylabel(label, color=colour)
+            axis.tick_params(axis="y", colors=colour)
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_title(f"{self.model} on {self.dataset}")
+        return ax
+
+    def to_dict(self) -> dict:
+        """Everything that JSON can hold: the fields, and the figures derived from them."""
+        derived = ("best_top1", "best_top5", "last_top1", "last_top5", "images_per_second")
+        # A copy all through, so that a saved state doesn't grow with the run.
+        return json.loads(json.dumps({**asdict(self), **{name: getattr(self, name) for name in derived}}))
+
+    @classmethod
+    def from_dict(cls, saved: Mapping) -> Run:
+        """The run that `to_dict` described; KeyError names a field that is missing."""
+        values = {item.name: saved[item.name] for item in fields(cls)}
+        return cls(**{**values, "config": TrainConfig(**saved["config"])})
+
+    def save(self, path: str | Path) -> Path:
+        """Write the run to `path` as JSON, atomically."""
+        return write_atomic(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Run:
+        """Read what `save` wrote; a ValueError names a file that is something else."""
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"path={str(path)!r} is no saved run ({type(error).__name__}: {error}); "
+                             "use a file written by Run.save") from error

@@ -1,0 +1,54 @@
+"""The paper's tables, the authors' logs, and which runs a table needs. The numbers are in data/*.json alone."""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from .errors import require_known
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+
+
+@cache
+def _load(name: str) -> dict:
+    path = DATA / name
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; vixlib reads it from the project's folder: "
+                                "clone the whole repository")
+    return json.loads(path.read_text())
+
+
+@dataclass(frozen=True)
+class Row:
+    """A system of a table: its name, position, and what the paper printed for it (nothing for "rope")."""
+
+    model: str
+    position: str
+    printed: dict = field(compare=False, default_factory=dict)
+
+
+ROPE_MODELS = ("ViT", "ViP", "ViL", "ViN", "HybridViT", "HybridViP", "HybridViL", "HybridViN")
+ROPE_POSITIONS = ("none", "learned", "rope", "rope2d")
+TABLES = (1, 2, 3, 4, "rope")
+
+
+def paper_table(table: int | str) -> dict:
+    """A table as the paper printed it: {"caption", "rows": [{"model", "top1", ...}]}, accuracies in percent."""
+    require_known("table", table, TABLES[:-1])
+    return _load("paper_tables.json")[f"table{table}"]
+
+
+def table_rows(table: int | str) -> list[Row]:
+    """The runs that a table needs. "rope" is the claim about positions, which the paper prints no table for."""
+    require_known("table", table, TABLES)
+    if table == "rope":
+        return [Row(model, position) for model in ROPE_MODELS for position in ROPE_POSITIONS]
+    return [Row(row["model"], "learned", row) for row in paper_table(table)["rows"]]
+
+
+def authors_runs(model: str, position: str = "learned", dataset: str = "cifar10") -> list[dict]:
+    """The authors' own training logs of a system: [{"best_top1", "top1": [per epoch], "resumed", ...}]."""
+    return [run for run in _load("authors_logs.json")["runs"]
+            if (run["model"], run["position"], run["dataset"]) == (model, position, dataset)]
