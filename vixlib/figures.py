@@ -15,6 +15,8 @@ COLOURS = {"softmax": "#000000", "performer": "#D55E00", "linformer": "#0072B2",
            "linear": "#E69F00", "fourier": "#CC79A7", "mlp": "#56B4E9"}
 MARKERS = {"softmax": "o", "performer": "s", "linformer": "^", "nystrom": "D",
            "linear": "P", "fourier": "v", "mlp": "X"}
+MODEL_COLOURS = {"ViT": COLOURS["softmax"], "ViP": COLOURS["performer"], "ViL": COLOURS["linformer"],
+                 "ViN": COLOURS["nystrom"]}
 
 
 def new_axes(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.2, **options):
@@ -131,7 +133,8 @@ def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[in
             ax.set(xticks=[], yticks=[])
             if query is not None:
                 centre = ((query[1] + 0.5) * width / columns, (query[0] + 0.5) * height / rows)
-                ax.plot(*centre, "o", markersize=9, markerfacecolor="none", markeredgecolor="#56B4E9", markeredgewidth=2)
+                ax.plot(*centre, "o", markersize=9, markerfacecolor="none", markeredgecolor=COLOURS["mlp"],
+                        markeredgewidth=2)
     figure.colorbar(heat, ax=axes, label=label)
     return figure
 
@@ -141,15 +144,58 @@ def live_curve():
     import matplotlib.pyplot as plt
     from IPython.display import display
 
-    shown = []
+    place = None
 
     def draw(run) -> None:
+        nonlocal place
         figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
         run.plot(ax)
-        if shown:
-            shown[0].update(figure)
+        if place is None:
+            place = display(figure, display_id=True)  # None outside a notebook, where nothing can be redrawn
         else:
-            shown.append(display(figure, display_id=True))
-        plt.close(figure)  # shown by display; open figures would be drawn again below the cell
+            place.update(figure)
+        plt.close(figure)  # an open figure would be drawn once more below the cell
 
     return draw
+
+
+def live_curves(title: str = ""):
+    """A function for `fit(on_epoch=...)` that redraws one figure in place, one curve a model, after every epoch."""
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    runs, place = {}, None
+
+    def draw(run) -> None:
+        nonlocal place
+        runs[run.model] = [epoch["top1"] for epoch in run.history]
+        figure, ax = new_axes(width=6, height=3.2)
+        learning_curves(ax, runs, colours=MODEL_COLOURS)
+        ax.set_title(title, fontsize=9)
+        if place is None:
+            place = display(figure, display_id=True)
+        else:
+            place.update(figure)
+        plt.close(figure)
+
+    return draw
+
+
+def heat_maps(axes: Sequence[Axes], image: Tensor, maps: Mapping[str, Tensor], query: tuple[int, int]) -> None:
+    """Weights `[rows, columns]` of one query token over its picture, one of `axes` each, on the first map's scale.
+
+    query: its (row, column) in the token grid, framed. Orange is weight, purple negative weight.
+    """
+    from matplotlib.patches import Rectangle
+
+    height, width = image.shape[-2:]
+    largest = float(next(iter(maps.values())).max())
+    for ax, (name, weights) in zip(axes, maps.items(), strict=True):
+        rows, columns = weights.shape
+        ax.imshow(as_picture(image).mean(-1), cmap="gray", vmin=-1.0, vmax=1.3)  # pale, so that colour is weight
+        ax.imshow(weights.detach().cpu(), cmap="PuOr_r", vmin=-largest, vmax=largest, alpha=0.6,
+                  extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+        corner = (query[1] * width / columns - 0.5, query[0] * height / rows - 0.5)
+        ax.add_patch(Rectangle(corner, width / columns, height / rows, fill=False, edgecolor="black", linewidth=1.5))
+        ax.set_title(name, fontsize=8.5)
+        ax.axis("off")

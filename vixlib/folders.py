@@ -126,19 +126,20 @@ def _readable(folder: Path, names: list[str]) -> tuple[str, ...]:
 
 def _decode(files: list[Path]) -> Tensor:
     """Pictures as uint8 [N, 3, H, W]. One thread: for pictures this small, more threads were slower."""
-    from torchvision.io import ImageReadMode, decode_image
+    import numpy as np
+    from PIL import Image
     from tqdm.auto import tqdm
 
     images = None
     for i, path in enumerate(tqdm(files, desc="reading pictures", unit=" pictures", leave=False)):
         try:
-            image = decode_image(str(path), mode=ImageReadMode.RGB)
-        except (RuntimeError, OSError) as error:
-            reason = str(error).splitlines()[0].rsplit("cpp:", 1)[-1]
-            raise ValueError(f"cannot read {path}: truncated, damaged or no picture ({reason}); "
+            with Image.open(path) as opened:
+                mode, image = opened.mode, torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)
+        except (OSError, SyntaxError) as error:  # PIL reports a broken PNG as a SyntaxError
+            raise ValueError(f"cannot read {path}: truncated, damaged or no picture ({error}); "
                              "replace or delete the file") from None
-        if image.dtype != torch.uint8:
-            raise ValueError(f"{path} has 16 bits a channel; convert it to an 8-bit PNG or JPEG")
+        if mode.startswith(("I", "F")):
+            raise ValueError(f"{path} has more than 8 bits a channel; convert it to an 8-bit PNG or JPEG")
         if images is None:
             images = torch.empty(len(files), *image.shape, dtype=torch.uint8)
         if image.shape != images.shape[1:]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
@@ -54,6 +55,11 @@ def saved_bytes_per_image(model: nn.Module, image_size: tuple[int, int] | None =
 
 
 def _saved_bytes(model: nn.Module, images: Tensor, precision: str) -> int:
+    return kept_for_backward(model, lambda: _loss(model, images, precision))
+
+
+def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
+    """Bytes that autograd keeps while `forward()` runs, once per storage; `model`'s parameters and buffers left out."""
     storages = {}  # holds each storage, so that no address is used twice while counting
     not_counted = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
 
@@ -64,9 +70,9 @@ def _saved_bytes(model: nn.Module, images: Tensor, precision: str) -> int:
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        loss = _loss(model, images, precision)
+        result = forward()
     total = sum(storage.nbytes() for storage in storages.values())
-    del loss
+    del result
     return total
 
 

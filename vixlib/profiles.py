@@ -41,7 +41,7 @@ SIZED_DOWN = {"patch_size": 4, "num_landmarks": 16, "rank": 16}  # 64 tokens and
 
 PROFILES = {profile.name: profile for profile in (
     Profile("smoke", "everything runs and learns, on any CPU, in two minutes", "shapes", "uniform",
-            TrainConfig(epochs=4, batch_size=64, lr=2e-3),
+            TrainConfig(epochs=2, batch_size=64, lr=2e-3),
             {**SIZED_DOWN, "dim": 64, "depth": 2, "dim_head": 16, "mlp_dim": 128}),
     Profile("quick", "real pictures in minutes: 4×4 patches on a CPU, 2×2 on a GPU", "cifar10", "uniform",
             TrainConfig(epochs=1, batch_size=128), SIZED_DOWN,

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import nn
+
 from .data import ImageData, load
 from .device import describe, pick_device
 from .measure import count_parameters
@@ -49,18 +51,22 @@ class Job:
         """The file name of this run's record, without its ending."""
         return record_name(self.identity()).removesuffix(".json")
 
-    def run(self, data: ImageData, checkpoints: Path, minutes: float | None) -> Run:
+    def build(self, data: ImageData) -> nn.Module:
+        """This run's model for `data`, its weights drawn from the seed."""
+        return build(self.row.model, config=self.config, seed=self.seed, image_size=data.image_size,
+                     channels=data.channels, num_classes=data.num_classes, **self.identity()["options"],
+                     **applicable(self.row.model, {"position": self.row.position}, self.config))
+
+    def train(self, model: nn.Module, data: ImageData, checkpoints: Path, minutes: float | None) -> Run:
         """Train, from this run's checkpoint if there is one; `run.finished` tells whether time sufficed."""
-        position = applicable(self.row.model, {"position": self.row.position}, self.config)
-        model = build(self.row.model, config=self.config, seed=self.seed, image_size=data.image_size,
-                      channels=data.channels, num_classes=data.num_classes, **position,
-                      **self.identity()["options"])
         return fit(model, data, replace(self.profile.train, seed=self.seed),
                    checkpoint=checkpoints / f"{self.name}.pt", minutes=minutes)
 
-    def record(self, run: Run, params: dict) -> dict:
-        """What design and readers expect of a recorded run (see records.FIELDS)."""
-        return {**self.identity(), "table": self.table, "train": run.config.to_dict(), "params": params,
+    def record(self, model: nn.Module, run: Run) -> dict:
+        """The run as its file keeps it (see records.FIELDS)."""
+        counts = count_parameters(model)
+        return {**self.identity(), "table": self.table, "train": run.config.to_dict(),
+                "params": {"true": counts.true, "as_paper": counts.as_paper},
                 "history": run.history, "best_top1": run.best_top1, "last_top1": run.last_top1,
                 "peak_memory_bytes": run.peak_memory_bytes, "images_per_second": run.images_per_second,
                 "memory_limit_gb": None, "precision": run.precision, "started": run.started,
@@ -95,15 +101,15 @@ def reproduce(jobs: list[Job], data: ImageData, results: Path, checkpoints: Path
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are recorded in {results}; on {describe(pick_device())}")
     for done, job in enumerate(todo):
         left = None if minutes is None else minutes - (time.monotonic() - started) / 60
-        if left is not None and left <= 0:
+        if done and left is not None and left <= 0:
             return len(todo) - done
-        run = job.run(data, checkpoints, left)
+        model = job.build(data)
+        run = job.train(model, data, checkpoints, None if left is None else max(left, 1e-9))
         if run.interrupted or not run.finished:
             print(f"stopped after epoch {len(run.history)} of {run.config.epochs} of {job.name}; "
                   "the same command goes on from there")
             return len(todo) - done
-        counts = count_parameters(build(job.row.model, config=job.config, **job.identity()["options"]))
-        path = write_record(job.record(run, {"true": counts.true, "as_paper": counts.as_paper}), results)
+        path = write_record(job.record(model, run), results)
         print(f"{run} -> {path.name}")
     return 0
 

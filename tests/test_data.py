@@ -1,0 +1,412 @@
+"""ImageData and load: exact normalisation, reproducible augmentation, sources found, faults named."""
+
+from __future__ import annotations
+
+import pickle
+import urllib.error
+
+import pytest
+import torch
+from PIL import Image
+
+from vixlib import folders, sources
+from vixlib.data import NAMES, ImageData, load
+
+
+@pytest.fixture(autouse=True)
+def nothing_else_to_find(tmp_path, monkeypatch):
+    """Only what a test puts below tmp_path exists: no data of this machine, no network."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    monkeypatch.delenv("VIX_DATA", raising=False)
+    monkeypatch.setattr(sources, "CHECKOUT", tmp_path / "no-checkout")
+    monkeypatch.setattr(sources, "KAGGLE_INPUT", tmp_path / "kaggle")
+    monkeypatch.setenv("HOME", str(tmp_path / "no-home"))
+
+    def offline(*_, **__):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+
+
+def picture(path, colour=(10, 20, 30), size=(8, 6)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def image_folder(root, suffix="png", test="test", classes=("cat", "dog"), each=3):
+    for part in ("train", test):
+        for label, name in enumerate(classes):
+            for i in range(each):
+                picture(root / part / name / f"{i}.{suffix}", (100 * label, i, len(part)))
+    return root
+
+
+def small_data(count=40, classes=4, size=12):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, 3, size, size), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count) % classes
+    return ImageData("small", tuple("abcdefgh"[:classes]), images, labels,
+                     images[:8].clone(), labels[:8].clone())
+
+
+# ---- ImageData
+
+def test_normalisation_is_exact_and_ends_at_plus_and_minus_one():
+    values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    label = torch.zeros(1, dtype=torch.int64)
+    data = ImageData("ramp", ("a", "b"), values, label, values, label)
+    images, _ = data.batch(torch.tensor([0]))
+    assert images.dtype == torch.float32
+    assert images.min() == -1 and images.max() == 1
+    oracle = (values.double() / 255 - 0.5) / 0.5
+    assert (images.double() - oracle).abs().max() < 1e-7
+
+
+def test_batch_takes_the_asked_pictures_of_the_asked_split():
+    data = small_data()
+    images, labels = data.batch(torch.tensor([5, 2, 5]), split="test")
+    assert labels.tolist() == [1, 2, 1]
+    assert torch.equal((images + 1).mul(127.5).round().to(torch.uint8), data.test_images[[5, 2, 5]])
+
+
+def test_flip_mirrors_some_pictures_and_leaves_the_others():
+    data = small_data()
+    index = torch.arange(40)
+    plain, _ = data.batch(index)
+    flipped, _ = data.batch(index, augment={"flip"}, generator=torch.Generator().manual_seed(1))
+    mirrored = (flipped == plain.flip(-1)).flatten(1).all(1)
+    kept = (flipped == plain).flatten(1).all(1)
+    assert (mirrored ^ kept).all() and 8 < mirrored.sum() < 32
+
+
+def test_crop_moves_each_picture_by_its_own_few_pixels_and_lets_black_in():
+    data = small_data()
+    index = torch.arange(40)
+    plain, _ = data.batch(index)
+    cropped, _ = data.batch(index, augment=("crop",), generator=torch.Generator().manual_seed(1))
+    padded = torch.full((40, 3, 20, 20), -1.0)
+    padded[..., 4:16, 4:16] = plain
+    moves = set()
+    for i in range(40):
+        fitting = [(y, x) for y in range(9) for x in range(9)
+                   if torch.equal(cropped[i], padded[i, :, y:y + 12, x:x + 12])]
+        assert len(fitting) == 1, f"picture {i} is no translation"
+        moves.add(fitting[0])
+    assert len(moves) > 20
+    assert {y for y, _ in moves} == set(range(9)) == {x for _, x in moves}
+
+
+def test_augmentation_comes_from_the_generator_alone():
+    data, index = small_data(), torch.arange(40)
+
+    def draw(seed):
+        return data.batch(index, augment=("crop", "flip"), generator=torch.Generator().manual_seed(seed))[0]
+
+    first = draw(5)
+    torch.manual_seed(99)
+    assert torch.equal(first, draw(5)) and not torch.equal(first, draw(6))
+    flip_first = data.batch(index, augment=("flip", "crop"), generator=torch.Generator().manual_seed(5))[0]
+    assert torch.equal(first, flip_first), "the order in which augmentations are named must not matter"
+
+
+def test_subset_is_balanced_nested_reproducible_and_spares_the_test_set():
+    data = small_data(count=80)
+    half, quarter = data.subset(0.5, seed=2), data.subset(0.25, seed=2)
+    assert half.train_labels.bincount().tolist() == [10] * 4
+    assert quarter.train_labels.bincount().tolist() == [5] * 4
+    assert torch.equal(half.train_images, data.subset(0.5, seed=2).train_images)
+    assert not torch.equal(half.train_images, data.subset(0.5, seed=3).train_images)
+    inside = {image.numpy().tobytes() for image in half.train_images}
+    assert all(image.numpy().tobytes() in inside for image in quarter.train_images)
+    assert half.test_images is data.test_images and half.name == "small"
+    assert half.train_fraction == 0.5 and data.train_fraction == 1.0
+    assert half.subset(0.5).train_fraction == 0.25
+
+
+def test_subset_keeps_pictures_and_labels_together():
+    data = small_data(count=80)
+    known = {image.numpy().tobytes(): int(label)
+             for image, label in zip(data.train_images, data.train_labels, strict=True)}
+    part = data.subset(0.3)
+    for image, label in zip(part.train_images, part.train_labels, strict=True):
+        assert known[image.numpy().tobytes()] == label
+
+
+def test_bad_arguments_are_named():
+    data = small_data()
+    for fraction in (0, -1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="fraction="):
+            data.subset(fraction)
+    with pytest.raises(ValueError, match="split='validation'"):
+        data.batch(torch.tensor([0]), split="validation")
+    with pytest.raises(ValueError, match="augment='rotate'.*'flip', 'crop'"):
+        data.batch(torch.tensor([0]), augment=("rotate",))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"classes": ("only",)}, "at least two classes"),
+    ({"classes": ("a", "b")}, "labels run from 0 to 3"),
+    ({"train_images": torch.zeros(40, 3, 12, 12)}, "train_images must be uint8"),
+    ({"train_labels": torch.zeros(3, dtype=torch.int64)}, "train_labels must be int64 .40."),
+    ({"test_images": torch.zeros(8, 3, 9, 9, dtype=torch.uint8)}, "resize them"),
+])
+def test_inconsistent_data_is_refused(change, message):
+    data = small_data()
+    fields = {name: getattr(data, name) for name in data.__dataclass_fields__}
+    with pytest.raises(ValueError, match=message):
+        ImageData(**{**fields, **change})
+
+
+def test_to_and_repr():
+    data = small_data().to("cpu")
+    assert data.device.type == "cpu" and data.channels == 3 and data.image_size == (12, 12)
+    assert repr(data) == "ImageData('small': 40 training and 8 test pictures of 12x12x3, 4 classes, on cpu)"
+
+
+# ---- image folders
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG"])
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_image_folder_is_read_whole(tmp_path, suffix, test):
+    data = load(image_folder(tmp_path / "Pets", suffix, test))
+    assert data.name == "pets" and data.classes == ("cat", "dog")
+    assert data.image_size == (6, 8) and data.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    near = data.train_images[4, :, 3, 3].int() - torch.tensor([100, 1, 5])
+    assert near.abs().max() <= (0 if suffix == "png" else 6)
+
+
+def test_grey_and_transparent_pictures_become_rgb(tmp_path):
+    root = image_folder(tmp_path / "pets")
+    Image.new("L", (8, 6), 77).save(root / "train/cat/0.png")
+    Image.new("RGBA", (8, 6), (1, 2, 3, 128)).save(root / "train/cat/1.png")
+    data = load(root)
+    assert (data.train_images[0] == 77).all()
+    assert data.train_images[1, :, 0, 0].tolist() == [1, 2, 3]
+
+
+def damage_truncated(root):
+    path = root / "train/dog/1.jpg"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def damage_text(root):
+    (root / "train/dog/1.jpg").write_text("no picture")
+
+
+def damage_empty_file(root):
+    (root / "train/dog/1.jpg").write_bytes(b"")
+
+
+def damage_size(root):
+    picture(root / "train/dog/1.jpg", size=(9, 6))
+
+
+def damage_no_images(root):
+    for path in (root / "train/dog").iterdir():
+        path.rename(path.with_suffix(".txt"))
+
+
+def damage_no_test(root):
+    (root / "test").rename(root / "holdout")
+
+
+def damage_no_train(root):
+    (root / "train").rename(root / "training")
+
+
+def damage_one_class(root):
+    for part in ("train", "test"):
+        (root / part / "dog").rename(root / f"{part}-dog")
+
+
+def damage_other_classes(root):
+    (root / "test/dog").rename(root / "test/wolf")
+
+
+def damage_flat(root):
+    for path in list((root / "train").iterdir()):
+        path.rename(root / path.name)
+
+
+def damage_truncated_png(root):
+    path = root / "train/dog/1.png"
+    picture(path)
+    path.write_bytes(path.read_bytes()[:50])
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (damage_truncated_png, r"dog/1\.png: truncated"),
+    (damage_truncated, r"dog/1\.jpg: truncated"),
+    (damage_text, r"dog/1\.jpg: truncated, damaged or no picture"),
+    (damage_empty_file, r"dog/1\.jpg: truncated"),
+    (damage_size, r"cat/0\.jpg is 8x6 but .*dog/1\.jpg is 9x6.*resize\(\(8, 6\)\)"),
+    (damage_no_images, "no images in .*train/dog"),
+    (damage_no_test, "neither test/ nor val/"),
+    (damage_no_train, "no train/ folder; the layout must be"),
+    (damage_one_class, "single class, 'cat'"),
+    (damage_other_classes, "same classes.*'dog', 'wolf'"),
+    (damage_flat, "no class folders"),
+])
+def test_each_fault_of_a_folder_is_one_clear_error(tmp_path, damage, message):
+    root = image_folder(tmp_path / "pets", "jpg")
+    damage(root)
+    with pytest.raises(ValueError, match=message) as caught:
+        load(root)
+    assert caught.value.__cause__ is None and "\n" not in str(caught.value)
+
+
+def test_16_bit_pictures_are_refused_by_name(tmp_path):
+    root = image_folder(tmp_path / "pets")
+    Image.new("I;16", (8, 6), 3000).save(root / "train/cat/0.png")
+    with pytest.raises(ValueError, match=r"cat/0\.png has more than 8 bits"):
+        load(root)
+
+
+def tiny_imagenet(root):
+    for number in ("n01", "n02"):
+        for i in range(2):
+            picture(root / "train" / number / "images" / f"{number}_{i}.JPEG", (0, 0, 9 * i), (64, 64))
+    for i, number in enumerate(("n02", "n01", "n02")):
+        picture(root / "val/images" / f"val_{i}.JPEG", (0, 200 * (number == "n02"), 0), (64, 64))
+    lines = [f"val_{i}.JPEG\t{number}\t0\t0\t9\t9\n" for i, number in enumerate(("n02", "n01", "n02"))]
+    (root / "val/val_annotations.txt").write_text("".join(lines))
+    (root / "words.txt").write_text("n01\tgoldfish, Carassius auratus\nn02\ttailed frog\nn03\tother\n")
+    picture(root / "test/images/test_0.JPEG", size=(64, 64))
+    return root
+
+
+def test_tiny_imagenets_own_layout_takes_the_labelled_val_pictures(tmp_path):
+    tiny_imagenet(tmp_path / "store/tiny-imagenet-200")
+    data = load("tiny-imagenet", root=tmp_path / "store")
+    assert data.name == "tiny-imagenet" and data.classes == ("goldfish", "tailed frog")
+    assert data.image_size == (64, 64) and data.test_labels.tolist() == [0, 1, 1]
+    assert data.test_images[:, 1].float().mean((1, 2)).round().tolist() == pytest.approx([0, 200, 200], abs=3)
+
+
+def test_tiny_imagenet_names_a_listed_but_missing_picture(tmp_path):
+    root = tiny_imagenet(tmp_path / "tiny-imagenet-200")
+    (root / "val/images/val_1.JPEG").unlink()
+    with pytest.raises(ValueError, match=r"val_1\.JPEG is listed"):
+        load(root)
+
+
+def test_cache_is_used_and_dropped_when_a_picture_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "CACHE_FROM", 1)
+    root = image_folder(tmp_path / "pets")
+    first = load(root)
+    assert (root / folders.CACHE_NAME).is_file()
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "_decode", lambda files: pytest.fail("decoded again although cached"))
+        again = load(root)
+    assert torch.equal(first.train_images, again.train_images)
+    assert torch.equal(first.test_labels, again.test_labels)
+    picture(root / "train/cat/0.png", (9, 9, 250))
+    assert load(root).train_images[0, :, 0, 0].tolist() == [9, 9, 250]
+    (root / folders.CACHE_NAME).write_bytes(b"damaged")
+    assert load(root).train_images[0, :, 0, 0].tolist() == [9, 9, 250]
+
+
+def test_small_folders_get_no_cache(tmp_path):
+    root = image_folder(tmp_path / "pets")
+    load(root)
+    assert not (root / folders.CACHE_NAME).exists()
+
+
+# ---- finding and downloading
+
+@pytest.mark.parametrize("place", ["cifar10-jpg", "cifar10-jpg/cifar10-jpg", "datasets/me/slug/cifar10-jpg"])
+def test_kaggle_inputs_are_searched_recursively(tmp_path, place):
+    image_folder(tmp_path / "kaggle/other-data/pets")
+    image_folder(tmp_path / "kaggle" / place, "jpg")
+    assert load("cifar10-jpg", download=False).name == "cifar10-jpg"
+
+
+def test_search_order_is_root_then_environment_then_working_folder(tmp_path, monkeypatch):
+    for number, place in enumerate(("root", "named", "empty/data", "kaggle")):
+        image_folder(tmp_path / place / "cifar10-jpg", each=number + 1)
+    monkeypatch.setenv("VIX_DATA", str(tmp_path / "named"))
+    assert len(load("cifar10-jpg", root=tmp_path / "root").train_labels) == 2
+    assert len(load("cifar10-jpg").train_labels) == 4
+    monkeypatch.delenv("VIX_DATA")
+    assert len(load("cifar10-jpg").train_labels) == 6
+
+
+def test_environment_may_name_the_copy_itself_and_must_be_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIX_DATA", str(image_folder(tmp_path / "cifar10-jpg")))
+    assert load("cifar10-jpg").name == "cifar10-jpg"
+    monkeypatch.setenv("VIX_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="VIX_DATA=.*nowhere.*is no folder"):
+        load("cifar10-jpg")
+
+
+def test_picture_folders_never_pass_for_the_exact_cifar10(tmp_path):
+    image_folder(tmp_path / "kaggle/cifar10-jpg", "jpg")
+    with pytest.raises(RuntimeError, match="no copy of cifar10 was found"):
+        load("cifar10", download=False)
+    image_folder(tmp_path / "kaggle/some/CIFAR-10", "jpg")
+    assert load("cifar10", download=False).name == "cifar10-jpg"
+    assert load(image_folder(tmp_path / "cifar10", "png")).name == "cifar10-png"
+
+
+def fake_cifar10(folder):
+    folder.mkdir(parents=True)
+    batch = {"data": torch.zeros(2, 3072, dtype=torch.uint8).numpy(), "labels": [0, 1]}
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        (folder / name).write_bytes(pickle.dumps(batch))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "b"]}))
+
+
+def test_a_damaged_cifar10_names_the_file_and_is_never_unpickled(tmp_path):
+    fake_cifar10(tmp_path / "kaggle/datasets/owner/slug/any-name")
+    with pytest.raises(ValueError, match="any-name/data_batch_1 is missing, truncated or damaged"):
+        load("cifar10")
+
+
+def test_intact_pickles_are_read_whatever_their_folder_is_called(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / "kaggle/cifar-10-python/renamed"
+    fake_cifar10(folder)
+    red_then_blue = torch.zeros(2, 3, 1024, dtype=torch.uint8)
+    red_then_blue[0, 0], red_then_blue[1, 2, :32] = 255, 255  # the second: only its top row is blue
+    batch = {"data": red_then_blue.flatten(1).numpy(), "labels": [1, 0]}
+    (folder / "test_batch").write_bytes(pickle.dumps(batch))
+    monkeypatch.setattr("torchvision.datasets.utils.check_integrity", lambda *_: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    data = load("cifar10")
+    assert data.name == "cifar10" and data.classes == ("a", "b") and len(data.train_labels) == 10
+    assert data.test_labels.tolist() == [1, 0]
+    assert (data.test_images[0, 0] == 255).all() and (data.test_images[0, 1:] == 0).all()
+    assert (data.test_images[1, 2, 0] == 255).all() and data.test_images[1, :, 1:].max() == 0
+    assert CIFAR10.base_folder == "cifar-10-batches-py", "torchvision's own class must stay as it is"
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "tiny-imagenet"])
+def test_offline_is_one_sentence_that_says_what_helps(name, tmp_path, capsys):
+    with pytest.raises(RuntimeError) as caught:
+        load(name, root=tmp_path / "store")
+    message = str(caught.value)
+    for part in ("could not be downloaded", "Settings > Internet", "Add Input", "VIX_DATA", "load('shapes')"):
+        assert part in message
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__ and "\n" not in message
+    before = capsys.readouterr().out
+    assert "MB" in before and ("Toronto" in before) == name.startswith("cifar")
+
+
+def test_what_has_no_download_says_so():
+    with pytest.raises(RuntimeError, match="cifar10-jpg has no download"):
+        load("cifar10-jpg")
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(ValueError, match="name='cifar11'") as caught:
+        load("cifar11")
+    assert all(repr(name) in str(caught.value) for name in NAMES)
+
+
+def test_shapes_by_name_and_its_options_only_there():
+    data = load("shapes", train=30, test=20, seed=1, size=24)
+    assert data.name == "shapes" and len(data.train_labels) == 30 and data.image_size == (24, 24)
+    with pytest.raises(TypeError, match="train: for load.'shapes'. only"):
+        load("cifar10", train=5)

@@ -1,0 +1,134 @@
+"""Measurements against counts made by hand."""
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import vixlib as vix
+from vixlib.measure import MARGIN, training_step
+from vixlib.probe import attention_maps, mixer_inputs
+
+SMALL = {"image_size": 16, "patch_size": 2, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 48}
+
+
+class TwoLayers(nn.Module):
+    """relu(x W₁) W₂ on 3·8·8 inputs with 100 hidden units: autograd keeps the input and the hidden activation."""
+
+    image_size, channels = (8, 8), 3
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(192, 100), nn.Linear(100, 10)
+        self.scale = nn.Parameter(torch.ones(7))  # a bare parameter, which the paper's count leaves out
+
+    def forward(self, images):
+        return self.second(self.first(images.flatten(1)).relu())
+
+
+def test_counts_of_a_model_counted_by_hand():
+    count = vix.count_parameters(TwoLayers())
+    weights = 192 * 100 + 100 + 100 * 10 + 10
+    assert (count.true, count.as_paper) == (weights + 7, weights)
+
+
+def test_saved_bytes_of_a_model_counted_by_hand():
+    # Kept: the input (192), relu's output (100, which the second layer shares), log-softmax's (10), an int64 label.
+    assert vix.saved_bytes_per_image(TwoLayers()) == 4 * (192 + 100 + 10) + 8
+
+
+def test_materialised_attention_keeps_the_matrices_and_fused_attention_does_not():
+    plain, fused = (vix.saved_bytes_per_image(vix.build("ViT", fused=f, **SMALL)) for f in (False, True))
+    tokens, heads, depth = 65, 2, 2
+    matrix = 4 * heads * tokens ** 2 * depth
+    assert plain - fused > 0.8 * matrix
+
+
+def test_saved_bytes_grow_with_tokens_as_theory_says():
+    def growth(mixer, **own):
+        few, many = (vix.ViX(mixer=mixer, image_size=size, patch_size=1, dim=32, depth=1, heads=2, dim_head=8,
+                             mlp_dim=32, **own) for size in (24, 48))
+        return vix.saved_bytes_per_image(many) / vix.saved_bytes_per_image(few)
+
+    assert growth("softmax", fused=False) > 10   # towards 16 for four times the tokens
+    for mixer, own in (("softmax", {}), ("performer", {}), ("nystrom", {"num_landmarks": 16}),
+                       ("linformer", {"rank": 16})):
+        assert 3 < growth(mixer, **own) < 4.2, mixer
+
+
+def test_measuring_leaves_the_model_as_it_was():
+    model = vix.build("HybridViT", normalisation="batch", **SMALL).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    vix.saved_bytes_per_image(model)
+    vix.throughput(model, batch_size=2, repeats=1)
+    vix.peak_memory(model, batch_size=2)
+    assert not model.training and all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_half_precision_keeps_about_half():
+    model = vix.build("ViT", **SMALL)
+    ratio = vix.saved_bytes_per_image(model, precision="bfloat16") / vix.saved_bytes_per_image(model)
+    assert 0.4 < ratio < 0.8  # LayerNorm and the loss stay in float32
+
+
+def test_predicted_peak_says_so_and_covers_what_must_be_there():
+    model = vix.build("ViT", fused=False, **SMALL)
+    peak = vix.peak_memory(model, batch_size=32, precision="float32")
+    assert not peak.measured and "predicted" in str(peak)
+    weights = 4 * vix.count_parameters(model).true
+    assert peak.bytes > 4 * weights + 32 * vix.saved_bytes_per_image(model)  # weights, gradients, two moments
+    assert peak.bytes < 4 * weights + 3 * MARGIN * 32 * vix.saved_bytes_per_image(model)
+
+
+def test_largest_batch_is_the_largest():
+    model = vix.build("ViN", num_landmarks=16, **SMALL)
+    largest = vix.max_batch_size(model, memory_gb=1.5, precision="float32")
+    limit = 0.5 * 2**30
+    assert vix.predict_peak_memory(model, largest, "float32").bytes <= 1.01 * limit
+    assert vix.predict_peak_memory(model, int(1.05 * largest), "float32").bytes > limit
+
+
+def test_throughput_is_of_a_step_that_trains():
+    model = vix.build("ViT", **SMALL)
+    step = training_step(model, 4, "float32")
+    before = model.head.weight.detach().clone()
+    step()
+    assert not torch.equal(before, model.head.weight)
+    assert vix.throughput(model, batch_size=4, repeats=2) > 0
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda m: vix.max_batch_size(m, memory_gb=1), "memory_gb=1 must exceed 1"),
+    (lambda m: vix.peak_memory(m, batch_size=0), "batch_size=0"),
+    (lambda m: vix.saved_bytes_per_image(m, precision="int8"), "precision='int8'"),
+    (lambda m: vix.throughput(m, repeats=0), "repeats=0"),
+    (lambda m: attention_maps(vix.build("ViP", **SMALL), torch.randn(1, 3, 16, 16)), "PerformerAttention never forms"),
+    (lambda m: mixer_inputs(nn.Linear(2, 2), torch.randn(1, 2)), "Linear has no .blocks"),
+])
+def test_bad_arguments_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(vix.build("ViT", **SMALL))
+
+
+def test_attention_maps_are_what_the_model_uses():
+    model = vix.build("ViT", position="rope", **SMALL)
+    images = torch.randn(2, 3, 16, 16)
+    maps = attention_maps(model, images)
+    assert len(maps) == 2 and maps[0].shape == (2, 2, 65, 65)
+    assert torch.allclose(maps[0].sum(-1), torch.ones(2, 2, 65), atol=1e-5)
+    x, rotary = mixer_inputs(model, images)[1]
+    mixer = model.blocks[1].mixer
+    by_hand = mixer.join(maps[1] @ mixer.split(x, rotary)[2])
+    assert torch.allclose(by_hand, mixer(x, rotary), atol=1e-5)
+    assert model.training
+
+
+def test_importing_vixlib_brings_neither_jupyter_nor_drawing_nor_torchvision():
+    code = ("import sys, vixlib; "
+            "print([m for m in ('matplotlib', 'IPython', 'torchvision', 'jupytext', 'PIL') if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,182 @@
+"""Names, configurations and counts against the paper, and the ViX host's behaviour with every part."""
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import vixlib as vix
+from vixlib.models.zoo import CONFIGS, SYSTEMS
+
+SMALL = {"image_size": 16, "patch_size": 2, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 48,
+         "num_landmarks": 8, "rank": 8}
+POSITIONS = ("none", "learned", "rope", "rope2d")
+
+
+def small(name, **more):
+    return vix.build(name, seed=0, **vix.applicable(name, {**SMALL, **more}))
+
+
+@pytest.mark.parametrize("row", [row for table in (1, 3) for row in vix.paper_table(table)["rows"]],
+                         ids=lambda row: row["model"])
+def test_counts_of_tables_1_and_3_to_the_digit(row):
+    printed = 885_322 if row["model"] == "HybridViT" else row["params"]  # 885,332 is a slip: its layers give 885,322
+    assert vix.count_parameters(vix.build(row["model"], config="paper")).as_paper == printed
+
+
+def test_true_counts():
+    """From the sources' text, or by hand: ViP's transformer is counted twice on paper, tables of positions never."""
+    counts = {name: vix.count_parameters(vix.build(name, config="paper")).true
+              for name in ("ViP", "ViT", "FNet", "HybridFNet")}
+    assert counts == {"ViP": 795_146 + 1025 * 128 + 128, "ViT": 792_586 + 1025 * 128 + 128, "FNet": 399_114,
+                      "HybridFNet": 491_850}
+    assert round(vix.count_parameters(vix.build("MLPMixer")).true / 1e6, 2) == 8.53
+
+
+@pytest.mark.parametrize(("name", "printed"), [
+    ("ViT", 530_442), ("ViP", 531_978), ("ViN", 530_970), ("ViL", 415_754),
+    ("HybridViT", 623_178), ("HybridViP", 624_714), ("HybridViN", 623_706)])
+def test_uniform_counts_are_those_of_the_later_version(name, printed):
+    assert vix.count_parameters(vix.build(name)).as_paper == printed
+
+
+@pytest.mark.parametrize(("name", "position"), [("ViT", "learned"), ("ViN", "rope"), ("ViP", "rope"),
+                                                ("HybridViT", "learned")])
+def test_true_counts_equal_the_authors_logs(name, position):
+    logged = vix.authors_runs(name, position)[0]["params_true"]
+    assert vix.count_parameters(vix.build(name, position=position)).true == logged
+
+
+def test_linformers_keys_and_values():
+    assert vix.build("HybridViL", config="paper").blocks[0].mixer.to_k.out_features == 32  # one shared head
+    assert vix.build("HybridViL", config="paper").blocks[0].mixer.to_v is None             # its keys are its values
+    assert vix.build("ViL", config="paper").blocks[0].mixer.to_v.out_features == 128       # unshared in Table 1
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("name", list(SYSTEMS))
+def test_every_name_and_position_trains_a_step_or_says_why_not(name, position):
+    if position.startswith("rope") and ("FNet" in name or "MLPMixer" in name):
+        with pytest.raises(ValueError, match=f"position='{position}'.*(FourierMixer|MLPMixer)"):
+            small(name, position=position)
+        return
+    model = small(name, position=position)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+    nn.functional.cross_entropy(model(images), torch.tensor([0, 1, 2, 3])).backward()
+    optimizer.step()
+    for parameter, value in model.named_parameters():
+        assert value.grad is not None and value.grad.isfinite().all(), parameter
+        assert not torch.equal(value, before[parameter]), f"{parameter} is not used"
+
+
+@pytest.mark.parametrize("name", list(SYSTEMS))
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_name_and_configuration_classifies(name, config):
+    sizes = {"patch_size": 4, "num_landmarks": 16, "rank": 16}
+    model = vix.build(name, config, **vix.applicable(name, sizes, config)).eval()
+    with torch.no_grad():
+        assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_seed_fixes_the_weights_and_leaves_the_global_generator_alone():
+    state = torch.get_rng_state()
+    first, again, other = small("ViP"), small("ViP"), vix.build("ViP", seed=1, **vix.applicable("ViP", SMALL))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    assert not torch.equal(first.head.weight, other.head.weight)
+
+
+@pytest.mark.parametrize("cls", [vix.ViN, vix.ViP, vix.ViL, vix.ViT, vix.FNet])
+def test_drop_in_constructors_take_vision_xformers_arguments(cls):
+    own = {vix.ViN: {"num_landmarks": 256}}.get(cls, {})
+    model = cls(image_size=32, patch_size=1, num_classes=10, dim=128, depth=4, heads=4, mlp_dim=256, pool="cls",
+                channels=3, dropout=0., emb_dropout=0., dim_head=32, **own)
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_rectangular_images_and_patches():
+    model = vix.ViT(image_size=(48, 64), patch_size=(8, 16), dim=32, depth=1, heads=2, dim_head=8)
+    assert model.seq_len == 6 * 4 + 1
+    assert model(torch.randn(2, 3, 48, 64)).shape == (2, 10)
+
+
+def test_linear_embedding_reads_each_patch_from_its_own_pixels():
+    embedding = vix.ViT(patch_size=8, dim=16, depth=1).embedding
+    images = torch.zeros(1, 3, 32, 32)
+    images[:, :, 8:16, 16:24] = 1.0  # the patch in row 1, column 2 of a 4×4 grid
+    changed = (embedding(images) - embedding(torch.zeros_like(images))).abs().sum(-1)[0] > 0
+    assert changed.nonzero().flatten().tolist() == [1 * 4 + 2]
+
+
+def test_conv_embedding_is_local_and_equals_its_convolutions():
+    model = small("HybridViT", patch_size=1)
+    images = torch.randn(1, 3, 16, 16)
+    expected = model.embedding.stages(images).flatten(2).mT
+    assert torch.equal(model.embedding(images), expected)
+    moved = images.clone()
+    moved[:, :, 8, 8] += 1
+    changed = ((model.embedding(moved) - expected).abs().sum(-1)[0] > 1e-6).reshape(16, 16).nonzero()
+    assert changed.min() == 8 - 3 and changed.max() == 8 + 3  # three 3×3 convolutions see 7×7 pixels
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4, 8])
+def test_conv_embedding_grid_matches_what_it_makes(patch):
+    model = small("HybridViT", patch_size=patch)
+    for size in ((16, 16), (24, 32), (17, 19)):
+        rows, columns = model.embedding.grid(*size)
+        assert model.embedding(torch.randn(1, 3, *size)).shape[1] == rows * columns
+
+
+def test_without_positions_the_order_of_patches_does_not_matter():
+    """A softmax ViT with position 'none' sees a set; with learned positions it does not."""
+    images = torch.randn(2, 3, 16, 16)
+    turned = images.unflatten(3, (8, 2)).flip(3).flatten(3)  # columns of 2×2 patches in reverse order
+    for position, same in (("none", True), ("learned", False), ("rope", False), ("rope2d", False)):
+        model = small("ViT", position=position).eval()
+        assert torch.allclose(model(images), model(turned), atol=1e-5) == same, position
+
+
+def test_mean_pooling_has_no_cls_token():
+    model = small("ViT", pool="mean")
+    assert model.seq_len == 64 and not any("cls" in name for name, _ in model.named_parameters())
+
+
+def test_a_mixer_of_ones_own():
+    class Average(nn.Module):
+        def __init__(self, dim, *, heads, dim_head, seq_len, strength=1.0):
+            super().__init__()
+            self.map, self.strength = nn.Linear(dim, dim), strength
+
+        def forward(self, x, rotary=None):
+            return self.map(self.strength * x.mean(1, keepdim=True)).expand_as(x)
+
+    model = vix.build("ViT", mixer=Average, strength=2.0, image_size=16, patch_size=4)
+    assert model.blocks[0].mixer.strength == 2.0
+    assert model(torch.randn(2, 3, 16, 16)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(("error", "call", "words"), [
+    (ValueError, lambda: vix.build("ViX"), "name='ViX' is unknown.*'ViT'"),
+    (ValueError, lambda: vix.build("ViT", config="big"), "config='big'"),
+    (TypeError, lambda: vix.build("ViT", num_landmarks=8), "num_landmarks=8.*fused"),
+    (ValueError, lambda: vix.build("ViT", patch_size=5), "patch_size=5 does not divide the image size 32x32"),
+    (ValueError, lambda: vix.build("HybridViT", patch_size=3), "patch_size=3 is no total stride"),
+    (ValueError, lambda: vix.build("HybridViT", dim=30), "dim=30 must be divisible by 4"),
+    (ValueError, lambda: vix.build("ViT", pool="max"), "pool='max'"),
+    (ValueError, lambda: vix.build("ViT", dropout=1.5), "dropout=1.5"),
+    (ValueError, lambda: vix.build("ViT", position="sine"), "position='sine'"),
+    (ValueError, lambda: vix.build("ViT", mixer="flash"), "mixer='flash'"),
+    (ValueError, lambda: vix.build("ViT", depth=0), "depth=0 must be at least 1"),
+    (TypeError, lambda: vix.build("ViT", dim="wide"), "dim='wide' must be an integer"),
+    (ValueError, lambda: vix.build("ViN", patch_size=8), "num_landmarks=64 exceeds the sequence length 17"),
+    (ValueError, lambda: vix.build("ViT", position="rope", dim_head=7), "dim_head=7 must be divisible by 2"),
+    (ValueError, lambda: vix.build("ViT", position="rope2d", dim_head=6), "dim_head=6 must be divisible by 4"),
+    (ValueError, lambda: small("ViT")(torch.randn(2, 1, 16, 16)), r"shape \(2, 1, 16, 16\).*\[B, 3, H, W\]"),
+    (ValueError, lambda: small("ViT")(torch.randn(2, 3, 20, 20)), "10x10 tokens but the learned positions are for 8x8"),
+])
+def test_bad_arguments_are_named(error, call, words):
+    with pytest.raises(error, match=words):
+        call()

@@ -1,0 +1,108 @@
+"""Tables come from files: what no record holds is 'not measured', and records decide every cell."""
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import vixlib as vix
+from vixlib.records import FIELDS, write_record
+from vixlib.report import NOT_MEASURED, spread
+from vixlib.tables import table_rows
+
+
+def record(model, seed=0, best=50.0, last=49.0, profile="quick", dataset="shapes", position="learned", **options):
+    values = dict.fromkeys(FIELDS)
+    values.update(model=model, seed=seed, best_top1=best, last_top1=last, profile=profile, dataset=dataset,
+                  config="uniform", position=position, options=options, train={"epochs": 1}, device="CPU", table=1, history=[])
+    return values
+
+
+def cells(table, model):
+    return next(row for row in table.rows if row[0] == model)
+
+
+def test_without_records_nothing_is_measured(tmp_path):
+    table = vix.compare(1, results=tmp_path)
+    assert [row[-1] for row in table.rows] == [NOT_MEASURED] * 4
+    assert "no run of this table is recorded yet" in table.notes
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, "rope"])
+def test_every_row_of_a_table_is_shown_with_what_the_paper_printed(number, tmp_path):
+    table = vix.compare(number, results=tmp_path)
+    assert len(table.rows) == len(table_rows(number))
+    if number != "rope":
+        for row, printed in zip(table.rows, vix.paper_table(number)["rows"], strict=True):
+            assert f"{printed['top1']:.2f}" in row
+
+
+def test_best_is_over_seeds_and_last_is_mean_and_deviation(tmp_path):
+    for seed, (best, last) in enumerate([(60.0, 58.0), (64.0, 60.0), (62.0, 62.0)]):
+        write_record(record("ViN", seed, best, last, patch_size=4), tmp_path)
+    table = vix.compare(1, results=tmp_path)
+    assert cells(table, "ViN")[-1] == "64.00 | 60.00 ± 2.00 (n=3)"
+    assert cells(table, "ViT")[-1] == NOT_MEASURED
+    assert cells(table, "ViN")[-2] == NOT_MEASURED  # the paper's protocol is another column
+    assert "shapes" in table.header[-1] and "patch 4" in table.header[-1]
+
+
+def test_runs_of_other_sizes_data_or_positions_do_not_mix(tmp_path):
+    write_record(record("ViN", best=40.0, patch_size=4), tmp_path)
+    write_record(record("ViN", best=41.0, patch_size=2), tmp_path)
+    write_record(record("ViN", best=42.0, dataset="cifar10-jpg", patch_size=4), tmp_path)
+    write_record(record("ViN", best=43.0, position="rope", patch_size=4), tmp_path)
+    row = cells(vix.compare(1, results=tmp_path), "ViN")
+    assert [cell.split(" |")[0] for cell in row if cell.startswith("4")] == ["42.00", "41.00", "40.00"]
+    assert cells(vix.compare("rope", results=tmp_path), "ViN, rope")[-1].startswith("43.00")
+
+
+def test_a_run_of_this_session_has_its_own_column(tmp_path):
+    config = vix.TrainConfig(epochs=2)
+    history = [{"epoch": i, "loss": 1.0, "top1": top1, "top5": 90.0, "seconds": 1.0}
+               for i, top1 in ((1, 31.0), (2, 30.0))]
+    run = vix.Run("ViP", "uniform", {}, "shapes", 100, config, "CPU", "float32", history)
+    table = vix.compare(1, runs=[run], results=tmp_path)
+    assert cells(table, "ViP")[-1] == "31.00 | 30.00" and cells(table, "ViT")[-1] == "not run"
+    rope = vix.Run("ViP", "uniform", {"position": "rope"}, "shapes", 100, config, "CPU", "float32", history)
+    assert cells(vix.compare(1, runs=[rope], results=tmp_path), "ViP")[-1] == "not run"
+    assert cells(vix.compare("rope", runs=[rope], results=tmp_path), "ViP, rope")[-1] == "31.00 | 30.00"
+
+
+def test_continued_logs_are_marked(tmp_path):
+    table = vix.compare(1, results=tmp_path)
+    assert cells(table, "ViP")[4].endswith("*") and not cells(table, "ViT")[4].endswith("*")
+    assert any(note.startswith("*") for note in table.notes)
+
+
+def test_text_and_html_hold_the_same_cells_and_html_is_escaped(tmp_path):
+    write_record(record("ViN", dataset="<b>mine</b>"), tmp_path)
+    table = vix.compare(1, results=tmp_path)
+    html, text = table._repr_html_(), str(table)
+    for row in table.rows:
+        assert all(cell in html and cell in text for cell in row)
+    assert "<b>mine</b>" not in html and "&lt;b&gt;mine" in html
+
+
+def test_numbers_of_the_paper_are_the_files(monkeypatch):
+    rows = {row["model"]: row for row in vix.paper_table(1)["rows"]}
+    assert rows["ViN"]["top1"] == 66.47 and rows["ViT"]["gpu_gb"] == 15.0
+    assert max(run["best_top1"] for run in vix.authors_runs("ViT", "rope")) == 69.33
+
+
+def test_unknown_table_is_named():
+    with pytest.raises(ValueError, match="table=9 is unknown; use one of 1, 2, 3, 4"):
+        vix.compare(9)
+
+
+def test_spread():
+    assert (spread([1.5]), spread([1.0, 3.0])) == ("1.50", "2.00 ± 1.41 (n=2)")
+
+
+def test_committed_records_are_whole():
+    """Every record in data/results names what it was made with."""
+    for found in vix.read_records():
+        assert found["history"] and found["dataset"] and found["device"] and found["commit"], found
+        assert found["best_top1"] == max(epoch["top1"] for epoch in found["history"])
+        assert len(found["history"]) == found["train"]["epochs"]
+        json.dumps(found, allow_nan=False)

@@ -1,0 +1,128 @@
+"""Reproducing a table: what is missing is trained, in order, resumed after SIGKILL, and recorded once."""
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import vixlib as vix
+from vixlib import reproduce
+from vixlib.profiles import Profile
+from vixlib.records import read_records
+from vixlib.shapes import make_shapes
+
+TINY = Profile("tiny", "for tests", "shapes", "uniform", vix.TrainConfig(epochs=2, batch_size=32),
+               {"patch_size": 8, "num_landmarks": 4, "rank": 4, "dim": 16, "depth": 1, "dim_head": 4, "mlp_dim": 16})
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_shapes(train=64, test=32)
+
+
+def go(jobs, data, folder, **more):
+    return reproduce.reproduce(jobs, data, folder / "results", folder / "checkpoints", **more)
+
+
+def test_one_seed_everywhere_before_a_second_anywhere():
+    jobs = reproduce.plan(1, TINY, "shapes", seeds=[0, 1])
+    assert [(job.row.model, job.seed) for job in jobs] == [(m, s) for s in (0, 1) for m in ("ViT", "ViP", "ViL", "ViN")]
+
+
+def test_missing_runs_are_trained_and_recorded_once(data, tmp_path):
+    jobs = reproduce.plan(1, TINY, data.name, seeds=[0, 1], models=["ViN", "ViL"])
+    assert go(jobs[:1], data, tmp_path) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()}
+    assert go(jobs, data, tmp_path) == 0
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()}
+    assert len(before) == 1 and len(after) == 4 and after.items() >= before.items()
+    record = read_records(tmp_path / "results", model="ViN", seed=1)[0]
+    assert len(record["history"]) == 2 and record["options"]["num_landmarks"] == 4
+    assert record["params"]["true"] > record["params"]["as_paper"] and record["train"]["seed"] == 1
+    assert record["best_top1"] == max(epoch["top1"] for epoch in record["history"])
+
+
+def test_deleting_a_record_makes_it_missing_and_the_checkpoint_gives_it_back(data, tmp_path):
+    jobs = reproduce.plan(1, TINY, data.name, models=["ViT"])
+    go(jobs, data, tmp_path)
+    path = tmp_path / "results" / f"{jobs[0].name}.json"
+    first = read_records(tmp_path / "results")[0]
+    path.unlink()
+    assert reproduce.missing(jobs, tmp_path / "results") == jobs
+    go(jobs, data, tmp_path)
+    assert read_records(tmp_path / "results")[0]["history"] == first["history"]  # nothing was trained again
+
+
+def test_minutes_stop_in_time_and_the_next_call_goes_on(data, tmp_path):
+    jobs = reproduce.plan(1, dataclasses.replace(TINY, train=vix.TrainConfig(epochs=3)), data.name, models=["ViT"])
+    calls = 0
+    while go(jobs, data, tmp_path, minutes=1e-9):
+        calls += 1
+        assert calls < 5
+    assert calls == 2  # one epoch each call, the third finishes
+    assert len(read_records(tmp_path / "results")[0]["history"]) == 3
+
+
+def test_rope_rows_are_uniform_and_carry_their_position(data, tmp_path):
+    jobs = [job for job in reproduce.plan("rope", dataclasses.replace(TINY, config="paper"), data.name, models=["ViN"])
+            if job.row.position in ("rope", "learned")]
+    go(jobs, data, tmp_path)
+    found = read_records(tmp_path / "results")
+    assert sorted(record["position"] for record in found) == ["learned", "rope"]
+    assert {record["config"] for record in found} == {"uniform"}
+    learned, rope = sorted(found, key=lambda record: record["position"])
+    assert learned["params"]["true"] - rope["params"]["true"] == 17 * 16
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = [{tests!r}, {root!r}]
+from pathlib import Path
+import torch
+from test_reproduce import TINY, go
+from vixlib import reproduce
+from vixlib.shapes import make_shapes
+import dataclasses, vixlib as vix
+torch.set_num_threads(1)
+profile = dataclasses.replace(TINY, train=vix.TrainConfig(epochs={epochs}, batch_size=8))
+go(reproduce.plan(1, profile, "shapes", models=["ViN"]), make_shapes(train=256, test=32), Path({folder!r}))
+"""
+
+
+def test_sigkill_in_training_changes_nothing_in_the_end(tmp_path):
+    def start(folder, epochs=3):
+        root = os.path.dirname(os.path.dirname(__file__))
+        code = SCRIPT.format(tests=os.path.dirname(__file__), root=root, folder=str(folder), epochs=epochs)
+        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                env={**os.environ, "TQDM_DISABLE": "1"})
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert start(whole).wait(timeout=240) == 0
+    killed = start(broken)
+    while killed.poll() is None and not list(broken.glob("checkpoints/*.pt")):
+        time.sleep(0.002)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not list(broken.glob("results/*.json")), "it was to be killed before it had finished"
+    assert start(broken).wait(timeout=240) == 0
+    first, second = (read_records(folder / "results")[0]["history"] for folder in (whole, broken))
+    for epoch in (*first, *second):
+        del epoch["seconds"]
+    assert first == second
+
+
+def test_unknown_models_are_named():
+    with pytest.raises(ValueError, match=r"models=\['LeViT'\] are not in table 1; it has ViL, ViN, ViP, ViT"):
+        reproduce.plan(1, TINY, "shapes", models=["LeViT"])
+
+
+def test_command_line_lists_what_is_missing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(reproduce, "load", lambda name: make_shapes(train=64, test=32))
+    status = reproduce.main(["--table", "1", "--profile", "smoke", "--list", "--results", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 3 and len(lines) == 4 and all(line.startswith("missing ") for line in lines)
