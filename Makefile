@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fast sync clean
+.PHONY: help setup run test fast sync readme clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -34,6 +34,9 @@ test: fast  ## everything: ruff, unit tests, every notebook executed
 
 sync: $(INSTALLED)  ## after editing notebooks/*.py: regenerate and execute the .ipynb (NB=name or all)
 	$(BIN)/python .ci/notebooks.py sync $(NB)
+
+readme: $(INSTALLED)  ## fill README's tables from data/results
+	$(BIN)/python .ci/readme.py
 
 clean:  ## remove what was built (not .venv, not data)
 	rm -rf build .pytest_cache .ruff_cache

@@ -85,7 +85,7 @@ def test_predicted_peak_says_so_and_covers_what_must_be_there():
 
 
 def test_largest_batch_is_the_largest():
-    model = vix.build("ViN", num_landmarks=16, **SMALL)
+    model = vix.build("ViT", **SMALL)
     largest = vix.max_batch_size(model, memory_gb=1.5, precision="float32")
     limit = 0.5 * 2**30
     assert vix.predict_peak_memory(model, largest, "float32").bytes <= 1.01 * limit

@@ -337,7 +337,7 @@ def test_linformer_projection_can_be_shared_between_layers():
     from vixlib.mixers import linformer_projection
 
     shared = linformer_projection(N, 5)
-    first, second = (LinformerAttention(DIM, **SIZES, seq_len=N, rank=5, projection=shared) for _ in range(2))
+    first, second = (LinformerAttention(DIM, **SIZES, seq_len=N, rank=5, sequence_projection=shared) for _ in range(2))
     assert first.project_k is second.project_k
 
 

@@ -14,7 +14,8 @@ from vixlib.tables import table_rows
 def record(model, seed=0, best=50.0, last=49.0, profile="quick", dataset="shapes", position="learned", **options):
     values = dict.fromkeys(FIELDS)
     values.update(model=model, seed=seed, best_top1=best, last_top1=last, profile=profile, dataset=dataset,
-                  config="uniform", position=position, options=options, train={"epochs": 1}, device="CPU", table=1, history=[])
+                  config="uniform", position=position, options=options, train={"epochs": 1}, device="CPU", table=1,
+                  history=[])
     return values
 
 

@@ -37,7 +37,7 @@ def factor_shapes(mixers: Sequence[str] = tuple(FACTORS), tokens: float = 1.0, s
             ax.text(left + width / 2, 0.04, label, ha="center", va="bottom", fontsize=8)
             ax.text(left + width / 2, -height - 0.03, f"{rows}×{columns}", ha="center", va="top", fontsize=8)
             left += width + 0.2
-        ax.set(xlim=(-0.1, 2.1), ylim=(-1.15, 0.2), aspect="equal")
+        ax.set(xlim=(-0.1, 2.3), ylim=(-1.15, 0.2), aspect="equal")
         ax.set_title(f"{name}\n{formula}", fontsize=9)
         ax.axis("off")
     return figure

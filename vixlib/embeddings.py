@@ -1,6 +1,8 @@
 """Embeddings: how a picture becomes tokens, `[B, C, H, W] -> [B, N, D]`, N = rows · columns."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -14,6 +16,12 @@ def as_pair(name: str, size: Size) -> tuple[int, int]:
     height, width = size if isinstance(size, (tuple, list)) and len(size) == 2 else (size, size)
     require_count(**{f"{name} height": height, f"{name} width": width})
     return height, width
+
+
+def check_images(images: Tensor, channels: int) -> None:
+    """`images` must be `[B, channels, H, W]`; the ValueError says what it is instead."""
+    if images.ndim != 4 or images.shape[1] != channels:
+        raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, {channels}, H, W]")
 
 
 class LinearEmbedding(nn.Module):
@@ -46,35 +54,48 @@ class LinearEmbedding(nn.Module):
 
 ACTIVATIONS = {None: nn.Identity, "relu": nn.ReLU, "gelu": nn.GELU}
 NORMS = {None: nn.Identity, "batch": nn.BatchNorm2d}
-STRIDES = {1: (1, 1, 1), 2: (2, 1, 1), 4: (2, 2, 1), 8: (2, 2, 2)}  # early strides: fewest multiplications
+HALVINGS = {1: 0, 2: 1, 4: 2, 8: 3}
+
+
+def halvings(patch_size: int, stages: int) -> list[int]:
+    """The stride of each stage for a total stride of patch_size; the first ones halve: fewest multiplications."""
+    if patch_size not in HALVINGS or HALVINGS[patch_size] > stages:
+        allowed = [str(size) for size, count in HALVINGS.items() if count <= stages]
+        raise ValueError(f"patch_size={patch_size!r} is no total stride of {stages} convolution(s); "
+                         f"use one of {', '.join(allowed)}")
+    return [2] * HALVINGS[patch_size] + [1] * (stages - HALVINGS[patch_size])
+
+
+def stage_widths(dim: int, widths: Sequence[float]) -> list[int]:
+    """Channels after each stage, for `widths` given as parts of dim, which must come out whole."""
+    channels = [dim * part for part in widths]
+    if not channels or channels[-1] != dim or any(count != int(count) or count < 1 for count in channels):
+        raise ValueError(f"dim={dim} and widths={tuple(widths)} must give whole numbers of channels, ending with dim")
+    return [int(count) for count in channels]
 
 
 class ConvEmbedding(nn.Module):
-    """Three 3×3 convolutions, dim/4 → dim/2 → dim channels (32-64-128 in the paper), padding 1, one token a place.
+    """3×3 convolutions, dim/4 → dim/2 → dim channels (32-64-128 in the paper), padding 1, one token a place.
 
     The paper's has nothing between the convolutions: three linear maps in a row that see 7×7 pixels.
     activation: None, "relu" or "gelu" after each but the last;  normalisation: None or "batch" before it.
+    widths: channels of each stage as parts of dim.
     patch_size: the total stride, 1 (the paper's), 2, 4 or 8, taken by stride 2 in the first stages.
     """
 
     def __init__(self, channels: int, dim: int, patch_size: int = 1, activation: str | None = None,
-                 normalisation: str | None = None) -> None:
+                 normalisation: str | None = None, widths: Sequence[float] = (0.25, 0.5, 1)) -> None:
         super().__init__()
         require_count(channels=channels, dim=dim)
         require_known("activation", activation, ACTIVATIONS)
         require_known("normalisation", normalisation, NORMS)
-        if patch_size not in STRIDES:
-            raise ValueError(f"patch_size={patch_size!r} is no total stride of a convolutional embedding; "
-                             f"use one of {', '.join(map(str, STRIDES))}")
-        if dim % 4:
-            raise ValueError(f"dim={dim} must be divisible by 4: the stages have dim/4, dim/2 and dim channels")
-        self.strides = STRIDES[patch_size]
-        widths = (channels, dim // 4, dim // 2, dim)
+        self.strides = halvings(patch_size, len(widths))
+        sizes = [channels, *stage_widths(dim, widths)]
         stages = []
         for i, stride in enumerate(self.strides):
             last = i == len(self.strides) - 1
-            stages += [nn.Conv2d(widths[i], widths[i + 1], 3, stride=stride, padding=1),
-                       nn.Identity() if normalisation is None else NORMS[normalisation](widths[i + 1]),
+            stages += [nn.Conv2d(sizes[i], sizes[i + 1], 3, stride=stride, padding=1),
+                       nn.Identity() if normalisation is None else NORMS[normalisation](sizes[i + 1]),
                        nn.Identity() if last else ACTIVATIONS[activation]()]
         self.stages = nn.Sequential(*stages)
 
@@ -88,4 +109,20 @@ class ConvEmbedding(nn.Module):
         return rearrange(self.stages(images), "b d h w -> b (h w) d")
 
 
-EMBEDDINGS = {"linear": LinearEmbedding, "conv": ConvEmbedding}
+class ConvPoolEmbedding(ConvEmbedding):
+    """Stages of 3×3 convolution without bias, ReLU, 3×3 max-pooling: Hassani et al., "Escaping the Big Data
+    Paradigm with Compact Transformers", section 3.3 (the convolutional tokenizer).
+
+    64-64-128 channels at dim 128, as the paper's rows.   patch_size: the total stride, taken by the pooling.
+    """
+
+    def __init__(self, channels: int, dim: int, patch_size: int = 1, widths: Sequence[float] = (0.5, 0.5, 1)) -> None:
+        super().__init__(channels, dim, patch_size, widths=widths)
+        sizes = [channels, *stage_widths(dim, widths)]
+        self.stages = nn.Sequential(*(
+            nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.ReLU(),
+                          nn.MaxPool2d(3, stride=stride, padding=1))
+            for before, after, stride in zip(sizes, sizes[1:], self.strides, strict=False)))
+
+
+EMBEDDINGS = {"linear": LinearEmbedding, "conv": ConvEmbedding, "convpool": ConvPoolEmbedding}

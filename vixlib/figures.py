@@ -1,7 +1,7 @@
 """The figures of the series: one style and one colour per mixer throughout, told apart with any colour vision."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from .run import Run
 
 # Okabe and Ito, "Color Universal Design", 2008; markers tell the mixers apart in print, too.
 COLOURS = {"softmax": "#000000", "performer": "#D55E00", "linformer": "#0072B2", "nystrom": "#009E73",
@@ -69,6 +71,8 @@ def cost_curves(ax: Axes, tokens: Sequence[int], curves: Mapping[str, Sequence[f
         ax.plot(tokens, values, color=COLOURS.get(mixer, "#777777"), marker=MARKERS.get(mixer, "o"), markersize=4,
                 linestyle="-" if name == mixer else "--", label=f"{name}  (N^{slope:.1f})")
     ax.set(xscale="log", yscale="log", xlabel="tokens N", ylabel=label)
+    ax.set_xticks(tokens, [f"{n:,}" for n in tokens])
+    ax.minorticks_off()
     ax.legend(fontsize=8, frameon=False)
 
 
@@ -102,17 +106,20 @@ def slope_guides(ax: Axes, tokens: Sequence[int], ends: Mapping[int, float]) -> 
     for exponent, end in ends.items():
         values = [end * (n / tokens[-1]) ** exponent for n in tokens]
         ax.plot(tokens, values, ":", color="#777777", linewidth=1, zorder=0)
-        ax.annotate(f"slope {exponent}", (tokens[0], values[0]), xytext=(0, 4), textcoords="offset points",
-                    fontsize=8, color="#555555")
+        middle = len(tokens) // 2
+        ax.annotate(f"slope {exponent}", (tokens[middle], values[middle]), xytext=(6, -11),
+                    textcoords="offset points", fontsize=8, color="#555555")
 
 
 def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[int, int] | None = None):
     """Where attention goes, over the picture in grey: a row a layer, a column a head; returns the figure.
 
-    picture: `[C, H, W]`, uint8 or normalised.   weights: `[layers, heads, rows, columns]`, one value a patch.
+    picture: `[C, H, W]`, uint8 or normalised.   weights: `[layers, heads, rows, columns]`, one value a patch, in
+    multiples of even attention: orange above 1, purple below, on a logarithmic scale that ends at 16 and 1/16.
     query: (row, column) of the patch that looks, ringed in the coloured picture; None for CLS.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.colors import LogNorm
 
     layers, heads, rows, columns = weights.shape
     seen = as_picture(picture)
@@ -124,18 +131,21 @@ def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[in
         line[0].imshow(seen, **place)
         line[0].set_ylabel(f"layer {layer + 1}", fontsize=9)
         for head, ax in enumerate(line[1:]):
-            ax.imshow(seen.mean(dim=-1), cmap="gray", vmin=0, vmax=1, **place)
-            heat = ax.imshow(weights[layer, head].cpu(), cmap="magma", alpha=0.7, vmin=0, vmax=float(weights.max()),
-                             **place)
+            ax.imshow(seen.mean(dim=-1), cmap="gray", vmin=-0.5, vmax=1, **place)  # no black under the colours
+            heat = ax.imshow(weights[layer, head].cpu().clamp(min=1e-6), cmap="PuOr_r", alpha=0.7,
+                             norm=LogNorm(1 / 16, 16), **place)
             if layer == 0:
                 ax.set_title(f"head {head + 1}", fontsize=9)
         for ax in line:
             ax.set(xticks=[], yticks=[])
             if query is not None:
                 centre = ((query[1] + 0.5) * width / columns, (query[0] + 0.5) * height / rows)
-                ax.plot(*centre, "o", markersize=9, markerfacecolor="none", markeredgecolor=COLOURS["mlp"],
-                        markeredgewidth=2)
-    figure.colorbar(heat, ax=axes, label=label)
+                for colour, thickness in (("white", 3.5), ("black", 1.5)):  # visible on any ground
+                    ax.plot(*centre, "o", markersize=9, markerfacecolor="none", markeredgecolor=colour,
+                            markeredgewidth=thickness)
+    bar = figure.colorbar(heat, ax=axes, label=label, extend="both")
+    bar.set_ticks([1 / 16, 1 / 4, 1, 4, 16], labels=["1/16", "1/4", "1", "4", "16"])
+    bar.minorticks_off()
     return figure
 
 
@@ -159,8 +169,9 @@ def live_curve():
     return draw
 
 
-def live_curves(title: str = ""):
-    """A function for `fit(on_epoch=...)` that redraws one figure in place, one curve a model, after every epoch."""
+def live_curves(title: str = "", label: Callable[[Run], str] = lambda run: run.model,
+                colours: Mapping[str, str] = MODEL_COLOURS):
+    """A function for `fit(on_epoch=...)` that redraws one figure in place, one curve a `label(run)`, after every epoch."""
     import matplotlib.pyplot as plt
     from IPython.display import display
 
@@ -168,9 +179,9 @@ def live_curves(title: str = ""):
 
     def draw(run) -> None:
         nonlocal place
-        runs[run.model] = [epoch["top1"] for epoch in run.history]
+        runs[label(run)] = [epoch["top1"] for epoch in run.history]
         figure, ax = new_axes(width=6, height=3.2)
-        learning_curves(ax, runs, colours=MODEL_COLOURS)
+        learning_curves(ax, runs, colours=colours)
         ax.set_title(title, fontsize=9)
         if place is None:
             place = display(figure, display_id=True)
@@ -182,14 +193,14 @@ def live_curves(title: str = ""):
 
 
 def heat_maps(axes: Sequence[Axes], image: Tensor, maps: Mapping[str, Tensor], query: tuple[int, int]) -> None:
-    """Weights `[rows, columns]` of one query token over its picture, one of `axes` each, on the first map's scale.
+    """Weights `[rows, columns]` of one query token over its picture, one of `axes` each, all on one scale.
 
     query: its (row, column) in the token grid, framed. Orange is weight, purple negative weight.
     """
     from matplotlib.patches import Rectangle
 
     height, width = image.shape[-2:]
-    largest = float(next(iter(maps.values())).max())
+    largest = max(float(weights.abs().max()) for weights in maps.values()) or 1.0
     for ax, (name, weights) in zip(axes, maps.items(), strict=True):
         rows, columns = weights.shape
         ax.imshow(as_picture(image).mean(-1), cmap="gray", vmin=-1.0, vmax=1.3)  # pale, so that colour is weight

@@ -1,9 +1,14 @@
-"""Looking inside a model: the inputs its mixers get, and where each token looks."""
+"""Looking inside a model: what its mixers get, where each token looks, what remains when a picture moves."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import require_count, require_known
 from .mixers import SoftmaxAttention
 
 
@@ -42,3 +47,77 @@ def attention_maps(model: nn.Module, images: Tensor) -> list[Tensor]:
         q, k, _ = block.mixer.split(x, rotary)
         maps.append(SoftmaxAttention.attention(q, k))
     return maps
+
+
+PADDINGS = {"reflect": "reflect", "zero": "constant"}
+DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1))  # (down, right)
+
+
+class ShiftScores(NamedTuple):
+    """How a model takes pictures moved by `pixels`, the mean over the four directions.
+
+    top1: accuracy in percent.   agreement: percent of pictures whose class is the one predicted unmoved.
+    cosine: between a picture's features moved and unmoved, -1 ... 1.
+    """
+
+    pixels: int
+    top1: float
+    agreement: float
+    cosine: float
+
+
+def shift_images(images: Tensor, down: int, right: int, padding: str = "reflect") -> Tensor:
+    """Pictures `[B, C, H, W]`, float, moved by whole pixels; what comes in is mirrored ("reflect") or 0 ("zero")."""
+    require_known("padding", padding, PADDINGS)
+    height, width = images.shape[-2:]
+    reach = max(abs(down), abs(right))
+    if reach >= min(height, width):
+        raise ValueError(f"a shift by {reach} pixels moves a picture of {height}x{width} out of itself; "
+                         f"use at most {min(height, width) - 1}")
+    wide = F.pad(images, (reach,) * 4, mode=PADDINGS[padding])
+    return wide[..., reach - down:reach - down + height, reach - right:reach - right + width]
+
+
+@torch.no_grad()
+def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: Sequence[int] = (0, 1, 2, 3, 4),
+                      padding: str = "reflect", batch_size: int = 256) -> list[ShiftScores]:
+    """Move pictures, uint8 `[B, C, H, W]` with labels `[B]`, up, down, left and right: what remains the same?
+
+    padding: what comes in at the border, "reflect" (mirrored pixels) or "zero" (black).
+    Features are the input of `model.head`, less their mean over the unmoved pictures: unrelated pictures then
+    have a cosine near 0. The model stays where it is and in the mode it was in.
+    """
+    if not hasattr(model, "head"):
+        raise ValueError(f"model {type(model).__name__} has no .head whose input could be taken as features")
+    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) < 2 or labels.shape != images.shape[:1]:
+        raise ValueError(f"images are {images.dtype} {list(images.shape)} with labels {list(labels.shape)}; "
+                         "pass uint8 [B, C, H, W], B >= 2, and one label a picture, as data.test_images")
+    require_count(batch_size=batch_size)
+    device = next(model.parameters()).device
+    labels, seen, training = labels.to(device), [], model.training
+    hook = model.head.register_forward_pre_hook(lambda _head, arguments: seen.append(arguments[0]))
+
+    def look(down: int, right: int) -> tuple[Tensor, Tensor]:
+        """Features [B, D] and predicted classes [B] of all pictures, moved."""
+        seen.clear()
+        guesses = []
+        for part in images.split(batch_size):
+            moved = shift_images(part.to(device).float(), down, right, padding)  # black is 0 before normalising
+            guesses.append(model(moved.div(127.5).sub(1)).argmax(dim=1))
+        return torch.cat(seen).double(), torch.cat(guesses)
+
+    try:
+        model.eval()
+        features, classes = look(0, 0)
+        mean = features.mean(dim=0)
+        scores = []
+        for pixels in shifts:
+            ways = [look(down * pixels, right * pixels) for down, right in (DIRECTIONS if pixels else [(0, 0)])]
+            rates = [((c == labels).double().mean(), (c == classes).double().mean(),
+                      F.cosine_similarity(f - mean, features - mean).mean()) for f, c in ways]
+            top1, agreement, cosine = torch.tensor(rates, dtype=torch.float64).mean(dim=0).tolist()
+            scores.append(ShiftScores(pixels, 100 * top1, 100 * agreement, cosine))
+    finally:
+        hook.remove()
+        model.train(training)
+    return scores

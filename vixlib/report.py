@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from torch import nn
 
 from .measure import count_parameters
-from .models.zoo import build
+from .models.zoo import applicable, build, position_of
 from .records import read_records
 from .run import Run
 from .tables import Row, authors_runs, paper_table, table_rows
@@ -20,12 +20,16 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells with a caption and notes; print() gives plain text, a notebook shows HTML."""
+    """Text cells with a caption and notes; print() gives plain text, a notebook shows HTML.
+
+    left: the columns that hold words; the others are flush right, as numbers are.
+    """
 
     caption: str
     header: list[str]
     rows: list[list[str]]
     notes: tuple[str, ...] = ()
+    left: tuple[int, ...] = (0,)
 
     def __str__(self) -> str:
         lines = [[cell.split("\n") for cell in line] for line in (self.header, *self.rows)]
@@ -34,7 +38,7 @@ class Table:
         def text(line: list[list[str]]) -> str:
             height = max(map(len, line))
             padded = [[""] * (height - len(parts)) + parts for parts in line]
-            return "\n".join("  ".join(f"{parts[y]:<{w}}" if i == 0 else f"{parts[y]:>{w}}"
+            return "\n".join("  ".join(f"{parts[y]:<{w}}" if i in self.left else f"{parts[y]:>{w}}"
                                        for i, (parts, w) in enumerate(zip(padded, widths, strict=True)))
                              for y in range(height))
 
@@ -43,7 +47,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         def cells(tag: str, line: list[str]) -> str:
-            return "".join(f'<{tag} style="text-align:{"left" if i == 0 else "right"};padding:0.2em 0.6em">'
+            return "".join(f'<{tag} style="text-align:{"left" if i in self.left else "right"};padding:0.2em 0.6em">'
                            f"{escape(cell).replace(chr(10), '<br>')}</{tag}>" for i, cell in enumerate(line))
 
         rows = "".join(f"<tr>{cells('td', row)}</tr>" for row in self.rows)
@@ -80,7 +84,7 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     best seed, chosen on the test images; "last" is the last epoch, mean ± standard deviation over seeds.
     """
     rows, records = table_rows(table), read_records(results)
-    live = {(run.model, run.options.get("position")): run for run in runs}
+    live = {(run.model, run.options.get("position") or position_of(run.model)): run for run in runs}
     recorded = {row: [r for r in records if (r["model"], r["position"]) == (row.model, row.position)] for row in rows}
     groups = sorted({Group.of(record) for found in recorded.values() for record in found})
     protocols = [group for group in groups if group.profile == "paper"]
@@ -108,7 +112,7 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
 
 
 def _system_cells(row: Row, table: int | str) -> list[str]:
-    name = row.model if row.position == "learned" else f"{row.model}, {row.position}"
+    name = f"{row.model}, {row.position}" if table == "rope" and row.position != "learned" else row.model
     count = count_parameters(_build(row, table))
     logged = [f"{run['best_top1']:.2f}{'*' if run['resumed'] else ''}" for run in authors_runs(row.model, row.position)]
     printed = f"{row.printed['top1']:.2f}" if "top1" in row.printed else "-"
@@ -116,7 +120,8 @@ def _system_cells(row: Row, table: int | str) -> list[str]:
 
 
 def _build(row: Row, table: int | str) -> nn.Module:
-    return build(row.model, config="uniform" if table == "rope" else "paper", position=row.position)
+    config = "uniform" if table == "rope" else "paper"
+    return build(row.model, config, **applicable(row.model, {"position": row.position}, config))
 
 
 def _cell(records: list[dict], group: Group) -> str:
@@ -127,7 +132,7 @@ def _cell(records: list[dict], group: Group) -> str:
 
 
 def _live_cell(row: Row, live: dict) -> str:
-    run = live.get((row.model, row.position)) or (live.get((row.model, None)) if row.position == "learned" else None)
+    run = live.get((row.model, row.position))
     return f"{run.best_top1:.2f} | {run.last_top1:.2f}" if run and run.history else "not run"
 
 

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from .errors import require_known
+from .models.zoo import position_of
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -45,7 +46,7 @@ def table_rows(table: int | str) -> list[Row]:
     require_known("table", table, TABLES)
     if table == "rope":
         return [Row(model, position) for model in ROPE_MODELS for position in ROPE_POSITIONS]
-    return [Row(row["model"], "learned", row) for row in paper_table(table)["rows"]]
+    return [Row(row["model"], position_of(row["model"]), row) for row in paper_table(table)["rows"]]
 
 
 def authors_runs(model: str, position: str = "learned", dataset: str = "cifar10") -> list[dict]:

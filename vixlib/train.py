@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -14,7 +15,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from . import checkpoint as checkpoints
 from .checkpoint import Training
@@ -22,6 +22,10 @@ from .data import ImageData
 from .device import device_name, pick_device, pick_precision
 from .errors import require_count, require_known
 from .run import Run, TrainConfig, now
+
+with warnings.catch_warnings():  # Jupyter without ipywidgets gets the plain bar, which needs no warning
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from tqdm.auto import tqdm
 
 __all__ = ["PAPER_PROTOCOL", "Run", "Scores", "TrainConfig", "evaluate", "fit", "predict"]
 

@@ -9,7 +9,8 @@ B batch, N tokens, D = dim, H heads, d = head dimension (dim_head), I = H·d the
 from __future__ import annotations
 
 from .fourier import FourierMixer
-from .heads import HeadsQKV, Rotary
+from .heads import BatchNormTokens, HeadsQKV, Rotary
+from .linear import LinearAttention
 from .linformer import LinformerAttention, linformer_projection
 from .mlp import MLPMixer
 from .nystrom import NystromAttention, newton_schulz, segment_means
@@ -17,8 +18,8 @@ from .performer import PerformerAttention, orthogonal_features
 from .softmax import SoftmaxAttention
 
 MIXERS = {"softmax": SoftmaxAttention, "performer": PerformerAttention, "linformer": LinformerAttention,
-          "nystrom": NystromAttention, "fourier": FourierMixer, "mlp": MLPMixer}
+          "nystrom": NystromAttention, "linear": LinearAttention, "fourier": FourierMixer, "mlp": MLPMixer}
 
-__all__ = ["MIXERS", "FourierMixer", "HeadsQKV", "LinformerAttention", "MLPMixer", "NystromAttention",
-           "PerformerAttention", "Rotary", "SoftmaxAttention", "linformer_projection", "newton_schulz",
-           "orthogonal_features", "segment_means"]
+__all__ = ["MIXERS", "BatchNormTokens", "FourierMixer", "HeadsQKV", "LinearAttention", "LinformerAttention",
+           "MLPMixer", "NystromAttention", "PerformerAttention", "Rotary", "SoftmaxAttention", "linformer_projection",
+           "newton_schulz", "orthogonal_features", "segment_means"]

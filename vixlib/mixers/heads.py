@@ -1,4 +1,4 @@
-"""What the attention mixers share: linear maps to and from heads, and where float32 is kept."""
+"""What the attention mixers share: the maps to and from heads, and where float32 is kept."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import require_count
+from ..errors import require_count, require_known
 
 Rotary = Callable[[Tensor], Tensor]
 
@@ -22,23 +22,75 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-class HeadsQKV(nn.Module):
-    """The linear maps that softmax, Performer and Nyström attention share: x -> q, k, v -> out.
+class BatchNormTokens(nn.BatchNorm1d):
+    """Batch normalisation of each feature over images and tokens, `[B, N, D] -> [B, N, D]`."""
 
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mT).mT
+
+
+class GridConv(nn.Module):
+    """A 3×3 convolution over tokens that lie on a grid of rows × columns, `[B, N, D] -> [B, N, width]`.
+
+    separable: one filter a feature with batch normalisation, then a linear map (Wu et al., "CvT: Introducing
+    Convolutions to Vision Transformers", section 3.2); otherwise one full convolution with a bias.
+    """
+
+    def __init__(self, dim: int, width: int, grid: tuple[int, int], separable: bool, bias: bool) -> None:
+        super().__init__()
+        self.grid = grid
+        self.map = nn.Sequential(
+            nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False), nn.BatchNorm2d(dim),
+            nn.Conv2d(dim, width, 1, bias=bias)) if separable else nn.Conv2d(dim, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.grid
+        if x.shape[1] != rows * columns:
+            raise ValueError(f"x has {x.shape[1]} tokens, but this convolution is for a grid of {rows}x{columns}; "
+                             "build the model for this image size")
+        return rearrange(self.map(rearrange(x, "b (h w) d -> b d h w", h=rows)), "b d h w -> b (h w) d")
+
+
+class HeadsQKV(nn.Module):
+    """The maps that softmax, Performer, Nyström and linear attention share: x -> q, k, v -> out.
+
+    qkv_bias, out_bias: of the linear maps.   qkv_norm, out_norm: batch normalisation after them (LeViT).
+    out_activation: None or "gelu", "hardswish" before the last map (LeViT).
+    projection: "linear", or over a `grid` of tokens "separable" (CvT) or full "conv" 3×3 convolutions.
     `split(x)`: `[B, N, D] -> q, k, v` each `[B, H, N, d]`;  `join(heads)`: `[B, H, N, d] -> [B, N, D]`.
     """
 
-    def __init__(self, dim: int, heads: int, dim_head: int, qkv_bias: bool, out_bias: bool) -> None:
+    ACTIVATIONS = {None: nn.Identity, "gelu": nn.GELU, "hardswish": nn.Hardswish}
+
+    def __init__(self, dim: int, heads: int, dim_head: int, *, qkv_bias: bool = False, out_bias: bool = True,
+                 qkv_norm: bool = False, out_norm: bool = False, out_activation: str | None = None,
+                 projection: str = "linear", grid: tuple[int, int] | None = None) -> None:
         super().__init__()
         require_count(dim=dim, heads=heads, dim_head=dim_head)
+        require_known("out_activation", out_activation, self.ACTIVATIONS)
+        require_known("projection", projection, ("linear", "separable", "conv"))
+        if projection != "linear" and grid is None:
+            raise ValueError(f"projection={projection!r} convolves over the picture and needs grid=(rows, columns)")
         self.heads = heads
         inner = heads * dim_head
-        self.to_qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
-        self.to_out = nn.Linear(inner, dim, bias=out_bias)
+        self.to_qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias) if projection == "linear" else None
+        if projection != "linear":
+            self.to_q, self.to_k, self.to_v = (
+                GridConv(dim, inner, grid, projection == "separable", qkv_bias) for _ in range(3))
+        self.qkv_norm = BatchNormTokens(3 * inner) if qkv_norm else nn.Identity()
+        self.activation = self.ACTIVATIONS[out_activation]()
+        self.to_out = GridConv(inner, dim, grid, False, True) if projection == "conv" else \
+            nn.Linear(inner, dim, bias=out_bias)
+        self.out_norm = BatchNormTokens(dim) if out_norm else nn.Identity()
+
+    def qkv(self, x: Tensor) -> Tensor:
+        """q, k and v side by side, `[B, N, D] -> [B, N, 3·H·d]`."""
+        return self.to_qkv(x) if self.to_qkv else torch.cat([self.to_q(x), self.to_k(x), self.to_v(x)], dim=-1)
 
     def split(self, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = rearrange(self.to_qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        mapped = self.qkv_norm(self.qkv(x))
+        q, k, v = rearrange(mapped, "b n (three h d) -> three b h n d", three=3, h=self.heads)
         return (q, k, v) if rotary is None else (rotary(q), rotary(k), v)
 
     def join(self, heads: Tensor) -> Tensor:
-        return self.to_out(rearrange(heads, "b h n d -> b n (h d)"))
+        return self.out_norm(self.to_out(self.activation(rearrange(heads, "b h n d -> b n (h d)"))))

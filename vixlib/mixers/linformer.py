@@ -21,13 +21,14 @@ class LinformerAttention(nn.Module):
     rank: how many mixtures of the N keys and values remain (k in their paper); at most seq_len.
     shared_head: one key and one value head serve all query heads.   shared_kv: the values are the keys.
     shared_projection: one P for keys and values ("key-value sharing"); False learns one each.
-    projection: pass one `linformer_projection(...)` to every layer for their "layer-wise sharing";
+    sequence_projection: pass one `linformer_projection(...)` to every layer for their "layer-wise sharing";
     None gives each layer its own. The number of tokens is fixed by P's rows.
     """
 
     def __init__(self, dim: int, *, heads: int, dim_head: int, seq_len: int, rank: int = 64,
                  shared_head: bool = True, shared_kv: bool = True, shared_projection: bool = True,
-                 projection: nn.Parameter | None = None, out_bias: bool = True) -> None:
+                 sequence_projection: nn.Parameter | None = None,
+                 out_bias: bool = True) -> None:
         super().__init__()
         require_count(dim=dim, heads=heads, dim_head=dim_head, seq_len=seq_len, rank=rank)
         if rank > seq_len:
@@ -38,9 +39,9 @@ class LinformerAttention(nn.Module):
         self.to_q = nn.Linear(dim, heads * dim_head, bias=False)
         self.to_k = nn.Linear(dim, key_width, bias=False)
         self.to_v = None if shared_kv else nn.Linear(dim, key_width, bias=False)
-        self.project_k = linformer_projection(seq_len, rank) if projection is None else projection
+        self.project_k = linformer_projection(seq_len, rank) if sequence_projection is None else sequence_projection
         if self.project_k.shape != (seq_len, rank):
-            raise ValueError(f"projection has shape {tuple(self.project_k.shape)}; seq_len={seq_len} and "
+            raise ValueError(f"sequence_projection has shape {tuple(self.project_k.shape)}; seq_len={seq_len} and "
                              f"rank={rank} need ({seq_len}, {rank})")
         self.project_v = None if shared_projection else linformer_projection(seq_len, rank)
         self.to_out = nn.Linear(heads * dim_head, dim, bias=out_bias)

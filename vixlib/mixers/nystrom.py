@@ -62,13 +62,14 @@ class NystromAttention(HeadsQKV):
     reference does: they dilute the first landmarks, and act as keys that no mask hides.
     iterations: of the pseudo-inverse; 6 as published. They are far from converged at 1025 tokens, yet
     converging makes sharp attention worse, so this number is part of the model. None: the exact pseudo-inverse.
+    maps: options of the linear maps, see HeadsQKV.
     conv_kernel: length of the depthwise convolution over the sequence, one filter a head; 0 leaves it out.
     """
 
     def __init__(self, dim: int, *, heads: int, dim_head: int, seq_len: int | None = None,
                  num_landmarks: int = 64, iterations: int | None = 6, conv_kernel: int = 33,
-                 padding: str | None = None, qkv_bias: bool = False, out_bias: bool = True) -> None:
-        super().__init__(dim, heads, dim_head, qkv_bias, out_bias)
+                 padding: str | None = None, **maps) -> None:
+        super().__init__(dim, heads, dim_head, **maps)
         require_count(num_landmarks=num_landmarks)
         if seq_len is not None and num_landmarks > seq_len:
             raise ValueError(f"num_landmarks={num_landmarks} exceeds the sequence length {seq_len}; "

@@ -37,6 +37,7 @@ class PerformerAttention(HeadsQKV):
     num_features: m directions w; None takes int(d ln d), the published code's 110 at d = 32.
     epsilon: added to every feature so that the normaliser stays positive; None takes the published code's
     values, 1e-4 ("favor") and 1e-3 ("relu").
+    maps: options of the linear maps, see HeadsQKV; here q, k and v have a bias unless qkv_bias=False.
     The directions are a buffer drawn at construction; `redraw()` draws new ones (the published code never does).
     With `rotary`, q and k are rotated before φ, so the normaliser sees rotated features too and stays
     positive; the result then depends on absolute positions slightly, unlike softmax's.
@@ -46,8 +47,8 @@ class PerformerAttention(HeadsQKV):
 
     def __init__(self, dim: int, *, heads: int, dim_head: int, seq_len: int | None = None,
                  kernel: str = "favor", num_features: int | None = None, epsilon: float | None = None,
-                 qkv_bias: bool = True, out_bias: bool = True) -> None:
-        super().__init__(dim, heads, dim_head, qkv_bias, out_bias)
+                 **maps) -> None:
+        super().__init__(dim, heads, dim_head, **{"qkv_bias": True, **maps})
         if kernel not in self.EPSILON:
             raise ValueError(f"kernel={kernel!r} is not a Performer kernel; use 'favor' or 'relu'")
         self.kernel = kernel

@@ -1,8 +1,9 @@
 """Softmax attention, the quadratic reference."""
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .heads import HeadsQKV, Rotary
 
@@ -12,18 +13,44 @@ class SoftmaxAttention(HeadsQKV):
 
     fused: through F.scaled_dot_product_attention, which never stores the N×N matrix where a fused kernel
     exists; False materialises it, as every implementation of 2021 did (same result, O(N²) memory).
+    bias_grid: (rows, columns) of the tokens, to add a learned bias to each head's scores for every distance in
+    rows and columns (Graham et al., "LeViT: a Vision Transformer in ConvNet's Clothing", section 4.1); None: no bias.
+    maps: options of the linear maps, see HeadsQKV.
     """
 
     def __init__(self, dim: int, *, heads: int, dim_head: int, seq_len: int | None = None,
-                 fused: bool = True, qkv_bias: bool = False, out_bias: bool = True) -> None:
-        super().__init__(dim, heads, dim_head, qkv_bias, out_bias)
-        self.fused = fused
+                 fused: bool = True, bias_grid: tuple[int, int] | None = None, **maps) -> None:
+        super().__init__(dim, heads, dim_head, **maps)
+        self.fused, self.bias_grid = fused, bias_grid
+        if bias_grid is not None:
+            self.distance_bias = nn.Parameter(torch.zeros(heads, bias_grid[0] * bias_grid[1]))
+            self.register_buffer("distances", grid_distances(*bias_grid), persistent=False)
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         q, k, v = self.split(x, rotary)
-        return self.join(F.scaled_dot_product_attention(q, k, v) if self.fused else self.attention(q, k) @ v)
+        bias = self.bias(q)
+        if self.fused:
+            return self.join(F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
+        return self.join(self.attention(q, k, bias) @ v)
+
+    def bias(self, q: Tensor) -> Tensor | None:
+        """The bias of every pair of tokens, `[H, N, N]`, or None."""
+        if self.bias_grid is None:
+            return None
+        if q.shape[2] != len(self.distances):
+            raise ValueError(f"x has {q.shape[2]} tokens, but the attention bias is for a grid of "
+                             f"{self.bias_grid[0]}x{self.bias_grid[1]}; build the model for this image size")
+        return self.distance_bias[:, self.distances].to(q.dtype)
 
     @staticmethod
-    def attention(q: Tensor, k: Tensor) -> Tensor:
-        """The attention matrix softmax(q kᵀ / √d), `[B, H, N, N]`; each row sums to one."""
-        return (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)
+    def attention(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The attention matrix softmax(q kᵀ / √d + bias), `[B, H, N, N]`; each row sums to one."""
+        scores = q @ k.mT * q.shape[-1] ** -0.5
+        return (scores if bias is None else scores + bias).softmax(dim=-1)
+
+
+def grid_distances(rows: int, columns: int) -> Tensor:
+    """For every pair of tokens of a grid, a number that stands for (|row offset|, |column offset|), `[N, N]`."""
+    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+    offset = (place[:, None] - place[None]).abs()
+    return offset[..., 0] * columns + offset[..., 1]

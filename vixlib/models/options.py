@@ -3,13 +3,37 @@ from __future__ import annotations
 
 import inspect
 
+from torch import nn
+
+from ..errors import require_known
+from ..mixers import MIXERS
+
 # Arguments that the host fills in itself.
-COMMON = {"self", "dim", "heads", "dim_head", "seq_len", "channels", "patch_size", "grid", "cls"}
+COMMON = {"dim", "heads", "dim_head", "seq_len", "channels", "patch_size", "grid", "cls"}
+
+
+def mixer_class(mixer: str | type[nn.Module]) -> type[nn.Module]:
+    """The mixer's class, for a name of `mixers.MIXERS` or a class with their interface."""
+    if isinstance(mixer, str):
+        require_known("mixer", mixer, MIXERS)
+        return MIXERS[mixer]
+    return mixer
+
+
+def constructor_names(part: type) -> set[str]:
+    """The argument names of a constructor, with those of the classes that its **options are passed on to."""
+    names: set[str] = set()
+    for level in part.__mro__:
+        parameters = inspect.signature(level.__init__).parameters if "__init__" in vars(level) else {}
+        names |= {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
+        if parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break
+    return names - {"self"}
 
 
 def own_options(part: type) -> set[str]:
     """The argument names that are this part's alone."""
-    return set(inspect.signature(part).parameters) - COMMON
+    return constructor_names(part) - COMMON
 
 
 def distribute(owner: str, options: dict, *parts: type) -> list[dict]:
@@ -25,5 +49,4 @@ def distribute(owner: str, options: dict, *parts: type) -> list[dict]:
 
 def takes(host: type, settings: dict) -> set[str]:
     """Every option name that `host` and the parts chosen in `settings` understand (see the host's `parts`)."""
-    named = set(inspect.signature(host).parameters) - {"options"}
-    return named.union(*(own_options(part) for part in host.parts(settings)))
+    return constructor_names(host).union(*(own_options(part) for part in host.parts(settings)))

@@ -5,11 +5,10 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from ..embeddings import EMBEDDINGS, Size, as_pair
+from ..embeddings import EMBEDDINGS, Size, as_pair, check_images
 from ..errors import require_count, require_known
-from ..mixers import MIXERS
 from ..positions import POSITIONS
-from .options import distribute
+from .options import distribute, mixer_class
 
 
 class FeedForward(nn.Sequential):
@@ -23,15 +22,34 @@ class FeedForward(nn.Sequential):
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + ff(norm(x)): the pre-norm block, `[B, N, D] -> [B, N, D]`."""
 
-    def __init__(self, dim: int, mixer: nn.Module, mlp_dim: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, mixer: nn.Module, mlp_dim: int, dropout: float = 0.0,
+                 norm: type[nn.Module] = nn.LayerNorm) -> None:
         super().__init__()
-        self.mixer_norm, self.mixer = nn.LayerNorm(dim), mixer
+        self.mixer_norm, self.mixer = norm(dim), mixer
         self.mixer_dropout = nn.Dropout(dropout)
-        self.ff_norm, self.ff = nn.LayerNorm(dim), FeedForward(dim, mlp_dim, dropout)
+        self.ff_norm, self.ff = norm(dim), FeedForward(dim, mlp_dim, dropout)
 
     def forward(self, x: Tensor, rotary=None) -> Tensor:
         x = x + self.mixer_dropout(self.mixer(self.mixer_norm(x), rotary=rotary))
         return x + self.ff(self.ff_norm(x))
+
+
+class SequencePool(nn.Module):
+    """A weighted mean of the tokens, weights from a learned score: `[B, N, D] -> [B, D]`.
+
+    Hassani et al., "Escaping the Big Data Paradigm with Compact Transformers", section 3.2.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(dim, 1)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Each token's weight, `[B, N]`, summing to one."""
+        return self.score(x).squeeze(-1).softmax(dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bn,bnd->bd", self.weights(x), x)
 
 
 class ViX(nn.Module):
@@ -39,7 +57,8 @@ class ViX(nn.Module):
 
     mixer: a name of `mixers.MIXERS` or any class with the mixers' interface.
     embedding: "linear" or "conv".   position: "none", "learned", "rope" or "rope2d".
-    pool: "cls" reads the class from an extra first token, "mean" averages the tokens (there is no CLS then).
+    pool: "cls" reads the class from an extra first token; "mean" averages the tokens, "sequence" weights them by
+    a learned score (see SequencePool), and there is no CLS then.
     mlp_dim: hidden width of the feed-forward.   image_size, patch_size: one number or (height, width).
     options: whatever the chosen mixer, embedding or position takes, e.g. num_landmarks=16.
     """
@@ -52,17 +71,17 @@ class ViX(nn.Module):
         super().__init__()
         require_count(num_classes=num_classes, channels=channels, dim=dim, depth=depth, heads=heads,
                       dim_head=dim_head, mlp_dim=mlp_dim)
-        require_known("pool", pool, ("cls", "mean"))
+        require_known("pool", pool, ("cls", "mean", "sequence"))
         for name, rate in (("dropout", dropout), ("emb_dropout", emb_dropout)):
             if not 0 <= rate < 1:
                 raise ValueError(f"{name}={rate} must be at least 0 and below 1")
-        mixer_class, embedding_class, position_class = self.parts(
+        mixing, embedding_class, position_class = self.parts(
             {"mixer": mixer, "embedding": embedding, "position": position})
-        if position_class.rotates and not getattr(mixer_class, "uses_rotary", True):
-            raise ValueError(f"position={position!r} rotates queries and keys, but mixer {mixer_class.__name__} has "
+        if position_class.rotates and not getattr(mixing, "uses_rotary", True):
+            raise ValueError(f"position={position!r} rotates queries and keys, but mixer {mixing.__name__} has "
                              "none; use position='learned' or 'none'")
         mixer_options, embedding_options, position_options = distribute(
-            type(self).__name__, options, mixer_class, embedding_class, position_class)
+            type(self).__name__, options, mixing, embedding_class, position_class)
 
         self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
         self.embedding = embedding_class(channels, dim, patch_size, **embedding_options)
@@ -73,31 +92,30 @@ class ViX(nn.Module):
                                        **position_options)
         self.dropout = nn.Dropout(emb_dropout)
         self.blocks = nn.ModuleList(
-            Block(dim, mixer_class(dim, heads=heads, dim_head=dim_head, seq_len=self.seq_len, **mixer_options),
+            Block(dim, mixing(dim, heads=heads, dim_head=dim_head, seq_len=self.seq_len, **mixer_options),
                   mlp_dim, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
+        self.pool = SequencePool(dim) if pool == "sequence" else None
         self.head = nn.Linear(dim, num_classes)
 
     @staticmethod
     def parts(settings: dict) -> tuple[type, type, type]:
         """The mixer, embedding and position classes that constructor arguments choose, checked by name."""
-        mixer = settings.get("mixer", "softmax")
-        if isinstance(mixer, str):
-            require_known("mixer", mixer, MIXERS)
-            mixer = MIXERS[mixer]
         embedding, position = settings.get("embedding", "linear"), settings.get("position", "learned")
         require_known("embedding", embedding, EMBEDDINGS)
         require_known("position", position, POSITIONS)
-        return mixer, EMBEDDINGS[embedding], POSITIONS[position]
+        return mixer_class(settings.get("mixer", "softmax")), EMBEDDINGS[embedding], POSITIONS[position]
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.tokens(images)
-        return self.head(self.norm(x[:, 0] if self.cls_token is not None else x.mean(dim=1)))
+        if self.cls_token is not None:
+            return self.head(self.norm(x[:, 0]))
+        x = self.norm(x)
+        return self.head(x.mean(dim=1) if self.pool is None else self.pool(x))
 
     def tokens(self, images: Tensor) -> Tensor:
         """The tokens after the last block, `[B, N, D]`, CLS first where there is one."""
-        if images.ndim != 4 or images.shape[1] != self.channels:
-            raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, {self.channels}, H, W]")
+        check_images(images, self.channels)
         grid = self.embedding.grid(*images.shape[-2:])
         x = self.embedding(images)
         if self.cls_token is not None:

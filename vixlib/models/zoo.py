@@ -1,60 +1,80 @@
 """Names to configurations: every system of the paper as data, `build("ViN")` as a model.
 
-"uniform": one set of sizes for every mixer (4 heads × 32, feed-forward 256), as the paper's later version trains
-them; compare mechanisms with it.   "paper": the layers that the printed parameter counts of tables 1 and 3 add
-up to, which differ from row to row; reproduce the tables with it.
+"uniform": one set of sizes for every mixer of a host (ViX: 4 heads × 32, feed-forward 256), as the paper's later
+version trains them; compare mechanisms with it.   "paper": the layers that the printed parameter counts of tables
+1, 3 and 4 add up to, which differ from row to row; reproduce the tables with it. Systems that these tables do not
+print have one configuration under both names.
 Performer rows use the "favor" kernel, which is what the paper's published code ran (its text says ReLU).
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import inspect
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
 from ..errors import require_known
+from .cct import CCT
+from .cvt import CvT
+from .cxv import CXV
+from .levit import LeViT
 from .options import takes
+from .resnet import ResNet18
 from .vix import ViX
 
 
 @dataclass(frozen=True)
 class System:
-    """One named system: its host class, the settings both configurations share, and each one's own."""
+    """One named system: its host class, the settings both configurations share, and what "paper" changes.
+
+    counted_twice: the part whose parameters the "paper" row counts twice, because torchsummary hooked the
+    Performer's transformer by two paths.
+    """
 
     host: type[nn.Module]
     about: str
-    common: dict
-    uniform: dict = field(default_factory=dict)
+    common: dict = field(default_factory=dict)
     paper: dict = field(default_factory=dict)
-    # The part whose parameters the paper's "paper" row counts twice: torchsummary hooked the Performer's
-    # transformer by two paths.
     counted_twice: str | None = None
 
 
-def _vix_systems() -> dict[str, System]:
-    """ViT, ViP, ViL, ViN, FNet, MLPMixer with the linear embedding, and again with the convolutional one."""
-    wide_heads = {"dim_head": 64}
-    unshared = {"shared_head": False, "shared_kv": False, "mlp_dim": 512}
-    rows = {
-        "ViT": ("softmax attention", {"mixer": "softmax"}, wide_heads, wide_heads, None),
-        "ViP": ("Performer: random features", {"mixer": "performer"}, {**wide_heads, "out_bias": False},
-                {**wide_heads, "out_bias": False}, "blocks"),
-        "ViL": ("Linformer: projected sequence", {"mixer": "linformer"}, unshared, {"mlp_dim": 512}, None),
-        "ViN": ("Nyströmformer: landmarks", {"mixer": "nystrom"}, {**wide_heads, "mlp_dim": 512},
-                {**wide_heads, "mlp_dim": 512}, None),
-        "FNet": ("Fourier transform, no attention", {"mixer": "fourier"}, {}, {}, None),
-        "MLPMixer": ("a learned matrix over the tokens",
-                     {"mixer": "mlp", "position": "none", "pool": "mean", "mlp_dim": 128}, {}, {}, None),
-    }
-    systems = {name: System(ViX, about, common, paper=paper, counted_twice=twice)
-               for name, (about, common, paper, _, twice) in rows.items()}
-    systems |= {f"Hybrid{name}": System(ViX, f"{about}, convolutional embedding", {**common, "embedding": "conv"},
-                                        paper=paper, counted_twice=twice)
-                for name, (about, common, _, paper, twice) in rows.items()}
-    return systems
+SOFTMAX, PERFORMER, LINFORMER, NYSTROM = ({"mixer": name} for name in ("softmax", "performer", "linformer", "nystrom"))
+WIDE = {"dim_head": 64}
+BATCH_NORM = {"qkv_norm": True, "out_activation": "gelu"}
 
-
-SYSTEMS: dict[str, System] = _vix_systems()
+SYSTEMS: dict[str, System] = {
+    "ViT": System(ViX, "softmax attention", SOFTMAX, WIDE),
+    "ViP": System(ViX, "Performer: random features", PERFORMER, {**WIDE, "out_bias": False}, "blocks"),
+    "ViL": System(ViX, "Linformer: a projected sequence", LINFORMER,
+                  {"shared_head": False, "shared_kv": False, "mlp_dim": 512}),
+    "ViN": System(ViX, "Nyströmformer: landmarks", NYSTROM, {**WIDE, "mlp_dim": 512}),
+    "FNet": System(ViX, "Fourier transform, no attention", {"mixer": "fourier"}),
+    "MLPMixer": System(ViX, "a learned matrix over the tokens",
+                       {"mixer": "mlp", "position": "none", "pool": "mean", "mlp_dim": 128}),
+}
+# The same with the convolutional embedding; the paper's HybridViL shares one key/value head, unlike its ViL.
+SYSTEMS |= {f"Hybrid{name}": replace(system, about=f"{system.about}; convolutional embedding",
+                                     common={**system.common, "embedding": "conv"},
+                                     paper={"mlp_dim": 512} if name == "ViL" else system.paper)
+            for name, system in SYSTEMS.items()}
+SYSTEMS |= {
+    "LeViT": System(LeViT, "LeViT, single stage, softmax attention", {**SOFTMAX, **BATCH_NORM, "out_norm": True}),
+    "LeViP": System(LeViT, "LeViT with Performer", {**PERFORMER, **BATCH_NORM}, {"widths": (0.25, 0.5, 0.5, 1)}),
+    "LeViL": System(LeViT, "LeViT with Linformer", LINFORMER),
+    "LeViN": System(LeViT, "LeViT with Nyströmformer", {**NYSTROM, **BATCH_NORM, "out_norm": True}),
+    "CCT": System(CCT, "Compact Convolutional Transformer, softmax attention", SOFTMAX),
+    "CCP": System(CCT, "CCT with Performer", PERFORMER),
+    "CCL": System(CCT, "CCT with Linformer", LINFORMER),
+    "CCN": System(CCT, "CCT with Nyströmformer", NYSTROM, {"heads": 8}),
+    "CvT": System(CvT, "convolutional projections, softmax attention", SOFTMAX),
+    "CvP": System(CvT, "CvT with Performer, linear projections", {**PERFORMER, "projection": "linear"}),
+    "CvN": System(CvT, "CvT with Nyströmformer, linear projections", {**NYSTROM, "projection": "linear"}),
+    "CPV": System(CXV, "a convolution in every layer, Performer", PERFORMER),
+    "CNV": System(CXV, "a convolution in every layer, Nyströmformer", NYSTROM),
+    "CLTV": System(CXV, "a convolution in every layer, linear attention", {"mixer": "linear", "projection": "conv"}),
+    "ResNet18": System(ResNet18, "residual convolutions, the baseline"),
+}
 CONFIGS = ("uniform", "paper")
 
 
@@ -67,7 +87,7 @@ def settings(name: str, config: str = "uniform") -> dict:
     """The constructor arguments behind a name and configuration."""
     require_known("name", name, SYSTEMS)
     require_known("config", config, CONFIGS)
-    return {**SYSTEMS[name].common, **getattr(SYSTEMS[name], config)}
+    return {**SYSTEMS[name].common, **(SYSTEMS[name].paper if config == "paper" else {})}
 
 
 def build(name: str, config: str = "uniform", seed: int | None = None, **overrides) -> nn.Module:
@@ -85,6 +105,14 @@ def build(name: str, config: str = "uniform", seed: int | None = None, **overrid
     model.name, model.config, model.options = name, config, dict(overrides)
     model.counted_twice_by_paper = SYSTEMS[name].counted_twice if config == "paper" else None
     return model
+
+
+def position_of(name: str, config: str = "uniform") -> str:
+    """How the system knows places unless told otherwise: its position, or "none" for hosts without positions."""
+    system = settings(name, config)
+    if not issubclass(SYSTEMS[name].host, ViX):
+        return "none"
+    return system.get("position", inspect.signature(ViX).parameters["position"].default)
 
 
 def applicable(name: str, options: dict, config: str = "uniform") -> dict:

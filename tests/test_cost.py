@@ -1,0 +1,43 @@
+"""Costs against the number of tokens: what is counted, and where two curves cross."""
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vixlib.cost import crossing, mixer_bytes, mixer_seconds
+from vixlib.mixers import LinformerAttention, SoftmaxAttention
+
+
+def softmax(fused: bool):
+    return lambda tokens: SoftmaxAttention(16, heads=2, dim_head=8, seq_len=tokens, fused=fused)
+
+
+def test_bytes_kept_grow_as_the_algebra_says():
+    builders = {"materialised": softmax(False), "fused": softmax(True),
+                "linformer": lambda n: LinformerAttention(16, heads=2, dim_head=8, seq_len=n, rank=8)}
+    kept = mixer_bytes(builders, [256, 512, 1024], dim=16)
+    # The matrix alone, 2 heads x N x N floats, is a lower bound of what the materialised form keeps.
+    assert all(bytes_ >= 2 * n * n * 4 for n, bytes_ in zip([256, 512, 1024], kept["materialised"], strict=True))
+    assert kept["materialised"][2] / kept["materialised"][1] > 3.5
+    for name in ("fused", "linformer"):
+        assert 1.8 < kept[name][2] / kept[name][1] < 2.05, name
+
+
+def test_seconds_are_positive_for_each_mixer_and_size_even_without_budget():
+    with torch.random.fork_rng():
+        tokens, seconds = mixer_seconds({"a": softmax(True), "b": softmax(False)}, 16, smallest=4, repeats=1, budget=0)
+    assert tokens == [4, 8, 16]
+    assert all(len(values) == 3 and min(values) > 0 for values in seconds.values())
+
+
+def test_crossing_of_a_quadratic_and_a_linear_cost_is_where_they_are_equal():
+    tokens = [64, 128, 256, 512, 1024]
+    quadratic, linear = [n * n for n in tokens], [300 * n for n in tokens]
+    assert crossing(tokens, quadratic, linear) == pytest.approx(300)
+
+
+def test_crossing_at_the_ends():
+    assert crossing([1, 2, 4], [1, 1, 1], [2, 2, 2]) is None
+    assert crossing([1, 2, 4], [2, 2, 2], [1, 1, 1]) == 1
+    # Cheaper for a moment only: the last crossing counts.
+    assert crossing([1, 2, 4, 8], [1, 2, 1, 2], [2, 1, 2, 1]) == pytest.approx(4 * 2 ** 0.5)

@@ -1,0 +1,179 @@
+"""LeViT, CCT, CvT, CXV and ResNet-18: counts to the digit, any mixer in any host, each host's own parts."""
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import vixlib as vix
+from vixlib.mixers import MIXERS
+from vixlib.models import CCT, CXV, CvT, LeViT
+from vixlib.models.levit import ShrinkingAttention
+from vixlib.models.vix import SequencePool
+
+SIZES = {"dim": 32, "heads": 2, "dim_head": 8, "mlp_dim": 40, "patch_size": 4}
+HOSTS = {"ViX": (vix.ViX, {"depth": 1, "pool": "mean"}), "LeViT": (LeViT, {"depth": 1}), "CCT": (CCT, {"depth": 1}),
+         "CvT": (CvT, {"projection": "linear", "depths": (1, 1)}), "CXV": (CXV, {"depth": 2, "dropout": 0.1})}
+
+
+class Blur(nn.Module):
+    """A mixer of this test's own: neighbours in the sequence averaged, then a linear map."""
+
+    def __init__(self, dim, *, heads, dim_head, seq_len):
+        super().__init__()
+        self.map = nn.Linear(dim, dim)
+
+    def forward(self, x, rotary=None):
+        return self.map((x + x.roll(1, dims=1)) / 2)
+
+
+@pytest.mark.parametrize("row", vix.paper_table(4)["rows"], ids=lambda row: row["model"])
+def test_counts_of_table_4_to_the_digit(row):
+    assert vix.count_parameters(vix.build(row["model"], config="paper")).as_paper == row["params"]
+
+
+@pytest.mark.parametrize(("name", "true"), [("CNV", 1_344_734), ("CPV", 1_345_994), ("CLTV", 3_967_434)])
+def test_true_counts_of_the_convolutional_xformers(name, true):
+    assert vix.count_parameters(vix.build(name)).true == true
+
+
+@pytest.mark.parametrize("name", ["CvN", "CvP"])
+def test_cvt_counts_equal_the_authors_log(name):
+    count = vix.count_parameters(vix.build(name, image_size=64, patch_size=2, num_classes=200))
+    logged = vix.authors_runs(name, "none", "tiny-imagenet")[0]
+    assert (count.as_paper, count.true) == (logged["params_torchsummary"], logged["params_true"])
+
+
+def test_resnet18_has_the_articles_size():
+    assert round(vix.count_parameters(vix.build("ResNet18")).true / 1e6, 1) == 11.2
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 48)])
+@pytest.mark.parametrize("mixer", [*MIXERS, Blur], ids=lambda m: m if isinstance(m, str) else m.__name__)
+@pytest.mark.parametrize("host", HOSTS)
+def test_any_mixer_in_any_host_trains_a_step(host, mixer, size):
+    torch.manual_seed(0)
+    cls, own = HOSTS[host]
+    options = {"linformer": {"rank": 8}, "nystrom": {"num_landmarks": 8}}.get(mixer, {})
+    model = cls(mixer=mixer, image_size=size, num_classes=5, **SIZES, **own, **options)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+    nn.functional.cross_entropy(model(torch.randn(4, 3, *size)), torch.arange(4)).backward()
+    optimizer.step()
+    for (name, parameter), old in zip(model.named_parameters(), before, strict=True):
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        # Nothing may be left out; a bias that shifts all scores of a softmax alike has a gradient of zero, though.
+        assert not torch.equal(parameter, old) or name == "pool.score.bias", name
+
+
+@pytest.mark.parametrize("name", vix.names())
+def test_every_name_runs_on_another_size(name):
+    options = {"patch_size": 4, "image_size": (64, 48), "num_landmarks": 16, "rank": 16, "num_classes": 7}
+    model = vix.build(name, seed=0, **vix.applicable(name, options)).eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 64, 48)).shape == (1, 7)
+
+
+def test_names_cover_the_sources():
+    vix_names = ["ViT", "ViP", "ViL", "ViN", "FNet", "MLPMixer"]
+    wanted = [*vix_names, *(f"Hybrid{name}" for name in vix_names), "LeViT", "LeViP", "LeViL", "LeViN", "CCT", "CCP",
+              "CCL", "CCN", "CvT", "CvP", "CvN", "CPV", "CNV", "CLTV", "ResNet18"]
+    assert set(wanted) == set(vix.names())
+
+
+def test_command_line_lists_every_system():
+    done = subprocess.run([sys.executable, "-m", "vixlib"], capture_output=True, text=True, check=True)
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    assert set(vix.names()) <= set(lines) and "1,588,234" in lines["ViP"]
+
+
+def test_levit_normalises_over_images_and_tokens():
+    model = vix.build("LeViT", patch_size=4, depth=1)
+    normed = model.blocks[0].mixer.qkv_norm(5 * torch.randn(8, 64, 384) + 3)
+    assert normed.mean((0, 1)).abs().max() < 1e-4 and (normed.std((0, 1)) - 1).abs().max() < 1e-2
+
+
+def test_attention_bias_is_added_to_the_scores_and_depends_on_distance_alone():
+    model = LeViT(attention_bias=True, **SIZES, depth=1)
+    mixer = model.blocks[0].mixer
+    mixer.distance_bias.data = torch.randn_like(mixer.distance_bias)
+    x = torch.randn(2, 64, 32)
+    q, k, v = mixer.split(x, None)
+    bias = mixer.bias(q).reshape(2, 8, 8, 8, 8)
+    assert torch.equal(bias[:, 1, 2, 4, 0], bias[:, 5, 2, 2, 4])  # three rows and two columns apart
+    by_hand = mixer.join((q @ k.mT / 8 ** 0.5 + bias.reshape(2, 64, 64)).softmax(-1) @ v)
+    assert torch.allclose(mixer(x), by_hand, atol=1e-5)
+
+
+@pytest.mark.parametrize("mixer", ["performer", "linformer", "nystrom"])
+def test_attention_bias_with_a_linear_mixer_says_why_not(mixer):
+    with pytest.raises(ValueError, match="attention_bias=True needs the attention matrix that .* never forms"):
+        LeViT(mixer=mixer, attention_bias=True)
+
+
+def test_levit_in_stages_shrinks_and_widens():
+    model = LeViT(dim=(16, 32, 48), depth=(1, 1, 2), heads=2, dim_head=8, mlp_dim=32, patch_size=2,
+                  activation="hardswish", attention_bias=True)
+    assert model.tokens(torch.randn(2, 3, 32, 32)).shape == (2, 4 * 4, 48)
+    assert [block.mixer.to_out.out_features for block in model.blocks] == [16, 32, 48, 48]
+    with pytest.raises(ValueError, match="one entry for each stage"):
+        LeViT(dim=(16, 32), depth=4)
+
+
+def test_shrinking_attention_asks_from_every_second_place():
+    layer = ShrinkingAttention(8, 12, 2, 4, (4, 6)).eval()
+    x = torch.randn(1, 24, 8)
+    kept = x.unflatten(1, (4, 6))[:, ::2, ::2].flatten(1, 2)
+    moved = x.clone()
+    moved[:, 0] += 1  # place (0, 0) asks, so its answer changes most; the others change through keys and values
+    change = (layer(moved) - layer(x)).abs().sum(-1)[0]
+    assert layer(x).shape == (1, 6, 12) and kept.shape[1] == 6 and change.argmax() == 0
+
+
+def test_sequence_pool_is_a_weighted_mean():
+    pool, x = SequencePool(6), torch.randn(3, 10, 6)
+    weights = pool.weights(x)
+    assert torch.allclose(weights.sum(-1), torch.ones(3)) and (weights > 0).all()
+    assert torch.allclose(pool(x), (weights[..., None] * x).sum(1), atol=1e-6)
+    nn.init.zeros_(pool.score.weight)
+    assert torch.allclose(pool(x), x.mean(1), atol=1e-6)
+
+
+def test_separable_projection_is_cvts_own_and_needs_queries_and_keys():
+    model = vix.build("CvT", patch_size=4)
+    maps = model.blocks[0].mixer.to_q.map
+    assert maps[0].groups == maps[0].in_channels == 128 and maps[2].kernel_size == (1, 1)
+    with pytest.raises(ValueError, match="projection='separable'.*LinformerAttention does not take them so"):
+        CvT(mixer="linformer", rank=8)
+
+
+def test_cct_is_local_before_it_is_global():
+    model = vix.build("CCT", patch_size=1, dim=16, depth=1).eval()
+    images = torch.randn(1, 3, 32, 32)
+    moved = images.clone()
+    moved[..., 16, 16] += 1
+    changed = (model.embedding(moved) - model.embedding(images)).abs().sum(-1).reshape(32, 32).nonzero()
+    assert changed.min() >= 16 - 6 and changed.max() <= 16 + 6 and len(changed) > 0
+
+
+@pytest.mark.parametrize("name", ["CPV", "CNV", "CvP", "CvN", "LeViN"])
+def test_hosts_without_tables_take_any_size_after_building(name):
+    model = vix.build(name, **vix.applicable(name, {"patch_size": 4, "num_landmarks": 16})).eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 48, 40)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: vix.build("CPV", patch_size=8), "patch_size=8 is no total stride of 2 convolution"),
+    (lambda: vix.build("CPV", dim=30), "dim=30 must be divisible by 4"),
+    (lambda: vix.build("LeViT", activation="relu"), "activation='relu'"),
+    (lambda: vix.build("CvT", depths=(1, 0)), "depth of stage 2=0"),
+    (lambda: vix.build("CLTV")(torch.randn(1, 3, 16, 16)), "256 tokens, but this convolution is for a grid of 32x32"),
+    (lambda: vix.build("ResNet18", num_classes=0), "num_classes=0"),
+])
+def test_bad_arguments_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

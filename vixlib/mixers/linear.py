@@ -1,0 +1,35 @@
+"""Linear attention with plain feature maps: no random features, no landmarks."""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import require_known
+from .heads import HeadsQKV, Rotary, at_least_float32, float32_region
+
+
+class LinearAttention(HeadsQKV):
+    """φq(q) (φk(k)ᵀ v), linear in the number of tokens.
+
+    feature_map "softmax": softmax of q over its features and of k over the tokens (Shen et al., "Efficient
+    Attention: Attention with Linear Complexities", eq. (3)); rows of the implied matrix sum to one.
+    "elu": φ = elu + 1 for both, divided by the row sums (Katharopoulos et al., "Transformers are RNNs: Fast
+    Autoregressive Transformers with Linear Attention", eqs. (4), (7)).   maps: see HeadsQKV.
+    """
+
+    def __init__(self, dim: int, *, heads: int, dim_head: int, seq_len: int | None = None,
+                 feature_map: str = "softmax", **maps) -> None:
+        super().__init__(dim, heads, dim_head, **maps)
+        require_known("feature_map", feature_map, ("softmax", "elu"))
+        self.feature_map = feature_map
+
+    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        q, k, v = self.split(x, rotary)
+        with float32_region(x):  # sums over all tokens
+            q, k, values = at_least_float32(q), at_least_float32(k), at_least_float32(v)
+            if self.feature_map == "softmax":
+                out = q.softmax(-1) @ (k.softmax(-2).mT @ values)
+            else:
+                q, k = F.elu(q) + 1, F.elu(k) + 1
+                out = q @ (k.mT @ values) / (q @ k.sum(-2).unsqueeze(-1))
+        return self.join(out.to(v.dtype))

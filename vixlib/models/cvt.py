@@ -1,0 +1,89 @@
+"""CvT as a host: a convolution before each of three stages, pre-norm blocks, no positions, no CLS."""
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..embeddings import Size, as_pair, check_images
+from ..errors import require_count, require_known
+from ..mixers import HeadsQKV
+from .options import distribute, mixer_class
+from .vix import Block
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over a token's features, `[..., D] -> [..., D]`.
+
+    nn.LayerNorm by another name: the authors' code has its scale and shift as bare parameters, so that the
+    paper's way of counting leaves them out (see measure.count_parameters).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gain, self.shift = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.layer_norm(x, self.gain.shape, self.gain, self.shift)
+
+
+class CvT(nn.Module):
+    """Images `[B, C, H, W]` -> class scores `[B, num_classes]`, with any mixer; any image size if the mixer allows.
+
+    Wu et al., "CvT: Introducing Convolutions to Vision Transformers", in the paper's sizes: three stages of one
+    width, depths 1, 1, 2, each begun by a 3×3 convolution.
+    projection: "separable", CvT's own queries, keys and values from separable convolutions (mixers that have
+    queries and keys, one image size), or "linear", as the authors' CvN and CvP have them.
+    patch_size: the stride of the first stage's convolution; the others keep the number of tokens.
+    """
+
+    def __init__(self, *, mixer: str | type[nn.Module] = "softmax", projection: str = "separable",
+                 image_size: Size = 32, patch_size: int = 1, num_classes: int = 10, channels: int = 3, dim: int = 128,
+                 depths: tuple[int, ...] = (1, 1, 2), heads: int = 4, dim_head: int = 32, mlp_dim: int = 256,
+                 dropout: float = 0.0, **options) -> None:
+        super().__init__()
+        require_count(num_classes=num_classes, channels=channels, dim=dim, patch_size=patch_size, heads=heads,
+                      dim_head=dim_head, mlp_dim=mlp_dim,
+                      **{f"depth of stage {i + 1}": depth for i, depth in enumerate(depths)})
+        require_known("projection", projection, ("linear", "separable"))
+        mixing = mixer_class(mixer)
+        if projection == "separable" and not issubclass(mixing, HeadsQKV):
+            raise ValueError(f"projection='separable' makes queries, keys and values by convolution, but "
+                             f"{mixing.__name__} does not take them so; use projection='linear'")
+        own, = distribute(type(self).__name__, options, mixing)
+
+        self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
+        grid = self.grid = tuple(-(-side // patch_size) for side in self.image_size)
+        if projection == "separable":
+            own |= {"projection": projection, "grid": grid}
+        self.embed, self.norms, self.stages = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for stage, depth in enumerate(depths):
+            before, stride = (dim, 1) if stage else (channels, patch_size)
+            self.embed.append(nn.Conv2d(before, dim, 3, stride=stride, padding=1))
+            self.norms.append(ChannelNorm(dim))
+            self.stages.append(nn.ModuleList(
+                Block(dim, mixing(dim, heads=heads, dim_head=dim_head, seq_len=grid[0] * grid[1], **own), mlp_dim,
+                      dropout, norm=ChannelNorm) for _ in range(depth)))
+        self.head = nn.Linear(dim, num_classes)
+
+    @staticmethod
+    def parts(settings: dict) -> tuple[type, ...]:
+        """The mixer class."""
+        return (mixer_class(settings.get("mixer", "softmax")),)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All blocks, first to last."""
+        return [block for stage in self.stages for block in stage]
+
+    def forward(self, images: Tensor) -> Tensor:
+        check_images(images, self.channels)
+        x = images
+        for embed, norm, blocks in zip(self.embed, self.norms, self.stages, strict=True):
+            x = embed(x)
+            rows = x.shape[2]
+            tokens = norm(rearrange(x, "b d h w -> b (h w) d"))
+            for block in blocks:
+                tokens = block(tokens)
+            x = rearrange(tokens, "b (h w) d -> b d h w", h=rows)
+        return self.head(x.mean(dim=(2, 3)))

@@ -1,0 +1,81 @@
+"""Convolutional X-formers for Vision: a convolution inside every layer, no CLS token, no positions."""
+from __future__ import annotations
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..embeddings import Size, as_pair, check_images, halvings
+from ..errors import require_count, require_known
+from ..mixers import HeadsQKV
+from .cvt import ChannelNorm
+from .options import distribute, mixer_class
+from .vix import FeedForward
+
+
+class CXVLayer(nn.Module):
+    """conv(x), then x + mixer(norm(x)), then x + ff(x): `[B, D', H, W] -> [B, D, H, W]`."""
+
+    def __init__(self, channels: int, dim: int, mixer: nn.Module, mlp_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, dim, 3, padding=1)
+        self.norm, self.mixer, self.dropout = ChannelNorm(dim), mixer, nn.Dropout(dropout)
+        self.ff = FeedForward(dim, mlp_dim, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        rows = x.shape[2]
+        x = rearrange(x, "b d h w -> b (h w) d")
+        x = x + self.dropout(self.mixer(self.norm(x)))
+        x = x + self.ff(x)
+        return rearrange(x, "b (h w) d -> b d h w", h=rows)
+
+
+class CXV(nn.Module):
+    """Images `[B, C, H, W]` -> class scores `[B, num_classes]`, with any mixer; any image size if the mixer allows.
+
+    Jeevan and Sethi, "Convolutional Xformers for Vision": a stem of 3×3 convolutions to dim/4 and dim/2 channels,
+    then layers of convolution, mixer and feed-forward; the convolutions tell places apart.
+    projection: "linear", or "conv" for 3×3 convolutions as the mixer's maps (CLTV), for one image size.
+    patch_size: the stride of the stem, 1, 2 or 4.
+    """
+
+    def __init__(self, *, mixer: str | type[nn.Module] = "performer", projection: str = "linear",
+                 image_size: Size = 32, patch_size: int = 1, num_classes: int = 10, channels: int = 3, dim: int = 128,
+                 depth: int = 5, heads: int = 4, dim_head: int = 32, mlp_dim: int = 256, dropout: float = 0.5,
+                 **options) -> None:
+        super().__init__()
+        require_count(num_classes=num_classes, channels=channels, dim=dim, depth=depth, heads=heads, dim_head=dim_head,
+                      mlp_dim=mlp_dim)
+        if dim % 4:
+            raise ValueError(f"dim={dim} must be divisible by 4: the stem has dim/4 and dim/2 channels")
+        require_known("projection", projection, ("linear", "conv"))
+        mixing = mixer_class(mixer)
+        if projection == "conv" and not issubclass(mixing, HeadsQKV):
+            raise ValueError(f"projection='conv' makes queries, keys and values by convolution, but {mixing.__name__} "
+                             "does not take them so; use projection='linear'")
+        own, = distribute(type(self).__name__, options, mixing)
+
+        self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
+        strides = halvings(patch_size, 2)
+        self.stem = nn.Sequential(nn.Conv2d(channels, dim // 4, 3, stride=strides[0], padding=1),
+                                  nn.Conv2d(dim // 4, dim // 2, 3, stride=strides[1], padding=1))
+        grid = self.grid = tuple(-(-side // patch_size) for side in self.image_size)
+        if projection == "conv":
+            own |= {"projection": projection, "grid": grid}
+        self.blocks = nn.ModuleList(
+            CXVLayer(dim if i else dim // 2, dim,
+                     mixing(dim, heads=heads, dim_head=dim_head, seq_len=grid[0] * grid[1], **own), mlp_dim, dropout)
+            for i in range(depth))
+        self.head = nn.Linear(dim, num_classes)
+
+    @staticmethod
+    def parts(settings: dict) -> tuple[type, ...]:
+        """The mixer class."""
+        return (mixer_class(settings.get("mixer", "performer")),)
+
+    def forward(self, images: Tensor) -> Tensor:
+        check_images(images, self.channels)
+        x = self.stem(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(dim=(2, 3)))

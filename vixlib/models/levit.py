@@ -1,0 +1,109 @@
+"""LeViT as a host: convolutional embedding, blocks without layer normalisation, global average pooling."""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..embeddings import ConvEmbedding, Size, as_pair, check_images
+from ..errors import require_count, require_known
+from ..mixers import BatchNormTokens, HeadsQKV
+from .options import distribute, mixer_class
+
+
+class LeViTBlock(nn.Module):
+    """x + mixer(x), then x + ff(x), `[B, N, D] -> [B, N, D]`; what normalisation there is, is in the mixer."""
+
+    def __init__(self, mixer: nn.Module, dim: int, mlp_dim: int, activation: str, dropout: float) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.ff = nn.Sequential(nn.Linear(dim, mlp_dim), HeadsQKV.ACTIVATIONS[activation](), nn.Dropout(dropout),
+                                nn.Linear(mlp_dim, dim), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.mixer(x)
+        return x + self.ff(x)
+
+
+class ShrinkingAttention(nn.Module):
+    """Softmax attention from every second row and column to all tokens: a quarter of the tokens, a new width.
+
+    Graham et al., "LeViT: a Vision Transformer in ConvNet's Clothing", section 4.1 (shrinking attention).
+    """
+
+    def __init__(self, dim: int, out_dim: int, heads: int, dim_head: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.grid, self.heads = grid, heads
+        self.to_q = nn.Sequential(nn.Linear(dim, heads * dim_head, bias=False), BatchNormTokens(heads * dim_head))
+        self.to_kv = nn.Sequential(nn.Linear(dim, 2 * heads * dim_head, bias=False),
+                                   BatchNormTokens(2 * heads * dim_head))
+        self.to_out = nn.Sequential(nn.Hardswish(), nn.Linear(heads * dim_head, out_dim), BatchNormTokens(out_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = x.unflatten(1, self.grid)[:, ::2, ::2].flatten(1, 2)
+        q = rearrange(self.to_q(kept), "b n (h d) -> b h n d", h=self.heads)
+        k, v = rearrange(self.to_kv(x), "b n (two h d) -> two b h n d", two=2, h=self.heads)
+        return self.to_out(rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)"))
+
+
+class LeViT(nn.Module):
+    """Images `[B, C, H, W]` -> class scores `[B, num_classes]`, with any mixer.
+
+    As the paper used it: one stage, a convolutional embedding, no positions but what convolution tells, no
+    positional bias. Options of Graham et al.'s own design:
+    dim, depth: tuples, one entry a stage, with shrinking attention between stages.
+    activation: of the feed-forward, "gelu" or "hardswish".
+    attention_bias: a learned bias for every distance between tokens; only softmax forms the matrix that it
+    is added to, which is why the paper dropped it.
+    options: whatever the mixer and the embedding take, e.g. num_landmarks, qkv_norm.
+    """
+
+    def __init__(self, *, mixer: str | type[nn.Module] = "softmax", image_size: Size = 32, patch_size: int = 1,
+                 num_classes: int = 10, channels: int = 3, dim: int | tuple[int, ...] = 128,
+                 depth: int | tuple[int, ...] = 4, heads: int = 4, dim_head: int = 32, mlp_dim: int = 256,
+                 activation: str = "gelu", attention_bias: bool = False, dropout: float = 0.0, **options) -> None:
+        super().__init__()
+        dims, depths = ((value,) if isinstance(value, int) else tuple(value) for value in (dim, depth))
+        if len(dims) != len(depths):
+            raise ValueError(f"dim={dim} and depth={depth} must have one entry for each stage")
+        require_count(num_classes=num_classes, channels=channels, heads=heads, dim_head=dim_head, mlp_dim=mlp_dim,
+                      **{f"dim of stage {i + 1}": d for i, d in enumerate(dims)},
+                      **{f"depth of stage {i + 1}": d for i, d in enumerate(depths)})
+        require_known("activation", activation, ("gelu", "hardswish"))
+        mixing, embedding = self.parts({"mixer": mixer})
+        mixer_options, embedding_options = distribute(type(self).__name__, options, mixing, embedding)
+        if attention_bias and not hasattr(mixing, "bias"):
+            raise ValueError(f"attention_bias=True needs the attention matrix that {mixing.__name__} never forms: the "
+                             "bias is added to its scores; use mixer='softmax' or attention_bias=False")
+
+        self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
+        self.embedding = embedding(channels, dims[0], patch_size, **embedding_options)
+        grid = self.grid = self.embedding.grid(*self.image_size)
+        self.blocks, self.shrink = nn.ModuleList(), nn.ModuleDict()  # shrink: by the number of the block it precedes
+        for stage, (width, blocks) in enumerate(zip(dims, depths, strict=True)):
+            if stage:
+                self.shrink[str(len(self.blocks))] = ShrinkingAttention(dims[stage - 1], width, heads, dim_head, grid)
+                grid = (-(-grid[0] // 2), -(-grid[1] // 2))
+            own = {**mixer_options, **({"bias_grid": grid} if attention_bias else {})}
+            for _ in range(blocks):
+                one = mixing(width, heads=heads, dim_head=dim_head, seq_len=grid[0] * grid[1], **own)
+                self.blocks.append(LeViTBlock(one, width, mlp_dim, activation, dropout))
+        self.head = nn.Linear(dims[-1], num_classes)
+
+    @staticmethod
+    def parts(settings: dict) -> tuple[type, ...]:
+        """The mixer and embedding classes."""
+        return mixer_class(settings.get("mixer", "softmax")), ConvEmbedding
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.tokens(images).mean(dim=1))
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """The tokens after the last block, `[B, N, D]`."""
+        check_images(images, self.channels)
+        x = self.embedding(images)
+        for i, block in enumerate(self.blocks):
+            if str(i) in self.shrink:
+                x = self.shrink[str(i)](x)
+            x = block(x)
+        return x

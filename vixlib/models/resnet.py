@@ -1,0 +1,36 @@
+"""ResNet-18, the convolutional baseline that the Convolutional X-formers article quotes."""
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..embeddings import Size, as_pair, check_images
+from ..errors import require_count
+
+
+class ResNet18(nn.Module):
+    """torchvision's ResNet-18 with a stem for small pictures.
+
+    He et al., "Deep Residual Learning for Image Recognition".
+
+    Images `[B, C, H, W]` of any size -> class scores `[B, num_classes]`. The stem is one 3×3 convolution without
+    pooling, because ImageNet's would shrink 32×32 pixels to 8×8 before the first block.
+    """
+
+    def __init__(self, *, image_size: Size = 32, num_classes: int = 10, channels: int = 3) -> None:
+        super().__init__()
+        from torchvision.models import resnet18
+
+        require_count(num_classes=num_classes, channels=channels)
+        self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
+        self.net = resnet18(num_classes=num_classes)
+        self.net.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        self.net.maxpool = nn.Identity()
+
+    @staticmethod
+    def parts(settings: dict) -> tuple[type, ...]:
+        """It has no exchangeable parts."""
+        return ()
+
+    def forward(self, images: Tensor) -> Tensor:
+        check_images(images, self.channels)
+        return self.net(images)
