@@ -171,7 +171,7 @@ def live_curve():
 
 def live_curves(title: str = "", label: Callable[[Run], str] = lambda run: run.model,
                 colours: Mapping[str, str] = MODEL_COLOURS):
-    """A function for `fit(on_epoch=...)` that redraws one figure in place, one curve a `label(run)`, after every epoch."""
+    """A function for `fit(on_epoch=...)` that redraws one figure in place after every epoch, one curve a `label`."""
     import matplotlib.pyplot as plt
     from IPython.display import display
 

@@ -17,7 +17,7 @@ COLOURS = {"none": "#999999", "learned": "#CC79A7", "rope": "#56B4E9", "rope2d":
 
 
 def dials(angles: Tensor, titles: list[str]) -> Figure:
-    """One dial a feature pair: where its hand points at positions 0, 1, 2, ...; angles `[positions, pairs]` in radians."""
+    """One dial a feature pair: where its hand points at positions 0, 1, ...; angles `[positions, pairs]` in radians."""
     import matplotlib.pyplot as plt
 
     count = len(angles)
@@ -50,7 +50,8 @@ def score_maps(rows: Mapping[str, Mapping[str, Tensor]], query: tuple[int, int])
         largest = max(float(scores.abs().max()) for scores in maps.values())
         for ax, (name, scores) in zip(line, maps.items(), strict=True):
             heat = ax.imshow(scores / largest, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
-            ax.add_patch(Rectangle((query[1] - 0.5, query[0] - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.5))
+            corner = query[1] - 0.5, query[0] - 0.5
+            ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=1.5))
             ax.set_title(name, fontsize=9)
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
@@ -60,7 +61,7 @@ def score_maps(rows: Mapping[str, Mapping[str, Tensor]], query: tuple[int, int])
 
 
 def similarity(table: Tensor) -> Tensor:
-    """Cosine of every place's vector with every other's, the mean over places taken off first: `[R, C, D] -> [R, C, R, C]`.
+    """Cosine of every place's vector with every other's, less their mean: `[R, C, D] -> [R, C, R, C]`.
 
     What all places share says nothing about where they are, and would hide what they do not share.
     """
@@ -71,7 +72,7 @@ def similarity(table: Tensor) -> Tensor:
 
 
 def similarity_maps(cosines: Tensor, most: int = 8) -> Figure:
-    """A small map for each place (at most `most` a side, evenly chosen): its similarity `[R, C, R, C]` with all others."""
+    """A small map a place, at most `most` a side, evenly chosen: its similarity `[R, C, R, C]` with all others."""
     rows, columns = (torch.linspace(0, n - 1, min(n, most)).round().long().tolist() for n in cosines.shape[:2])
     figure, axes = new_axes(len(columns), len(rows), width=0.72, height=0.72, squeeze=False)
     # A place is always like itself; the scale ends at what is seen between different ones.

@@ -1,0 +1,624 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 02 · Linear attention: three ways never to compute the matrix
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/notebooks/02_linear_attention.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/REPOSITORY/blob/main/notebooks/02_linear_attention.ipynb)
+#
+# **The question.** Softmax attention compares every token with every other: N² comparisons. Can a Vision Transformer do without, and what does it lose?
+#
+# **The answer.** In the paper of this series, [*Vision Xformers: Efficient Attention for Image Classification*](https://arxiv.org/abs/2107.02239), it *gains*: on CIFAR-10 with every pixel a token, the Nyström model reached 66.47 % in 7.1 GB where softmax reached 55.67 % in 15.0 GB (Table 1). Two of the three linear models beat softmax; the third, Linformer, fell to 45.43 %. Since then fused kernels have taken the memory argument away and left the one about time. Where that one begins to hold on *your* machine, in tokens, you will measure in section 6.
+#
+# Before this: [01 · The Vision Transformer](01_vit.ipynb), which builds softmax attention and measures its cost.
+
+# %% [markdown]
+# ## 1 · Set-up
+
+# %%
+# Finds vixlib here or beside this notebook; on Colab and Kaggle fetches the project. Never touches torch.
+import subprocess, sys
+from pathlib import Path
+
+REPO = "https://github.com/OWNER/REPOSITORY"
+home = next((f for f in (Path.cwd(), *Path.cwd().parents) if (f / "vixlib").is_dir()), Path.cwd() / "vision-xformers")
+if not (home / "vixlib").is_dir():
+    subprocess.run(["git", "clone", "--depth", "1", REPO, str(home)], check=True)
+sys.path.insert(0, str(home))
+
+import torch
+import vixlib as vix
+
+device = vix.pick_device()
+
+# %% [markdown]
+# ## 2 · Choices
+#
+# Leave everything as it is for a first reading. A *profile* sets data, model size and training at once: `smoke` runs anywhere on pictures that the project draws itself, `quick` takes real photographs, `paper` is the paper's protocol. A **0** or an empty text means "what the profile says".
+
+# %%
+profile = "auto"  #@param ["auto", "smoke", "quick", "paper"]
+dataset = ""  #@param {type:"string"}
+#   a name such as "cifar10", or a folder of pictures
+patch_size = 0  #@param [0, 8, 4, 2, 1] {type:"raw"}
+#   pixels a side; 1 makes every pixel a token
+dim = 0  #@param {type:"integer"}
+depth = 0  #@param {type:"integer"}
+heads = 0  #@param {type:"integer"}
+num_features = 0  #@param {type:"integer"}
+#   Performer: random features a head
+rank = 0  #@param {type:"integer"}
+#   Linformer: mixtures that the tokens are reduced to
+num_landmarks = 0  #@param {type:"integer"}
+#   Nyström: segment means that stand for all tokens
+epochs = 0  #@param {type:"integer"}
+batch_size = 0  #@param {type:"integer"}
+seed = 0  #@param {type:"integer"}
+checkpoints = ""  #@param {type:"string"}
+#   a folder, written to after each epoch and continued from; on Colab put it on your Drive
+
+# %%
+from dataclasses import replace
+
+profile = vix.current_profile(profile, device)
+given = {name: value for name, value in dict(epochs=epochs, batch_size=batch_size).items() if value}
+profile = replace(profile, data=dataset or profile.data, train=replace(profile.train, seed=seed, **given))
+vix.announce(profile, device)
+
+data = vix.load(profile.data)
+print(f"data      {data}")
+
+# %% [markdown]
+# ## 3 · The idea
+#
+# Softmax attention is `softmax(QKᵀ/√d) V`. Without the softmax it would be a product of three thin matrices, and such a product may be bracketed either way:
+#
+# $$(Q K^\top)\,V \;=\; Q\,(K^\top V).$$
+#
+# The left side builds an N × N matrix, the right side only a d × d one: same result, but the cost grows with N, not N². The softmax stands between Q and K and forbids the move. Each of the three mechanisms of this notebook is a way around it: **replace the N × N matrix by a product of thin ones, and multiply from the right.**
+#
+# - **Performer** replaces the softmax's *exponential* by random features φ, so that it becomes a product again.
+# - **Linformer** keeps the softmax and shortens the *sequence*: m learned mixtures of the keys and values instead of N.
+# - **Nyström** keeps both and *samples* the matrix: m rows and m columns of it, from which the rest is rebuilt.
+#
+# To scale, with m = N/5. Only the black square grows with N in both directions:
+
+# %%
+from vixlib import diagrams, figures
+
+diagrams.factor_shapes();
+
+# %% [markdown]
+# What follows writes each of them as a function of `q, k, v`, all of shape `[B, H, N, d]` (pictures, heads, tokens, features), straight from its equation and with no care for speed. `vixlib` computes the same in leaner ways; under each function a cell compares the two with the *same weights*, in float64, so that an error in either would show.
+
+# %%
+def softmax_attention(q, k, v):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.softmax(dim=-1) @ v
+
+# %%
+# NBVAL_CHECK_OUTPUT
+from vixlib import mixers
+
+torch.manual_seed(0)
+x = torch.randn(3, 65, 48, dtype=torch.float64)  # three pictures, 65 tokens of 48 numbers
+shape = dict(heads=3, dim_head=16, seq_len=65)
+
+
+def same(name, mixer, textbook):
+    """Is `textbook`, given the mixer's own q, k, v, what the mixer computes?"""
+    error = (mixer.join(textbook(*mixer.split(x, None))) - mixer(x)).abs().max().item()
+    assert error < 1e-10, error
+    print(f"{name}: largest difference from vixlib below 1e-10: {error < 1e-10}")
+
+
+same("softmax", mixers.SoftmaxAttention(48, **shape).double(), softmax_attention)
+
+# %% [markdown]
+# ### Performer: the exponential as an average of products
+#
+# A softmax weight is, up to its normaliser, `exp(q·k)` (put the 1/√d into q and k). For a Gaussian random direction w, [Choromanski et al., *Rethinking attention with Performers*](https://arxiv.org/abs/2009.14794), Lemma 1, show that
+#
+# $$e^{q\cdot k} \;=\; \mathbb{E}_{w}\!\left[\, e^{\,w\cdot q - |q|^2/2}\; e^{\,w\cdot k - |k|^2/2}\,\right].$$
+#
+# Inside the expectation stands a product of something of q alone with something of k alone. So draw m directions once, let φ(x) be the vector of the m values `exp(w·x − |x|²/2)`, and `φ(q)·φ(k)` estimates the softmax's numerator, without bias and always positive. The normaliser is the same sum without V. Now the brackets may move (their eq. 4).
+#
+# Two practical details appear in the code. Exponentials overflow, so the largest w·x is subtracted first, a factor that the normaliser cancels: for queries row by row, since each row is normalised anyway; for keys once a picture and head, since keys must keep their weights relative to each other. And a small ε keeps the denominator from vanishing.
+
+# %%
+def performer(q, k, v, directions, epsilon=1e-4):
+    def phi(x, over):
+        exponent = x @ directions.T                                          # w·x, [B, H, N, m]
+        largest = exponent.amax(over, keepdim=True)
+        return (exponent - x.square().sum(-1, keepdim=True) / 2 - largest).exp() + epsilon
+
+    q, k = q / q.shape[-1] ** 0.25, k / k.shape[-1] ** 0.25
+    phi_q, phi_k = phi(q, over=-1), phi(k, over=(-2, -1))
+    numerator = phi_q @ (phi_k.mT @ v)                                       # from the right: m × d, then N × d
+    normaliser = phi_q @ phi_k.sum(dim=-2)[..., None]
+    return numerator / normaliser
+
+# %%
+# NBVAL_CHECK_OUTPUT
+module = mixers.PerformerAttention(48, **shape).double()
+assert module.directions.shape == (44, 16)  # int(d ln d) at d = 16
+print(f"{module.num_features} random directions of {module.directions.shape[1]} numbers")
+same("performer", module, lambda q, k, v: performer(q, k, v, module.directions))
+
+# %% [markdown]
+# ### Linformer: fewer keys
+#
+# If the attention matrix has low rank, N keys are more than it needs. [Wang et al., *Linformer: Self-attention with linear complexity*](https://arxiv.org/abs/2006.04768), eq. 7, mix them with a learned matrix P of shape N × m, keys and values alike, and then do ordinary softmax attention to the m mixtures:
+#
+# $$\mathrm{softmax}\!\left(\frac{Q\,(P^\top K)^\top}{\sqrt d}\right) P^\top V .$$
+#
+# That is one line. Note what it is *not*: the mixing happens **inside** the softmax, so nothing makes the result close to the attention one started from. Linformer is a different layer that is trained from the beginning, rather than an approximation of a given one. Note also that P has one row for each token: a Linformer is built for one size of picture.
+
+# %%
+def linformer(q, k, v, projection):
+    return softmax_attention(q, projection.mT @ k, projection.mT @ v)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+module = mixers.LinformerAttention(48, **shape, rank=16).double()
+q, k = module.as_heads(module.to_q(x)), module.as_heads(module.to_k(x))
+k = k.expand(-1, 3, -1, -1)  # one key head serves all three query heads, and in this option it is the value, too
+textbook = linformer(q, k, k, module.project_k).transpose(1, 2).flatten(2)
+error = (module.to_out(textbook) - module(x)).abs().max().item()
+assert error < 1e-10, error
+print("linformer: largest difference from vixlib below 1e-10:", error < 1e-10)
+
+# %% [markdown]
+# vixlib never forms the N keys. Projecting the tokens first and mapping them to keys afterwards is the same, `(PᵀX)W = Pᵀ(XW)`, and leaves only m keys to compute and to keep.
+#
+# ### Nyström: rebuild the matrix from samples
+#
+# Cut the sequence into m runs of neighbours and average each: m *landmark* queries $\tilde Q$ and keys $\tilde K$. [Xiong et al., *Nyströmformer*](https://arxiv.org/abs/2102.03902), eq. 13, take three softmax matrices, the first tall, the second small, the third wide,
+#
+# $$F = \mathrm{softmax}(Q\tilde K^\top),\qquad A = \mathrm{softmax}(\tilde Q\tilde K^\top),\qquad B = \mathrm{softmax}(\tilde Q K^\top),$$
+#
+# (each with its 1/√d), and rebuild attention as `F A⁺ B V`. A⁺ is the pseudo-inverse of an m × m matrix: if landmarks were tokens, F and B would be columns and rows of the true matrix and A their crossing, counted twice, hence divided by once. That is the Nyström method, older than any neural network.
+#
+# An exact pseudo-inverse needs a singular value decomposition, slow on a GPU, so they iterate (their eq. 15), **six** times. Keep the six in mind, section 9 comes back to it.
+
+# %%
+def landmarks(x, m):
+    return torch.stack([run.mean(dim=-2) for run in x.tensor_split(m, dim=-2)], dim=-2)
+
+
+def pseudo_inverse(a, iterations=6):
+    z = a.mT / (a.abs().sum(-1).amax(-1) * a.abs().sum(-2).amax(-1))[..., None, None]
+    one = torch.eye(a.shape[-1]).to(a)
+    for _ in range(iterations):
+        az = a @ z
+        z = z @ (13 * one - az @ (15 * one - az @ (7 * one - az))) / 4
+    return z
+
+
+def nystrom(q, k, v, m, inverse=pseudo_inverse):
+    def attention(q, k):
+        return (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
+
+    q_land, k_land = landmarks(q, m), landmarks(k, m)
+    return attention(q, k_land) @ (inverse(attention(q_land, k_land)) @ (attention(q_land, k) @ v))
+
+# %%
+# NBVAL_CHECK_OUTPUT
+import torch.nn.functional as F
+
+module = mixers.NystromAttention(48, **shape, num_landmarks=16).double()
+
+
+def neighbours(v):
+    return F.conv2d(v, module.conv.weight, padding=(16, 0), groups=3)  # 33 tokens, one filter a head
+
+
+same("nystrom", module, lambda q, k, v: nystrom(q, k, v, 16) + neighbours(v))
+all_landmarks = nystrom(q, k, k, 65, inverse=torch.linalg.pinv)
+assert torch.allclose(all_landmarks, softmax_attention(q, k, k), atol=1e-9)
+print("with as many landmarks as tokens and the exact inverse it is softmax attention: True")
+
+# %% [markdown]
+# The model has one more part, which the check had to add: a **depthwise convolution** of the values over 33 neighbours in the sequence. It has little to do with attention, and it hands this model what the others lack, a built-in idea of neighbourhood. Remember it when you compare accuracies.
+#
+# And a detail with consequences: 1025 tokens are no multiple of 64 landmarks. The published implementation puts zeros in front until they are, so the first landmarks average over nothing. vixlib lets runs differ by one token instead, as `tensor_split` does here. Exercise 2 looks at the difference.
+
+# %% [markdown]
+# ## 4 · What each keeps in memory
+#
+# Training must keep, between the forward and the backward pass, whatever the backward pass needs. `kept` is that, in bytes, for one mixer and one picture; it is a count, the same on every machine. Width 128, four heads of 32, m = 64, as in the paper. Softmax appears twice: *materialised*, as every implementation of 2021 did it, and *fused*, today's kernel, which recomputes the matrix piece by piece in the backward pass.
+
+# %%
+from vixlib.cost import crossing, mixer_bytes, mixer_seconds
+
+COMPARED = {"softmax materialised": ("softmax", {"fused": False}), "softmax": ("softmax", {}),
+            "performer": ("performer", {}), "linformer": ("linformer", {"rank": 64}),
+            "nystrom": ("nystrom", {"num_landmarks": 64})}
+builders = {name: lambda n, kind=kind, own=own: mixers.MIXERS[kind](128, heads=4, dim_head=32, seq_len=n, **own)
+            for name, (kind, own) in COMPARED.items()}
+sizes = [64, 128, 256, 512, 1024, 2048, 4096]
+kept = mixer_bytes(builders, sizes, dim=128)
+
+# %%
+figure, ax = figures.new_axes(width=6.2, height=3.8)
+figures.cost_curves(ax, sizes, {name: [b / 2**20 for b in kept[name]] for name in kept}, "kept for backward (MiB an image)")
+at = sizes.index(1024)
+for name in sorted(kept, key=lambda name: kept[name][at]):
+    print(f"{name:22} {kept[name][at] / 2**20:6.2f} MiB at 1024 tokens, {kept[name][-1] / 2**20:7.2f} at 4096")
+
+# %% [markdown]
+# The exponent in the legend is the slope over the last two points. There is one quadratic line; all others are linear, **fused softmax among them**. That is the news since 2021: the memory that the paper set out to save is saved today by a kernel that changes nothing about the result. Performer, with its m features for each of N tokens, keeps the most of the linear ones.
+#
+# ## 5 · Table 2: how large a batch fits
+#
+# The paper's second table asks what the saving is good for: the largest batch in 16 GB. `vix.max_batch_size` predicts it from a training step on tensors with shapes but no content, in a few seconds and without a GPU. It adds a margin of 15 % and leaves 1 GiB to the driver. The layers are those behind the paper's rows (`config="paper"`).
+
+# %%
+paper_rows = {row["model"]: row for row in vix.paper_table(2)["rows"]}
+MATERIALISED = {"ViT": {"fused": False}}
+fits = {}
+for name in paper_rows:
+    as_then = vix.build(name, config="paper", **MATERIALISED.get(name, {}))
+    fits[name] = (vix.max_batch_size(as_then, 16, "float32"),
+                  vix.max_batch_size(vix.build(name, config="paper"), 16, "float16"))
+
+# %%
+from vixlib.report import Table
+
+Table("Largest batch in 16 GB, 1025 tokens", ["model", "paper", "predicted, float32,\nsoftmax materialised",
+                                              "predicted, float16,\nfused"],
+      [[name, str(row["batch_size"]), *map(str, fits[name])] for name, row in paper_rows.items()],
+      ("paper: Table 2; the other columns are predictions for this project's code, not measurements",))
+
+# %%
+then = [fits[name][0] / fits["ViT"][0] for name in ("ViP", "ViL", "ViN")]
+now = [fits[name][1] / fits["ViT"][1] for name in ("ViP", "ViL", "ViN")]
+print("Batches as a multiple of ViT's:        ViP   ViL   ViN")
+print("  paper                             ", *(f"{paper_rows[n]['batch_size'] / 64:5.1f}" for n in ("ViP", "ViL", "ViN")))
+print("  predicted, 2021's way             ", *(f"{r:5.1f}" for r in then))
+print("  predicted, today                  ", *(f"{r:5.1f}" for r in now))
+larger = [name for name, ratio in zip(("ViP", "ViL", "ViN"), now, strict=True) if ratio > 1.05]
+print("A clearly larger batch than fused softmax allows today:", ", ".join(larger) or "none of the three")
+
+# %% [markdown]
+# The predicted numbers need not equal the paper's, for reasons that lie on both sides. vixlib's mixers are leaner than the published ones (Nyström's tall softmaxes are fused calls and its pseudo-inverse is recomputed; Linformer never forms its long keys), so ViN and ViL fit more pictures. A Performer's memory is mostly its features: the published code's default count follows the head's width, d·ln d, and so does ours, so wide heads make it dear. And how the paper read its gigabytes is not said. The *order* in the column of 2021 is what to compare, and the ratio to ViT is what has changed.
+#
+# ## 6 · When is it worth it today?
+#
+# Fused softmax keeps little, but it still computes N² products. So there is a number of tokens from which a linear mixer is *faster*; where it lies depends on the machine and its kernels. Forward and backward together, the mixers taking turns:
+
+# %%
+batch = 8 if device.type == "cuda" else 2
+lengths, seconds = mixer_seconds(builders, 128, device=device, batch_size=batch, budget=12)
+
+figure, ax = figures.new_axes(width=6.2, height=3.8)
+figures.cost_curves(ax, lengths, {name: [1e3 * s / batch for s in seconds[name]] for name in seconds},
+                    "forward + backward (ms an image)")
+
+# %%
+print(f"On {vix.describe(device)}, width 128, four heads of 32, batch {batch}, m = 64:")
+for name in ("performer", "linformer", "nystrom"):
+    n = crossing(lengths, seconds["softmax"], seconds[name])
+    at_end = seconds["softmax"][-1] / seconds[name][-1]
+    where = (f"not faster than fused softmax up to N = {lengths[-1]:,}" if n is None else
+             f"faster at every size from N = {lengths[0]}" if n == lengths[0] else f"faster from about N = {n:,.0f}")
+    print(f"  {name:9} {where}; at N = {lengths[-1]:,} it takes {1 / at_end:.2f} of softmax's time")
+print("For scale: 8×8 patches of a 224-pixel picture make N = 784, 16×16 patches 196, CIFAR-10's pixels 1,024.")
+
+# %% [markdown]
+# Read the crossing point as a property of *your machine and this code*, not of the mechanisms. Expect it elsewhere on a GPU, whose fused kernel is tuned harder than the rest, and with a wider model, whose linear maps cost the same for every mixer and hide the difference; a busy machine shifts it from run to run. (For the `paper` model, width and heads differ from these: change `builders` and measure.) What is certain is the shape: a slope of two meets a slope of one somewhere, and beyond that point softmax loses more with each doubling. **Below the crossing, the reason to use a linear mixer can only be accuracy**, and that takes training.
+#
+# ## 7 · Training all four
+#
+# The same everything, only the mixer differs: one seed, one order of the data, one number of epochs. The curves are redrawn after every epoch. Interrupting (the stop button) stops *one* model and goes on with the next; what was learned is kept. The short `smoke` runs catch all four in the middle of learning, so their order says who starts fast rather than who ends high: set `epochs = 8` in the form, if you have the time, and see how much of it was impatience.
+
+# %%
+grid = [side // (patch_size or profile.options.get("patch_size", 1)) for side in data.image_size]
+tokens = grid[0] * grid[1] + 1
+# Defaults are cut to the number of tokens; what you choose yourself is taken as it is.
+own = {name: min(profile.options.get(name, 64), tokens) for name in ("num_landmarks", "rank")}
+chosen = {name: value for name, value in dict(
+    patch_size=patch_size, dim=dim, depth=depth, heads=heads, num_features=num_features, rank=rank,
+    num_landmarks=num_landmarks).items() if value}
+own |= chosen | dict(image_size=data.image_size, channels=data.channels, num_classes=data.num_classes)
+
+models = {name: vix.build(name, config=profile.config, seed=seed, **profile.options_for(name, **own))
+          for name in ("ViT", "ViP", "ViL", "ViN")}
+for name, model in models.items():
+    print(f"{name}  {vix.count_parameters(model).true:9,} parameters, {model.seq_len:,} tokens")
+
+# %%
+runs, draw = {}, figures.live_curves(f"{data.name}, {tokens:,} tokens")
+for name, model in models.items():
+    path = Path(checkpoints) / f"02_{profile.name}_{name}.pt" if checkpoints else None
+    runs[name] = vix.fit(model, data, profile.train, checkpoint=path, device=device, on_epoch=draw)
+for run in runs.values():
+    print(run)
+
+# %% [markdown]
+# ## 8 · The tables
+#
+# Table 1 from four sources: the paper, its authors' public training logs, this project's recorded runs, and what you have just trained.
+
+# %%
+vix.compare(1, runs=runs.values())
+
+# %% [markdown]
+# Table 2's accuracies. The paper trained each model a second time with its largest batch; the batches are in section 5. Your runs used one batch size for all, so the last column repeats them for orientation.
+
+# %%
+vix.compare(2, runs=runs.values())
+
+# %%
+finished = sorted((run for run in runs.values() if run.history), key=lambda run: -run.last_top1)
+printed = sorted(vix.paper_table(1)["rows"], key=lambda row: -row["top1"])
+print("The paper's order: ", " > ".join(f"{row['model']} {row['top1']:.1f}" for row in printed))
+print("This run's order:  ", " > ".join(f"{run.model} {run.last_top1:.1f}" for run in finished),
+      f"  (guessing gives {100 / data.num_classes:.1f})")
+same_protocol = profile.name == "paper" and data.name == "cifar10" and not given and not chosen
+print("This run follows the paper's protocol, with one seed." if same_protocol else
+      f"This run is no reproduction: {data.name}, {tokens:,} tokens, {profile.train.epochs} epochs, one seed. "
+      "Its order is not evidence for or against the paper's.")
+
+# %% [markdown]
+# ### The parameters, to the digit
+#
+# The printed counts of Table 1 can be reproduced exactly, and that is how the layers behind each row were found. The rule of the tool that printed them, *torchsummary*: add up every module's `weight` and `bias`. It passes over the position table, the class token and Linformer's P, which are bare parameters, and it counts a module twice if it can be reached by two paths. In the published ViP, the whole transformer can.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for row in vix.paper_table(1)["rows"]:
+    model = vix.build(row["model"], config="paper")
+    count = vix.count_parameters(model)
+    assert count.as_paper == row["params"]
+    print(f"{row['model']}  printed {row['params']:9,}   counted the same way {count.as_paper:9,}   true {count.true:9,}")
+
+vip = vix.build("ViP", config="paper")
+once = sum(p.numel() for p in vip.blocks.parameters())
+bare = vip.position.table.numel() + vip.cls_token.numel()
+rest = vix.count_parameters(vip).true - once - bare
+print(f"ViP: {once:,} in the transformer, {rest:,} in embedding and head, {bare:,} in positions and class token")
+print(f"     printed {2 * once + rest:,} = 2 × {once:,} + {rest:,}   true {once + rest + bare:,}")
+assert 2 * once + rest == 1_588_234 and once + rest + bare == vix.count_parameters(vip).true
+
+# %% [markdown]
+# So ViP is not twice ViT's size. It is 2,560 parameters larger: its q, k, v maps have biases, its output map has none.
+#
+# ### What agrees, what does not, and why
+#
+# - **Parameter counts agree** for all four rows, to the digit.
+# - **The rows are not the same network with another mixer.** The text gives the feed-forward part 256 hidden units for all; the counts of ViL and ViN only come out with **512**. ViN also has its 33-token convolution, and ViL has heads of 32 where the others have 64. So "Nyström beats softmax by 10.8 points" is a statement about two packages. For a fair comparison take `config="uniform"` (the default of `vix.build` and of the profiles `smoke` and `quick`), which gives all of them the same widths; the authors used equal sizes in their later version, too. Nyström keeps its convolution even there.
+# - **The Performer's kernel.** The text says ReLU; the published code runs the random features of section 3, and never redraws them. vixlib follows the code, and offers `kernel="relu"` (exercise 1).
+# - **GPU memory.** The 15.0 GB of ViT are float32: the scripts put only the loss under mixed precision. Four layers with two or three matrices of 64 × 4 × 1025 × 1025 floats, 1.08 GB each, explain it. In half precision it is about half, and with a fused kernel the matrix is gone (section 4).
+# - **Accuracy is the best test epoch of the best of three runs**, a maximum chosen on the test pictures. "last" in our tables is the last epoch, in which nothing was chosen. The authors' log of ViT, a later and smaller configuration, shows more than Table 1 prints: runs vary.
+# - **Size (MB)** in the paper is torchsummary's estimate for one picture. It depends on how modules are nested; the bytes of section 4 do not, so that column is not repeated here.
+#
+# ## 9 · How good are the approximations?
+#
+# Take the softmax model that you have just trained, and the q, k, v that its attention really works with. Replace its matrix A by what each method implies, Â, and measure ‖Â − A‖ / ‖A‖. To obtain Â, hand the functions of section 3 the **identity matrix as V**: attention to the identity *is* the matrix.
+#
+# Two lines give the scale. Nothing of rank m can come closer than the truncated singular value decomposition (Eckart and Young, 1936), the grey line. And looking everywhere equally, 1/N, needs no computation at all: whoever lies above that dotted line has learned nothing from q and k.
+#
+# Linformer has no say in this contest, because its P is trained together with the rest. It gets two guesses for P: the random start of training, and segment means, Nyström's landmarks without the correction by A⁺.
+
+# %%
+from vixlib.probe import mixer_inputs
+
+vit = models["ViT"]
+layer = max(0, len(vit.blocks) - 2)  # in the last layer only the class token's row matters, the others go nowhere
+some = data.batch(torch.arange(max(1, 520 // tokens)), "test")[0].to(device)
+x, rotary = mixer_inputs(vit, some)[layer]
+with torch.no_grad():
+    q, k, v = (t.double() for t in vit.blocks[layer].mixer.split(x, rotary))
+identity = torch.eye(tokens).to(q).expand(*q.shape[:2], -1, -1)
+exact = softmax_attention(q, k, identity)
+
+
+def error(matrix, reference=exact):
+    """Mean over pictures and heads of |matrix - reference| / |reference|, Frobenius norms."""
+    return ((matrix - reference).norm(dim=(-2, -1)) / reference.norm(dim=(-2, -1))).mean().item()
+
+# %%
+from vixlib.mixers import linformer_projection, orthogonal_features
+
+U, S, Vh = torch.linalg.svd(exact)
+generator = torch.Generator().manual_seed(seed)
+METHODS = {
+    "performer": lambda m: performer(q, k, identity, orthogonal_features(m, q.shape[-1], generator).to(q)),
+    "linformer": lambda m: linformer(q, k, identity, linformer_projection(tokens, m).data.to(q)),
+    # Averaging runs of tokens is a P, too: landmarks of the identity.
+    "linformer, segment means": lambda m: linformer(q, k, identity, landmarks(torch.eye(tokens).to(q), m).mT),
+    "nystrom": lambda m: nystrom(q, k, identity, m),
+    "nystrom, exact inverse": lambda m: nystrom(q, k, identity, m, torch.linalg.pinv),
+    "best of rank m": lambda m: U[..., :m] * S[..., None, :m] @ Vh[..., :m, :],
+}
+ranks = [2**i for i in range(1, 20) if 2**i < tokens] + [tokens]
+torch.manual_seed(seed)
+errors = {name: [error(method(m)) for m in ranks] for name, method in METHODS.items()}
+more = [m * 4**i for m in ranks[-1:] for i in (1, 2)]  # random features may outnumber the tokens
+errors["performer"] += [error(METHODS["performer"](m)) for m in more]
+
+# %%
+figure, ax = figures.new_axes(width=6.6, height=4)
+for name, values in errors.items():
+    kind = name.split(",")[0]
+    ax.plot((ranks + more)[:len(values)], values, "-" if name == kind else "--", marker=figures.MARKERS.get(kind),
+            color=figures.COLOURS.get(kind, "#999999"), markersize=4, label=name)
+uniform = error(torch.full_like(exact, 1 / tokens))
+ax.axhline(uniform, linestyle=":", color="#333333", label="1/N everywhere")
+ax.set(xscale="log", yscale="log", ylim=(1e-3, 30), xlabel="m: features, mixtures, landmarks, rank",
+       ylabel="relative error of the attention matrix", title=f"layer {layer + 1} of your ViT, {tokens:,} tokens")
+ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5));
+
+# %%
+m = min(models["ViN"].blocks[0].mixer.num_landmarks, tokens)
+nearest = min(range(len(ranks)), key=lambda i: abs(ranks[i] - m))
+print(f"At m = {ranks[nearest]} of {tokens:,} tokens, the error of the matrix:")
+for name, values in sorted(errors.items(), key=lambda item: item[1][nearest]):
+    print(f"  {name:26} {values[nearest]:8.1%}" + ("   (worse than 1/N everywhere)" if values[nearest] > uniform else ""))
+print(f"  {'1/N everywhere':26} {uniform:8.1%}")
+
+# %% [markdown]
+# What to see, beyond the ranking that your run printed:
+#
+# - **Performer falls slowly**: its error is that of an average over m random draws, which shrinks like 1/√m, so half the error takes four times the features. And the sharper the attention, the worse the start: the spread of e^(w·q) grows exponentially with the length of q. Its line goes on beyond m = N, where softmax itself would be cheaper.
+# - **Linformer with a random P stays far off**, even with m = N: attention to random mixtures of tokens is not attention to tokens. Nothing is wrong with it; it was never meant to imitate. With segment means it improves, and at m = N, where P is the identity, it is exact.
+# - **Nyström with the exact inverse is exact at m = N**, where every token is its own landmark, and there alone. Before that, compare the two green lines: the *in*exact inverse may well be the better one. Why, you will see below.
+# - **Most of the matrix is in few dimensions** if the grey line falls early: that is the empirical claim all three rest on.
+#
+# ### Six iterations are part of the model
+#
+# The iteration converges to the pseudo-inverse, given time. Is more of it better? Two errors answer differently: that of Z as a pseudo-inverse, and that of the attention matrix that comes of it. On the right the same with q and k doubled, which makes the attention four times as sharp before the softmax.
+
+# %%
+counts = [2, 4, 6, 8, 10, 12, 15, 20, 25, 30]
+figure, axes = figures.new_axes(2, width=4.4, height=3.6, sharey=True)
+best = {}
+for ax, (label, factor) in zip(axes, {"your ViT": 1, "q and k doubled": 2}.items(), strict=True):
+    sharp_q, sharp_k = factor * q, factor * k
+    sharp = softmax_attention(sharp_q, sharp_k, identity)
+    a = softmax_attention(landmarks(sharp_q, m), landmarks(sharp_k, m), torch.eye(m).to(q).expand(*q.shape[:2], -1, -1))
+    true_inverse = torch.linalg.pinv(a)
+    inverse_error = [error(pseudo_inverse(a, n), true_inverse) for n in counts]
+    matrix_error = [error(nystrom(sharp_q, sharp_k, identity, m, lambda a, n=n: pseudo_inverse(a, n)), sharp) for n in counts]
+    best[label] = counts[matrix_error.index(min(matrix_error))], matrix_error[counts.index(6)], matrix_error[-1]
+    ax.plot(counts, inverse_error, "--", color="#777777", marker="x", markersize=4, label="of Z as an inverse")
+    ax.plot(counts, matrix_error, color=figures.COLOURS["nystrom"], marker="D", markersize=4, label="of the attention matrix")
+    ax.axvline(6, linestyle=":", color="#333333")
+    ax.set(yscale="log", xlabel="iterations", title=label)
+axes[0].set_ylabel(f"relative error, {m} landmarks")
+axes[0].legend(fontsize=8, frameon=False);
+
+# %%
+for label, (count, at_six, at_thirty) in best.items():
+    print(f"{label:16}: attention error {at_six:.3g} after 6 iterations, {at_thirty:.3g} after 30; "
+          f"the best of those tried is {count} iterations")
+
+# %% [markdown]
+# The dashed line goes down as it must. The green one need not follow: when landmarks are averages, A is nearly singular, its true inverse is huge, and what it multiplies is no exact sample of the matrix. **Stopping early acts as a regulariser.** So "six" is no accuracy setting that one may turn up at leisure: a ViN trained with six iterations is another model than one with thirty, and vixlib keeps the number in its definition (`iterations=6`).
+#
+# ## 10 · Look inside: where one pixel looks
+#
+# One picture, one token that asks (framed), and the row of the attention matrix that belongs to it. The upper row shows the matrix of your ViT and what the three methods make of the *same* q and k, with the m that you trained with. Its four maps share one scale. The lower row shows what the other three models do when they are trained *as themselves*, each on its own scale. In every model it is the head that looks at the fewest places. Orange is weight; **purple is negative weight**, which softmax and Performer cannot have.
+
+# %%
+def implied(model):
+    """The matrix that the trained model's own mixer applies to its values, for `some`: [B, H, N, N]."""
+    x, rotary = mixer_inputs(model, some)[layer]
+    mixer = model.blocks[layer].mixer
+    if model.name == "ViL":
+        q, k = mixer.as_heads(mixer.to_q(x)), mixer.as_heads(mixer.to_k(x))
+        return linformer(q, k, identity.to(x), mixer.project_k)
+    q, k, _ = mixer.split(x, rotary)
+    return (performer(q, k, identity.to(x), mixer.directions, mixer.epsilon) if model.name == "ViP" else
+            nystrom(q, k, identity.to(x), mixer.num_landmarks))
+
+
+with torch.no_grad():
+    trained = {f"{name}, trained": implied(models[name]) for name in ("ViP", "ViL", "ViN")}
+features = models["ViP"].blocks[layer].mixer.num_features
+imitations = {"ViT: softmax": exact, f"performer, m = {features}": METHODS["performer"](features),
+              f"segment means, m = {m}": METHODS["linformer, segment means"](m), f"nystrom, m = {m}": METHODS["nystrom"](m)}
+
+# %%
+def sharpest(matrix):
+    """The head whose rows have the largest maxima: it looks at the fewest places."""
+    return int(matrix[0].amax(-1).mean(-1).argmax())
+
+
+row, column = grid[0] // 2, grid[1] // 2
+token = 1 + row * grid[1] + column  # token 0 is the class token
+one_head = {name: matrix[0, sharpest(exact)] for name, matrix in imitations.items()}
+one_head |= {name: matrix[0, sharpest(matrix)] for name, matrix in trained.items()}
+seen = {name: matrix[token, 1:].unflatten(-1, grid).float() for name, matrix in one_head.items()}
+
+figure, axes = figures.new_axes(4, 2, width=2.1, height=2.2)
+picture = data.test_images[0]
+figures.heat_maps(axes[0], picture, {name: seen[name] for name in imitations}, (row, column))
+figures.heat_maps(axes[1, :1], picture, {"the picture": torch.zeros(grid)}, (row, column))
+for ax, name in zip(axes[1, 1:], trained, strict=True):
+    figures.heat_maps([ax], picture, {name: seen[name]}, (row, column))
+axes[1, 0].imshow(figures.as_picture(picture));
+
+# %%
+for name, matrix in one_head.items():
+    line = matrix[token]
+    print(f"{name:22} weights sum to {line.sum():5.2f}, smallest {line.min():+.3f}, largest {line.max():+.3f}, "
+          f"rank {int(torch.linalg.matrix_rank(matrix.double(), rtol=1e-3))} of {tokens}")
+
+# %% [markdown]
+# The printed lines say what the pictures mean. Softmax and Performer rows are weighted averages: positive, sum one. Linformer's weights are learned mixtures, of either sign, with any sum. Nyström's come from a product with an inverse: their sum is close to one when the inverse is good, and single weights may be negative. None of this stops the models from learning, because each is trained with the attention it has. **"Approximation" explains where these mixers come from; what decides is how they train.**
+#
+# ## 11 · Your turn
+#
+# **1. The kernel of the text.** Train a ViP with the ReLU kernel that the paper's text names. Does it come closer to the paper's order?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# relu = vix.build("ViP", config=profile.config, seed=seed, kernel="relu", **profile.options_for("ViP", **own))
+# run = vix.fit(relu, data, profile.train, device=device)
+# print(runs["ViP"], run, sep="\n")
+# ```
+#
+# φ(x) = relu(Wx) estimates no softmax at all: it is another similarity between q and k, cheaper and with nothing to overflow. One seed is no answer; run three before you believe a difference of a point.
+# </details>
+#
+# **2. Padding.** The published Nyström code pads 1025 tokens to 1088 with zeros in front. How many of the 64 landmarks are *nothing but* zeros, and what does that do to A?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# q, k = torch.randn(2, 1, 1, 1025, 32, dtype=torch.float64)
+# padded = [landmarks(F.pad(t, (0, 0, 63, 0)), 64) for t in (q, k)]
+# print("empty landmarks:", int((padded[0].abs().sum(-1) == 0).sum()))
+# a = (padded[0] @ padded[1].mT / 32**0.5).softmax(-1)
+# print("rank of A:", int(torch.linalg.matrix_rank(a)), "of 64")
+# ```
+#
+# 63 zeros fill three runs of 17 and most of a fourth. Three rows of A are equal (and so are three columns), so its rank is 62 and it has no inverse. The zeros also act as keys: each draws weight exp(0) in B. `vix.build("ViN", padding="front")` is that model.
+# </details>
+#
+# **3. Draw again.** A trained ViP has learned with *one* set of random directions. What is left of it with another?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# import copy
+# for draw in range(3):
+#     again = copy.deepcopy(models["ViP"])
+#     for block in again.blocks:
+#         block.mixer.redraw(torch.Generator().manual_seed(draw))
+#     print(vix.evaluate(again, data).top1, "instead of", runs["ViP"].last_top1)
+# ```
+#
+# If the features estimated softmax well, nothing much would happen. The more is lost, the more the model has learned to use these very directions as fixed weights instead of as an estimate. More features (`num_features`) bring it closer to an estimate.
+# </details>
+#
+# **4. Rank.** How small can Linformer's rank be before ViL gets worse? And why is it no contradiction that section 9 found its error to be large at every rank?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# for r in (1, 4, 16, tokens):
+#     model = vix.build("ViL", config=profile.config, seed=seed, **profile.options_for("ViL", **{**own, "rank": r}))
+#     print(r, vix.fit(model, data, profile.train, device=device, progress=False))
+# ```
+#
+# At rank 1 the softmax is over a single mixture and always 1, so each token receives the same vector: a learned pooling of the picture, without any choice. Training shapes P, W_q and W_k together for the task; distance from a softmax matrix is nowhere in its loss.
+# </details>
+#
+# **Next:** 03 · Rotary positions, which replace the position table and change the authors' accuracies more than the mixers do.

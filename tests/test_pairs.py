@@ -1,0 +1,69 @@
+"""Gains and points of the pairs, from the paper's tables, records and runs whose numbers are known."""
+from __future__ import annotations
+
+import pytest
+
+import vixlib as vix
+from vixlib import figures, pairs
+from vixlib.records import FIELDS, write_record
+
+
+def record(model, last, seed=0, peak=None, position="learned", **options):
+    values = dict.fromkeys(FIELDS)
+    values.update(model=model, seed=seed, best_top1=last + 1, last_top1=last, profile="quick", dataset="shapes",
+                  config="uniform", position=position, options={"patch_size": 8, "depth": 1, **options}, history=[],
+                  train={"epochs": 1, "batch_size": 8}, params={"true": 500_000}, peak_memory_bytes=peak, device="CPU")
+    return values
+
+
+def run(model, top1):
+    history = [{"epoch": 1, "loss": 1.0, "top1": top1, "top5": 90.0, "seconds": 1.0}] if top1 is not None else []
+    return vix.Run(model, "uniform", {}, "shapes", 100, vix.TrainConfig(epochs=1), "CPU", "float32", history)
+
+
+def test_gains_of_the_paper_and_the_logs(tmp_path):
+    found = pairs.gains(results=tmp_path)
+    assert found["paper"] == pytest.approx({"ViT": 18.27, "ViP": 16.54, "ViL": 21.92, "ViN": 10.19})
+    assert found["authors' logs"] == pytest.approx({"ViT": 74.07 - 56.82, "ViL": 64.77 - 50.65})  # complete pairs alone
+    assert list(found) == ["paper", "authors' logs"]
+
+
+def test_gains_of_records_are_means_over_seeds_and_of_learned_positions(tmp_path):
+    for name, last, seed in (("ViT", 40, 0), ("ViT", 44, 1), ("HybridViT", 50, 0), ("ViN", 45, 0)):
+        write_record(record(name, float(last), seed), tmp_path)
+    write_record(record("HybridViT", 99.0, position="rope"), tmp_path)
+    recorded = {source: gain for source, gain in pairs.gains(results=tmp_path).items() if source.startswith("recorded")}
+    assert list(recorded.values()) == [{"ViT": 8.0}]
+    assert "shapes, patch 8, 1 epoch" in next(iter(recorded))
+
+
+def test_gains_of_this_run_need_both_halves(tmp_path):
+    assert pairs.gains([run("ViT", 20.0), run("HybridViT", 19.0)], tmp_path)["this run"] == {"ViT": -1.0}
+    assert "this run" not in pairs.gains([run("ViT", 20.0), run("HybridViT", None)], tmp_path)
+
+
+def test_points_say_whether_memory_was_measured(tmp_path):
+    write_record(record("ViT", 40.0, peak=3 * 2**30), tmp_path)
+    write_record(record("HybridViT", 50.0), tmp_path)
+    (points,) = pairs.recorded_points(tmp_path).values()
+    plain, hybrid = sorted(points, key=lambda point: point.top1)
+    assert (plain.source, plain.memory_gb, plain.top1) == ("measured", 3.0, 40.0)
+    assert hybrid.source == "predicted" and 0 < hybrid.memory_gb < 1
+
+
+def test_the_papers_points_are_its_tables_with_true_parameters():
+    points = {point.model: point for point in pairs.paper_points()}
+    assert set(points) == set(pairs.SYSTEMS)
+    assert (points["HybridViN"].memory_gb, points["HybridViN"].top1) == (6.7, 76.66)
+    assert points["ViP"].params < 1_000_000  # printed: 1,588,234, the transformer counted twice
+
+
+def test_figure_4_shows_every_system_once_and_each_style_in_the_legend(tmp_path):
+    write_record(record("ViT", 40.0), tmp_path)
+    (recorded,) = pairs.recorded_points(tmp_path).values()
+    _, ax = figures.new_axes()
+    pairs.accuracy_against_memory(ax, pairs.paper_points() + recorded)
+    assert sorted(text.get_text() for text in ax.texts) == sorted([*pairs.SYSTEMS, "ViT"])
+    assert len(ax.lines) == 4  # from each ViX to its Hybrid; the recorded ViT has none
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["the paper", "recorded here, memory predicted", "area of 1 M parameters"]

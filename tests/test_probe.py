@@ -1,0 +1,85 @@
+"""Shift consistency against models whose answer to a moved picture is known."""
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import vixlib as vix
+from vixlib.probe import shift_consistency, shift_images
+
+SMALL = {"image_size": 16, "patch_size": 4, "dim": 32, "depth": 1, "heads": 2, "dim_head": 8, "mlp_dim": 32}
+
+
+class OfPixels(nn.Module):
+    """Features that `look` makes of the picture, and as many class scores, the features themselves."""
+
+    def __init__(self, look):
+        super().__init__()
+        self.look, self.head, self.scale = look, nn.Identity(), nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        return self.head(self.scale * self.look(images))
+
+
+def pictures(count=40, size=16):
+    return torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("padding", ["reflect", "zero"])
+def test_moving_by_hand(padding):
+    image = torch.arange(1.0, 10.0).view(1, 1, 3, 3)  # 1 2 3 / 4 5 6 / 7 8 9
+    down, left = shift_images(image, 1, 0, padding)[0, 0], shift_images(image, 0, -1, padding)[0, 0]
+    comes_in = [4.0, 5.0, 6.0] if padding == "reflect" else [0.0, 0.0, 0.0]
+    assert down.tolist() == [comes_in, [1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+    assert left[:, -1].tolist() == ([2.0, 5.0, 8.0] if padding == "reflect" else [0.0] * 3)
+    assert left[:, :2].tolist() == [[2.0, 3.0], [5.0, 6.0], [8.0, 9.0]]
+    assert torch.equal(shift_images(image, 0, 0, padding), image)
+
+
+def test_an_invariant_model_does_not_notice_and_a_rigid_one_does():
+    images = pictures()
+    images[:, :, :6], images[:, :, -6:], images[..., :6], images[..., -6:] = 0, 0, 0, 0  # nothing leaves the picture
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    invariant = shift_consistency(OfPixels(lambda x: x.mean(dim=(2, 3))), images, labels, padding="zero")
+    assert all(s.agreement == 100 and s.cosine == pytest.approx(1) for s in invariant)
+    assert len({round(s.top1, 9) for s in invariant}) == 1
+    rigid = shift_consistency(OfPixels(lambda x: x[:, 0].flatten(1)), images, labels, padding="zero")
+    assert rigid[0].cosine == pytest.approx(1) and rigid[0].agreement == 100
+    assert all(abs(s.cosine) < 0.35 and s.agreement < 50 for s in rigid[1:])  # white noise has no memory
+
+
+def test_accuracy_agreement_and_cosine_of_a_model_counted_by_hand():
+    """A model that looks at one column: white there means class 1. The stripe moves through it."""
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    images[1, :, :, 4] = 255
+    model = OfPixels(lambda x: torch.stack([-x[:, 0, 0, 4], x[:, 0, 0, 4]], dim=1))
+    still, moved = shift_consistency(model, images, torch.tensor([0, 1]), shifts=(0, 1), padding="zero")
+    assert still == (0, 100.0, 100.0, pytest.approx(1.0))
+    # The black picture stays black. The white stripe is still seen when it moves up; moved down, black comes in at
+    # the place looked at, and sideways it leaves: right in one direction of four, cosine -1 in the other three.
+    assert (moved.pixels, moved.top1, moved.agreement) == (1, 100 * (1 + 1 / 4) / 2, 62.5)
+    assert moved.cosine == pytest.approx((1 + (1 - 3) / 4) / 2)
+
+
+def test_scores_of_a_real_model_do_not_depend_on_the_batch_and_leave_it_as_it_was():
+    model, images = vix.build("HybridViT", seed=0, **SMALL).train(), pictures()
+    labels = torch.arange(len(images)) % 10
+    whole, parts = (shift_consistency(model, images, labels, (0, 2), batch_size=size) for size in (64, 7))
+    for one, other in zip(whole, parts, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    assert model.training and not model.head._forward_pre_hooks
+    data = vix.ImageData("test", tuple("0123456789"), images, labels, images, labels)
+    assert whole[0].top1 == pytest.approx(vix.evaluate(model, data).top1)
+
+
+def test_errors_name_what_to_do():
+    model, images, labels = vix.build("ViT", **SMALL), pictures(), torch.zeros(40, dtype=torch.int64)
+    with pytest.raises(ValueError, match="padding='wrap' is unknown"):
+        shift_consistency(model, images, labels, padding="wrap")
+    with pytest.raises(ValueError, match="shift by 16 pixels .* at most 15"):
+        shift_consistency(model, images, labels, shifts=(16,))
+    with pytest.raises(ValueError, match="uint8"):
+        shift_consistency(model, images.float(), labels)
+    with pytest.raises(ValueError, match="no .head"):
+        shift_consistency(nn.Identity(), images, labels)

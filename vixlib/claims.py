@@ -1,0 +1,235 @@
+"""What recorded runs say, in words: differences between two systems, computed so that sentences cannot drift.
+
+A system is written "ViT/rope": a name of the zoo and a position. Two runs are a pair only if nothing but the
+system tells them apart: same profile, data set, configuration, sizes, training settings and seed.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from .errors import require_known
+from .models.zoo import SYSTEMS, applicable, position_of
+from .positions import POSITIONS
+from .records import read_records
+from .report import NOT_MEASURED, Group, Table
+from .run import Run
+from .tables import ROPE_MODELS, ROPE_POSITIONS, authors_runs
+
+# Student's t, two-sided 95 %, for 1 to 9 degrees of freedom; more seeds use the last, which is a little too wide.
+T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+ROPE_CLAIMS = (("rope", "learned"), ("rope2d", "rope"), ("learned", "none"))
+THIS_RUN = "this run"
+Results = str | Path | Iterable[dict] | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Top-1 of system `a` minus top-1 of system `b` on the test images, in points, at the last epoch.
+
+    pairs: (a, b) in percent, one for each seed, all of one setting; group: that setting, None without pairs.
+    """
+
+    a: str
+    b: str
+    group: Group | None = None
+    pairs: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def n(self) -> int:
+        return len(self.pairs)
+
+    @property
+    def mean(self) -> float | None:
+        return fmean(a - b for a, b in self.pairs) if self.pairs else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean over seeds (paired, Student's t); None with fewer than two seeds."""
+        if self.n < 2:
+            return None
+        half = T_95[min(self.n - 1, len(T_95)) - 1] * stdev(a - b for a, b in self.pairs) / self.n**0.5
+        return self.mean - half, self.mean + half
+
+    @property
+    def verdict(self) -> str:
+        """Of "a is more accurate than b": "holds", "does not hold" (b is), "undecided" or "not measured".
+
+        It takes an interval without zero to decide: one seed gives a direction and never a verdict.
+        """
+        if not self.pairs:
+            return NOT_MEASURED
+        if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
+            return "undecided"
+        return "holds" if self.mean > 0 else "does not hold"
+
+    def __str__(self) -> str:
+        first, second = _names(self.a, self.b)
+        if not self.pairs:
+            return f"{first} against {second}: {NOT_MEASURED}"
+        a, b = (fmean(side) for side in zip(*self.pairs, strict=True))
+        sentence = f"{first} {a:.1f} against {second} {b:.1f}: {self.mean:+.1f} points"
+        if self.interval is None:
+            return f"{sentence} (one seed: a direction, no interval)"
+        low, high = self.interval
+        return f"{sentence}, {low:+.1f} to {high:+.1f} over {self.n} seeds: {self.verdict}"
+
+
+def _names(a: str, b: str) -> tuple[str, str]:
+    """What to call two systems: ("ViT: rope", "learned") within one model, ("ViN", "ViT") across models."""
+    (model_a, position_a), (model_b, position_b) = _split(a), _split(b)
+    if model_a == model_b:
+        return f"{model_a}: {position_a}", position_b
+    return (model_a, model_b) if position_a == position_b else (a, b)
+
+
+def _split(system: str) -> tuple[str, str]:
+    model, _, position = system.partition("/")
+    require_known("system", model, SYSTEMS)
+    position = position or position_of(model)
+    require_known("position", position, POSITIONS)
+    return model, position
+
+
+def _records(results: Results) -> list[dict]:
+    return read_records(results) if results is None or isinstance(results, (str, Path)) else list(results)
+
+
+def differences(a: str, b: str, results: Results = None) -> list[Difference]:
+    """How far "ViT/rope" is ahead of "ViT/learned": one Difference for each setting in which both are recorded.
+
+    results: a folder of records (None: data/results) or records already read. Without a pair the list holds one
+    Difference of no pairs. A plain name means the system's own positions: differences("ViN", "ViT").
+    """
+    records = _records(results)
+    systems = _split(a), _split(b)
+    of_a, of_b = ([r for r in records if (r["model"], r["position"]) == system] for system in systems)
+    found: dict[str, list[tuple[dict, dict]]] = {}
+    for one in of_a:
+        for other in of_b:
+            setting = _setting(one, *systems[1])
+            if one["seed"] == other["seed"] and setting == _setting(other, *systems[0]):
+                # Options that only one of the two takes, such as landmarks, still have to agree between seeds.
+                own = json.dumps([one["options"], other["options"]], sort_keys=True)
+                found.setdefault(setting + own, []).append((one, other))
+    made = [Difference(a, b, Group.of(pairs[0][0]), tuple((x["last_top1"], y["last_top1"]) for x, y in pairs))
+            for pairs in found.values()]
+    return sorted(made, key=lambda difference: difference.group) or [Difference(a, b)]
+
+
+def _setting(record: dict, model: str, position: str) -> str:
+    """All that must be equal for a pair with a run of `model`; options which that system lacks cannot differ."""
+    train = {name: value for name, value in record["train"].items() if name not in ("seed", "eval_batch_size")}
+    options = applicable(model, {**record["options"], "position": position}, record["config"])
+    options.pop("position", None)
+    return json.dumps([record["profile"], record["dataset"], record["config"], options, train], sort_keys=True)
+
+
+def claims(pairs: Iterable[tuple[str, str]], results: Results = None) -> list[str]:
+    """Each pair (a, b) of systems in a sentence, grouped by setting; before each group which way its pairs went, and
+    at the end which pairs are not measured."""
+    records = _records(results)
+    made = [difference for a, b in pairs for difference in differences(a, b, records)]
+    sentences = []
+    for group in sorted({difference.group for difference in made if difference.pairs}):
+        here = [difference for difference in made if difference.group == group]
+        ahead = [difference for difference in here if difference.mean > 0]
+        sentences.append(f"{group}: the first is ahead in {len(ahead)} of {len(here)} comparison(s), "
+                         f"decided by an interval in {sum(d.verdict in ('holds', 'does not hold') for d in here)}")
+        sentences += [f"  {difference}" for difference in here]
+    missing: dict[str, list[str]] = {}
+    for difference in made:
+        if not difference.pairs:
+            (model_a, position_a), (model_b, position_b) = _split(difference.a), _split(difference.b)
+            if model_a == model_b:
+                missing.setdefault(f"{position_a} against {position_b} for ", []).append(model_a)
+            else:
+                missing[f"{difference.a} against {difference.b}"] = []
+    return sentences + [f"{NOT_MEASURED}: {what}{', '.join(names)}" for what, names in missing.items()]
+
+
+def rope_claims(results: Results = None,
+                models: Sequence[str] = ROPE_MODELS) -> list[str]:
+    """What the records say about positions: 1-D rotary against learned, 2-D against 1-D, learned against none."""
+    sentences, records = [], _records(results)
+    for a, b in ROPE_CLAIMS:
+        said = claims([(f"{model}/{a}", f"{model}/{b}") for model in models], records)
+        sentences += [f"Is {a} more accurate than {b}?", *(f"  {sentence}" for sentence in said)]
+    return sentences
+
+
+def rope_table(runs: Iterable[Run] = (), results: str | Path | None = None) -> Table:
+    """Models × positions, top-1 in percent and in brackets the difference to learned positions, in points.
+
+    Blocks of rows: the authors' logs, each setting recorded in `results` (uniform configuration), and those of
+    `runs` whose model is one of ROPE_MODELS.
+    Recorded numbers are the last epoch's, means over seeds; the brackets hold paired differences alone, with a
+    95 % interval where there are two seeds or more.
+    """
+    records = [r for r in read_records(results, config="uniform") if r["model"] in ROPE_MODELS]
+    live = [_as_record(run) for run in runs if run.history and run.model in ROPE_MODELS]
+    rows = [["authors' logs: cifar10, patch 1", *[""] * len(ROPE_POSITIONS)],
+            *([model, *(_logged(model, position) for position in ROPE_POSITIONS)] for model in ROPE_MODELS)]
+    for label, part in [("recorded", records), (THIS_RUN, live)]:
+        groups = sorted({Group.of(record) for record in part})
+        if not groups and label == "recorded":
+            rows += [["recorded: none yet", *[NOT_MEASURED] * len(ROPE_POSITIONS)]]
+        for group in groups:
+            here = [record for record in part if Group.of(record) == group]
+            models = ROPE_MODELS if label == "recorded" else dict.fromkeys(record["model"] for record in here)
+            rows += [[f"{group}", *[""] * len(ROPE_POSITIONS)]]
+            rows += [[model, *(_cell(here, model, position) for position in ROPE_POSITIONS)] for model in models]
+    devices = sorted({record["device"] for record in (*records, *live)})
+    notes = ["(…): difference to learned positions in points, ± half a 95 % interval over seeds where n > 1",
+             "recorded and this run: last epoch; authors' logs: the best epoch of one log, chosen on the test images",
+             "* continued from an earlier checkpoint, † a log of fewer than 10 epochs: no whole curve from scratch",
+             *([f"recorded and run on: {'; '.join(devices)}"] if devices else [])]
+    return Table("Positions, uniform configuration: test top-1 (%)", ["model", *ROPE_POSITIONS], rows, tuple(notes))
+
+
+def _as_record(run: Run) -> dict:
+    """A run of this session with the fields that pairing reads."""
+    options = dict(run.options)
+    position = options.pop("position", position_of(run.model))
+    return {"profile": THIS_RUN, "dataset": run.dataset, "model": run.model, "config": run.model_config,
+            "position": position, "options": options, "seed": run.config.seed, "train": run.config.to_dict(),
+            "last_top1": run.last_top1, "device": run.device}
+
+
+def _logged(model: str, position: str) -> str:
+    if not (logs := authors_runs(model, position)):
+        return "-"
+    marks = _marks(logs[0])
+    learned = authors_runs(model, "learned")
+    # A log that began elsewhere or hardly began has no difference worth printing.
+    fair = position != "learned" and learned and not marks and not _marks(learned[0])
+    return f"{logs[0]['best_top1']:.2f}{marks}" + \
+        (f" ({logs[0]['best_top1'] - learned[0]['best_top1']:+.2f})" if fair else "")
+
+
+def _marks(log: dict) -> str:
+    return ("*" if log["resumed"] else "") + ("†" if len(log["top1"]) < 10 else "")
+
+
+def _cell(records: list[dict], model: str, position: str) -> str:
+    of_system = [r for r in records if (r["model"], r["position"]) == (model, position)]
+    if not of_system:
+        return NOT_MEASURED
+    scores: dict[str, list[float]] = {}
+    for record in of_system:  # runs of one group may still differ in an option, and are no seeds of each other then
+        scores.setdefault(json.dumps(record["options"], sort_keys=True), []).append(record["last_top1"])
+    accuracy = "; ".join(f"{fmean(s):.2f}{f', n={len(s)}' if len(s) > 1 else ''}" for s in scores.values())
+    if position == "learned":
+        return accuracy
+    gains = [_gain(found) for found in differences(f"{model}/{position}", f"{model}/learned", records)]
+    return f"{accuracy} ({'; '.join(gains)})"
+
+
+def _gain(found: Difference) -> str:
+    if not found.pairs:
+        return "no pair"
+    half = f" ± {(found.interval[1] - found.interval[0]) / 2:.2f}, n={found.n}" if found.interval else ""
+    return f"{found.mean:+.2f}{half}"

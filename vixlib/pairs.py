@@ -1,0 +1,221 @@
+"""Each ViX beside its Hybrid, which differs in the embedding alone: gains in accuracy, and the figures that compare.
+
+One style throughout: the colour is the mixer's; filled and solid is the Hybrid, hollow and dashed the plain ViX.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .figures import MARKERS, MODEL_COLOURS, as_picture
+from .measure import count_parameters, predict_peak_memory
+from .models.zoo import build
+from .probe import ShiftScores
+from .records import read_records
+from .report import Group
+from .run import Run
+from .tables import authors_runs, paper_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PAIRS = {"ViT": "HybridViT", "ViP": "HybridViP", "ViL": "HybridViL", "ViN": "HybridViN"}
+SYSTEMS = (*PAIRS, *PAIRS.values())
+MIXER_OF = {"ViT": "softmax", "ViP": "performer", "ViL": "linformer", "ViN": "nystrom"}
+
+
+def gains(runs: Iterable[Run] = (), results: str | Path | None = None) -> dict[str, dict[str, float]]:
+    """Top-1 of each Hybrid less its plain ViX's, in points: source -> {"ViT": 18.27, ...}, pairs that are complete.
+
+    Sources: "paper" and "authors' logs" (best epochs), each group of recorded runs with learned positions and
+    `runs` as "this run" (last epochs; recorded ones are means over seeds). A source without a pair is left out.
+    """
+    top1: dict[str, dict[str, float]] = {"paper": {row["model"]: row["top1"] for table in (1, 3)
+                                                   for row in paper_table(table)["rows"]}}
+    top1["authors' logs"] = {name: max(run["best_top1"] for run in logged) for name in SYSTEMS
+                             if (logged := authors_runs(name))}
+    for group, records in _recorded(results).items():
+        top1[f"recorded, {group}"] = {name: mean(r["last_top1"] for r in own) for name, own in records.items()}
+    top1["this run"] = {run.model: run.last_top1 for run in runs if run.history}
+    differences = {source: {plain: found[hybrid] - found[plain] for plain, hybrid in PAIRS.items()
+                            if plain in found and hybrid in found} for source, found in top1.items()}
+    return {source: found for source, found in differences.items() if found}
+
+
+def _recorded(results: str | Path | None) -> dict[Group, dict[str, list[dict]]]:
+    """Records with learned positions by group and model."""
+    groups: dict[Group, dict[str, list[dict]]] = {}
+    for record in read_records(results, position="learned"):
+        if record["model"] in SYSTEMS:
+            groups.setdefault(Group.of(record), {}).setdefault(record["model"], []).append(record)
+    return dict(sorted(groups.items()))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A system in the plane of figure 4: accuracy (percent) and memory (GB of a training step at its batch size)."""
+
+    model: str
+    top1: float
+    memory_gb: float
+    params: int
+    source: str  # "paper", "measured" or "predicted"
+
+
+def paper_points() -> list[Point]:
+    """The paper's figure 4 from its tables 1 and 3; parameters are the true count, not the printed one."""
+    return [Point(row["model"], row["top1"], row["gpu_gb"],
+                  count_parameters(build(row["model"], config="paper")).true, "paper")
+            for table in (1, 3) for row in paper_table(table)["rows"]]
+
+
+def recorded_points(results: str | Path | None = None) -> dict[Group, list[Point]]:
+    """The recorded runs, by group: last epoch's accuracy, mean over seeds, and the memory of their training step.
+
+    Memory is what the run measured on its GPU, else predicted in float32 from the model that the record describes.
+    """
+    return {group: [_point(name, own) for name, own in models.items()] for group, models in _recorded(results).items()}
+
+
+def _point(name: str, records: list[dict]) -> Point:
+    measured = [r["peak_memory_bytes"] for r in records if r["peak_memory_bytes"] is not None]
+    first = records[0]
+    if measured:
+        peak = mean(measured)
+    else:
+        model = build(name, config=first["config"], position=first["position"], **first["options"])
+        peak = predict_peak_memory(model, first["train"]["batch_size"], "float32").bytes
+    return Point(name, mean(r["last_top1"] for r in records), peak / 2**30, first["params"]["true"],
+                 "measured" if measured else "predicted")
+
+
+def plain(name: str) -> str:
+    """The plain ViX of a pair: "ViT" for "HybridViT" and "ViT"."""
+    return name.removeprefix("Hybrid")
+
+
+def line_style(name: str) -> dict:
+    """How a system's curve is drawn."""
+    colour, hybrid = MODEL_COLOURS[plain(name)], name != plain(name)
+    return {"color": colour, "linestyle": "-" if hybrid else "--", "marker": MARKERS[MIXER_OF[plain(name)]],
+            "markersize": 5, "markerfacecolor": colour if hybrid else "white", "label": name}
+
+
+# How a point is drawn: the paper's are filled and pale, ours hollow.
+SOURCES = {"paper": {"alpha": 0.45}, "measured": {"linewidths": 1.8},
+           "predicted": {"linewidths": 1.4, "linestyles": "dotted"}}
+AREA = 250  # of a marker, points² for a million parameters
+LABEL_SIDE = {"ViP": "right", "ViN": "left"}  # their Hybrids are close together in the paper's figure
+
+
+def accuracy_against_memory(ax: Axes, points: Sequence[Point], title: str = "") -> None:
+    """Figure 4: top-1 against memory, a line from each ViX (circle) to its Hybrid (square), area by parameters."""
+    for point in points:
+        hybrid, colour = point.model != plain(point.model), MODEL_COLOURS[plain(point.model)]
+        ax.scatter(point.memory_gb, point.top1, s=AREA * point.params / 1e6, marker="s" if hybrid else "o",
+                   facecolors=colour if point.source == "paper" else "none", edgecolors=colour, **SOURCES[point.source])
+        ax.annotate(point.model, (point.memory_gb, point.top1), fontsize=8, textcoords="offset points",
+                    xytext=(0, 10 if hybrid else -11), va="bottom" if hybrid else "top",
+                    ha=LABEL_SIDE.get(plain(point.model), "center"))
+    found = {(point.source, point.model): point for point in points}
+    for (source, name), point in found.items():
+        if other := found.get((source, PAIRS.get(name))):
+            ax.plot([point.memory_gb, other.memory_gb], [point.top1, other.top1], color=MODEL_COLOURS[name],
+                    linewidth=0.8, alpha=0.6, zorder=0)
+    for source in dict.fromkeys(point.source for point in points):
+        ax.scatter([], [], s=60, edgecolors="#555555", facecolors="#555555" if source == "paper" else "none",
+                   label={"paper": "the paper", "measured": "recorded here, memory measured",
+                          "predicted": "recorded here, memory predicted"}[source], **SOURCES[source])
+    ax.scatter([], [], s=AREA, marker="o", facecolors="none", edgecolors="#999999", label="area of 1 M parameters")
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.margins(x=0.15, y=0.2)
+    ax.set(xlabel="memory of a training step (GB)", ylabel="test top-1 accuracy (%)")
+    ax.set_xlim(left=0)
+    ax.set_title(title, fontsize=9)
+
+
+def live_pairs(title: str = ""):
+    """A function for `fit(on_epoch=...)` that redraws all runs so far in one figure, in the pairs' style."""
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+    from matplotlib.ticker import MaxNLocator
+
+    from .figures import new_axes
+
+    runs, place = {}, None
+
+    def draw(run: Run) -> None:
+        nonlocal place
+        runs[run.model] = [epoch["top1"] for epoch in run.history]
+        figure, ax = new_axes(width=6, height=3.2)
+        for name, values in runs.items():
+            ax.plot(range(1, len(values) + 1), values, **line_style(name))
+        ax.set(xlabel="epoch", ylabel="test top-1 accuracy (%)")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_title(title, fontsize=9)
+        ax.legend(fontsize=8, frameon=False)
+        if place is None:
+            place = display(figure, display_id=True)
+        else:
+            place.update(figure)
+        plt.close(figure)
+
+    return draw
+
+
+def shift_curves(axes: Sequence[Axes], scores: Mapping[str, Sequence[ShiftScores]]) -> None:
+    """Accuracy, agreement and cosine (three axes) against the shift in pixels, one curve a model."""
+    labels = {"top1": "top-1 accuracy (%)", "agreement": "same class as unmoved (%)",
+              "cosine": "cosine of the features"}
+    for ax, (field, label) in zip(axes, labels.items(), strict=True):
+        for name, found in scores.items():
+            ax.plot([s.pixels for s in found], [getattr(s, field) for s in found], **line_style(name))
+        ax.set(xlabel="shift (pixels)", ylabel=label, xticks=[s.pixels for s in found])
+    axes[0].legend(fontsize=8, frameon=False)
+
+
+def map_grid(picture: Tensor, rows: Mapping[str, Tensor], columns: int = 8, size: float = 1.15):
+    """Feature maps beside their picture `[C, H, W]`: a line for each of `rows`, label -> maps `[K, h, w]`; the figure.
+
+    Each map is scaled by its own largest magnitude: orange above zero, purple below.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(len(rows), columns + 1, figsize=(size * (columns + 1), (size + 0.2) * len(rows)),
+                                squeeze=False, layout="constrained")
+    for line, (label, maps) in zip(axes, rows.items(), strict=True):
+        for ax in line:
+            ax.axis("off")
+        line[0].imshow(as_picture(picture))
+        line[0].set_title(label, fontsize=8.5)
+        for ax, one in zip(line[1:], maps.detach().cpu(), strict=False):
+            largest = one.abs().max().clamp(min=1e-12)
+            ax.imshow(one / largest, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
+    return figure
+
+
+def filter_grid(rows: Mapping[str, Tensor], columns: int = 12, size: float = 0.85):
+    """Filters as colour pictures, a line for each of `rows`: label -> `[K, C, h, w]`; grey is zero; the figure."""
+    import matplotlib.pyplot as plt
+
+    # No automatic layout: it would widen the first column to the labels, which may run over the next ones.
+    figure, axes = plt.subplots(len(rows), columns, figsize=(size * columns, (size + 0.3) * len(rows)),
+                                squeeze=False, gridspec_kw={"wspace": 0.1, "hspace": 0.4})
+    for line, (label, filters) in zip(axes, rows.items(), strict=True):
+        for ax in line:
+            ax.axis("off")
+        for ax, one in zip(line, filters.detach().cpu(), strict=False):
+            ax.imshow(as_picture(one / one.abs().max().clamp(min=1e-12)), interpolation="nearest")
+        line[0].set_title(label, fontsize=8.5, loc="left")
+    return figure
+
+
+def strongest(maps: Tensor, count: int) -> Tensor:
+    """The `count` maps of `[K, h, w]` that vary most from place to place."""
+    return maps[torch.argsort(maps.flatten(1).std(dim=1), descending=True)[:count]]
