@@ -30,7 +30,7 @@ fast: $(INSTALLED)  ## ruff and the unit tests alone
 
 test: fast  ## everything: ruff, unit tests, every notebook executed
 	VIX_PROFILE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q -x --nbval-lax --nbval-current-env \
-		--nbval-cell-timeout 300 notebooks
+		--nbval-cell-timeout 900 notebooks
 
 sync: $(INSTALLED)  ## after editing notebooks/*.py: regenerate and execute the .ipynb (NB=name or all)
 	$(BIN)/python .ci/notebooks.py sync $(NB)

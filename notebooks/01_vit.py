@@ -417,7 +417,7 @@ print(f"In the trained model, what a patch says varies by {across_pictures:.2f} 
       f"its position vector by {across_places:.2f} from place to place (standard deviations).")
 
 # %% [markdown]
-# Rotary positions, which need no table at all and raise the authors' own results, are the subject of notebooks 03 and 04.
+# Rotary positions, which need no table at all and raise the authors' own results, are the subject of notebook 04.
 
 # %% [markdown]
 # ## 10 · Your turn

@@ -621,4 +621,4 @@ for name, matrix in one_head.items():
 # At rank 1 the softmax is over a single mixture and always 1, so each token receives the same vector: a learned pooling of the picture, without any choice. Training shapes P, W_q and W_k together for the task; distance from a softmax matrix is nowhere in its loss.
 # </details>
 #
-# **Next:** 03 · Rotary positions, which replace the position table and change the authors' accuracies more than the mixers do.
+# **Next:** [03 · Hybrid](03_hybrid.ipynb): what three convolutions in front of the same models know that attention has to learn.
