@@ -60,21 +60,22 @@ class Table:
 
 @dataclass(frozen=True, order=True)
 class Group:
-    """Recorded runs that may share a column: one profile on one data set, at one patch size, for so many epochs."""
+    """Recorded runs that may share a column: one profile and configuration, data set, patch size, number of epochs."""
 
     profile: str
     dataset: str
     patch_size: int
     epochs: int
+    config: str
 
     @classmethod
     def of(cls, record: dict) -> Group:
         return cls(record["profile"], record["dataset"], record["options"].get("patch_size", 1),
-                   record["train"]["epochs"])
+                   record["train"]["epochs"], record["config"])
 
     def __str__(self) -> str:
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
-        return f"{self.profile}: {self.dataset}, patch {self.patch_size}, {epochs}"
+        return f"{self.profile}: {self.dataset}, patch {self.patch_size}, {epochs}, {self.config} layers"
 
 
 def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path | None = None) -> Table:
@@ -91,14 +92,16 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     others = [group for group in groups if group.profile != "paper"]
 
     header = ["model", "parameters\nas the paper counts", "parameters\ntrue", "paper\ntop-1", "authors' log\ntop-1"]
-    header += [f"{group}\nbest | last" for group in protocols] or ["recorded,\npaper protocol"]
-    header += [f"{group}\nbest | last" for group in others]
+    header += [f"{_heading(group)}\nbest | last" for group in protocols] or ["recorded,\npaper protocol"]
+    header += [f"{_heading(group)}\nbest | last" for group in others]
     header += ["this run\nbest | last"] if live else []
     lines = [[*_system_cells(row, table), *([_cell(recorded[row], group) for group in protocols] or [NOT_MEASURED]),
               *(_cell(recorded[row], group) for group in others),
               *([_live_cell(row, live)] if live else [])] for row in rows]
     devices = sorted({record["device"] for found in recorded.values() for record in found})
-    notes = [f"recorded on: {'; '.join(devices)}" if devices else "no run of this table is recorded yet",
+    notes = ["parameters: of the paper's layers (configuration \"paper\"); columns of runs name their own"
+             if table != "rope" else "parameters: of the uniform configuration",
+             f"recorded on: {'; '.join(devices)}" if devices else "no run of this table is recorded yet",
              "best: the best epoch of the best seed, chosen on the test images, as the paper reports; "
              "last: the last epoch, mean ± sd over seeds"]
     if live:
@@ -109,6 +112,10 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     caption = ("Rotary positions (no table in the paper; the authors' logs are the reference)" if table == "rope"
                else f"Table {table}: {paper_table(table)['caption']}")
     return Table(caption, header, lines, tuple(notes))
+
+
+def _heading(group: Group) -> str:
+    return str(group).replace(", patch", ",\npatch")  # two lines keep the table narrow
 
 
 def _system_cells(row: Row, table: int | str) -> list[str]:
