@@ -112,7 +112,7 @@ def peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
 
 def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
                         image_size: tuple[int, int] | None = None) -> PeakMemory:
-    """The same without a GPU and without the memory: two training steps on tensors that have shapes but no data.
+    """The same without a GPU and without the memory: a training step on tensors that have shapes but no data.
 
     Includes the safety margin MARGIN. precision "auto" means float16, a T4's; half types need the same bytes.
     """
@@ -125,7 +125,9 @@ def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str =
     fake = _with_fake_tensors(model, mode)
     with mode:
         step = training_step(fake, batch_size, "bfloat16" if precision in HALF else precision, image_size)
-        step()  # the first step makes the optimiser's state
+        for parameter in fake.parameters():  # an update without a backward pass makes the optimiser's state
+            parameter.grad = torch.zeros_like(parameter)
+        step.optimizer.step()
         tracker = MemTracker()
         tracker.track_external(fake, step.optimizer)
         with tracker:
