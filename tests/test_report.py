@@ -82,6 +82,7 @@ def test_text_and_html_hold_the_same_cells_and_html_is_escaped(tmp_path):
     html, text = table._repr_html_(), str(table)
     for row in table.rows:
         assert all(cell in html and cell in text for cell in row)
+    assert repr(table) == text  # what a terminal shows of a cell's value
     assert "<b>mine</b>" not in html and "&lt;b&gt;mine" in html
 
 

@@ -18,7 +18,7 @@ from .tables import Row, authors_runs, paper_table, table_rows
 NOT_MEASURED = "not measured"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """Text cells with a caption and notes; print() gives plain text, a notebook shows HTML.
 
@@ -44,6 +44,8 @@ class Table:
 
         rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
         return "\n".join([self.caption, text(lines[0]), rule, *map(text, lines[1:]), *self.notes])
+
+    __repr__ = __str__  # as a cell's value outside of a notebook
 
     def _repr_html_(self) -> str:
         def cells(tag: str, line: list[str]) -> str:
