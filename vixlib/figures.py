@@ -9,6 +9,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from .run import Run
 
@@ -149,17 +150,16 @@ def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[in
     return figure
 
 
-def live_curve():
-    """A function for `fit(on_epoch=...)` that redraws one figure of the run's loss and accuracy in place."""
+def redrawn(paint: Callable[[Run], Figure]) -> Callable[[Run], None]:
+    """A function for `fit(on_epoch=...)` that shows `paint(run)` after every epoch, in the place of the one before."""
     import matplotlib.pyplot as plt
     from IPython.display import display
 
     place = None
 
-    def draw(run) -> None:
+    def draw(run: Run) -> None:
         nonlocal place
-        figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
-        run.plot(ax)
+        figure = paint(run)
         if place is None:
             place = display(figure, display_id=True)  # None outside a notebook, where nothing can be redrawn
         else:
@@ -169,27 +169,31 @@ def live_curve():
     return draw
 
 
-def live_curves(title: str = "", label: Callable[[Run], str] = lambda run: run.model,
-                colours: Mapping[str, str] = MODEL_COLOURS):
-    """A function for `fit(on_epoch=...)` that redraws one figure in place after every epoch, one curve a `label`."""
+def live_curve() -> Callable[[Run], None]:
+    """A function for `fit(on_epoch=...)` that redraws one figure of the run's loss and accuracy in place."""
     import matplotlib.pyplot as plt
-    from IPython.display import display
 
-    runs, place = {}, None
+    def paint(run: Run) -> Figure:
+        figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+        run.plot(ax)
+        return figure
 
-    def draw(run) -> None:
-        nonlocal place
+    return redrawn(paint)
+
+
+def live_curves(title: str = "", label: Callable[[Run], str] = lambda run: run.model,
+                colours: Mapping[str, str] = MODEL_COLOURS) -> Callable[[Run], None]:
+    """A function for `fit(on_epoch=...)` that redraws one figure in place after every epoch, one curve a `label`."""
+    runs = {}
+
+    def paint(run: Run) -> Figure:
         runs[label(run)] = [epoch["top1"] for epoch in run.history]
         figure, ax = new_axes(width=6, height=3.2)
         learning_curves(ax, runs, colours=colours)
         ax.set_title(title, fontsize=9)
-        if place is None:
-            place = display(figure, display_id=True)
-        else:
-            place.update(figure)
-        plt.close(figure)
+        return figure
 
-    return draw
+    return redrawn(paint)
 
 
 def heat_maps(axes: Sequence[Axes], image: Tensor, maps: Mapping[str, Tensor], query: tuple[int, int]) -> None:

@@ -4,7 +4,7 @@ One style throughout: the colour is the mixer's; filled and solid is the Hybrid,
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .figures import MARKERS, MODEL_COLOURS, as_picture
+from .figures import MARKERS, MODEL_COLOURS, as_picture, new_axes, redrawn
 from .measure import count_parameters, predict_peak_memory
 from .models.zoo import build
 from .probe import ShiftScores
@@ -24,6 +24,7 @@ from .tables import authors_runs, paper_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PAIRS = {"ViT": "HybridViT", "ViP": "HybridViP", "ViL": "HybridViL", "ViN": "HybridViN"}
 SYSTEMS = (*PAIRS, *PAIRS.values())
@@ -140,18 +141,13 @@ def accuracy_against_memory(ax: Axes, points: Sequence[Point], title: str = "") 
     ax.set_title(title, fontsize=9)
 
 
-def live_pairs(title: str = ""):
+def live_pairs(title: str = "") -> Callable[[Run], None]:
     """A function for `fit(on_epoch=...)` that redraws all runs so far in one figure, in the pairs' style."""
-    import matplotlib.pyplot as plt
-    from IPython.display import display
     from matplotlib.ticker import MaxNLocator
 
-    from .figures import new_axes
+    runs = {}
 
-    runs, place = {}, None
-
-    def draw(run: Run) -> None:
-        nonlocal place
+    def paint(run: Run) -> Figure:
         runs[run.model] = [epoch["top1"] for epoch in run.history]
         figure, ax = new_axes(width=6, height=3.2)
         for name, values in runs.items():
@@ -160,13 +156,9 @@ def live_pairs(title: str = ""):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_title(title, fontsize=9)
         ax.legend(fontsize=8, frameon=False)
-        if place is None:
-            place = display(figure, display_id=True)
-        else:
-            place.update(figure)
-        plt.close(figure)
+        return figure
 
-    return draw
+    return redrawn(paint)
 
 
 def shift_curves(axes: Sequence[Axes], scores: Mapping[str, Sequence[ShiftScores]]) -> None:
