@@ -80,8 +80,21 @@ def test_every_name_runs_on_another_size(name):
 def test_names_cover_the_sources():
     vix_names = ["ViT", "ViP", "ViL", "ViN", "FNet", "MLPMixer"]
     wanted = [*vix_names, *(f"Hybrid{name}" for name in vix_names), "LeViT", "LeViP", "LeViL", "LeViN", "CCT", "CCP",
-              "CCL", "CCN", "CvT", "CvP", "CvN", "CPV", "CNV", "CLTV", "ResNet18"]
+              "CCL", "CCN", "CvT", "CvP", "CvN", "CPV", "CNV", "CLTV", "ResNet18", "HybridViP-6/8"]
     assert set(wanted) == set(vix.names())
+
+
+@pytest.mark.parametrize("name", ["CPV", "ResNet18", "HybridViP-6/8"])
+def test_the_quoted_sizes_of_the_convolutional_xformers_article(name):
+    row = next(row for row in vix.paper_table("cxv")["rows"] if row["model"] == name)
+    assert round(vix.count_parameters(vix.build(name)).as_paper / 1e6, 1) == row["params_million"]
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 4])
+def test_the_stem_of_resnet_shrinks_by_its_patch_size(patch_size):
+    net = vix.build("ResNet18", patch_size=patch_size).net
+    stem = net.maxpool(net.conv1(torch.zeros(1, 3, 32, 32)))
+    assert stem.shape[-2:] == (32 // patch_size, 32 // patch_size)
 
 
 def test_command_line_lists_every_system():

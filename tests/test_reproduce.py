@@ -31,7 +31,8 @@ def go(jobs, data, folder, **more):
 
 def test_one_seed_everywhere_before_a_second_anywhere():
     jobs = reproduce.plan(1, TINY, "shapes", seeds=[0, 1])
-    assert [(job.row.model, job.seed) for job in jobs] == [(m, s) for s in (0, 1) for m in ("ViT", "ViP", "ViL", "ViN")]
+    rows = ("ViT", "ViP", "ViL", "ViN", "FNet", "MLPMixer")
+    assert [(job.row.model, job.seed) for job in jobs] == [(m, s) for s in (0, 1) for m in rows]
 
 
 def test_missing_runs_are_trained_and_recorded_once(data, tmp_path):
@@ -117,7 +118,7 @@ def test_sigkill_in_training_changes_nothing_in_the_end(tmp_path):
 
 
 def test_unknown_models_are_named():
-    with pytest.raises(ValueError, match=r"models=\['LeViT'\] are not in table 1; it has ViL, ViN, ViP, ViT"):
+    with pytest.raises(ValueError, match=r"models=\['LeViT'\] are not in table 1; it has FNet, MLPMixer, ViL, ViN, ViP, ViT"):
         reproduce.plan(1, TINY, "shapes", models=["LeViT"])
 
 
@@ -125,4 +126,4 @@ def test_command_line_lists_what_is_missing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(reproduce, "load", lambda name: make_shapes(train=64, test=32))
     status = reproduce.main(["--table", "1", "--profile", "smoke", "--list", "--results", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
-    assert status == 3 and len(lines) == 4 and all(line.startswith("missing ") for line in lines)
+    assert status == 3 and len(lines) == 6 and all(line.startswith("missing ") for line in lines)

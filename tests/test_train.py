@@ -108,6 +108,7 @@ def test_the_defaults_are_the_papers_protocol():
     ({"betas": (0.9,)}, "betas="), ({"betas": (0.9, 1.0)}, "betas="),
     ({"weight_decay": -1}, "weight_decay=-1"), ({"seed": -1}, "seed=-1"), ({"seed": 1.5}, "seed=1.5"),
     ({"precision": "fp16"}, "precision='fp16'"),
+    ({"sgd_from": 0}, "sgd_from=0"), ({"sgd_lr": -1.0}, "sgd_lr=-1.0"),
     ({"augment": ("mirror",)}, "augment='mirror'"), ({"eval_batch_size": 0}, "eval_batch_size=0"),
 ])
 def test_a_bad_setting_is_named(changes, message):
@@ -403,6 +404,32 @@ def test_more_epochs_continue_and_fewer_are_refused(tmp_path):
     assert run.finished and run.config.epochs == 4 and same_weights(model, train(epochs=4)[0])
     with pytest.raises(ValueError, match="epochs=3 is less than the 4 epochs"):
         train(checkpoint=path, epochs=3)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_the_second_phase_resumes_bit_for_bit_on_both_sides_of_the_switch(tmp_path, stop):
+    path, phases = tmp_path / "run.pt", {"sgd_from": 3, "sgd_lr": 0.05}
+    train(checkpoint=path, epochs=stop, **phases)
+    model, run = train(checkpoint=path, epochs=4, **phases)
+    straight, whole = train(epochs=4, **phases)
+    assert same_weights(model, straight) and run.last_top1 == whole.last_top1
+    assert not same_weights(model, train(epochs=4)[0])
+
+
+def test_the_second_phase_is_sgd_with_momentum():
+    data = colours(train=30)
+    model, reference = net(dropout=0.0), net(dropout=0.0)
+    fit(model, data, TrainConfig(epochs=3, batch_size=30, sgd_from=1, sgd_lr=0.1), device="cpu", progress=False)
+    velocity = [torch.zeros_like(p) for p in reference.parameters()]
+    for _ in range(3):  # whole batches, so that the order does not matter beyond rounding
+        images, labels = data.batch(torch.arange(30), "train")
+        loss = nn.functional.cross_entropy(reference(images), labels)
+        gradients = torch.autograd.grad(loss, list(reference.parameters()))
+        with torch.no_grad():
+            for p, v, gradient in zip(reference.parameters(), velocity, gradients, strict=True):
+                p -= 0.1 * v.mul_(0.9).add_(gradient)
+    for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -23,12 +23,24 @@ class Training:
     is the same on every device; augmentation draws flips and crops on the training device."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     order: torch.Generator
     augmentation: torch.Generator
     device: torch.device
     run: Run
+    optimizer: torch.optim.Optimizer | None = None
+
+    def enter_phase(self, epoch: int) -> None:
+        """Put the optimiser in place that `epoch` (counted from 1) is trained with, if it isn't there yet."""
+        config = self.run.config
+        kind = torch.optim.SGD if config.sgd_from is not None and epoch >= config.sgd_from else torch.optim.AdamW
+        if type(self.optimizer) is kind:
+            return
+        fused = self.device.type == "cuda"
+        self.optimizer = (torch.optim.SGD(self.model.parameters(), lr=config.sgd_lr, momentum=0.9, fused=fused)
+                          if kind is torch.optim.SGD else
+                          torch.optim.AdamW(self.model.parameters(), lr=config.lr, betas=config.betas, eps=config.eps,
+                                            weight_decay=config.weight_decay, fused=fused))
 
 
 def save(path: Path, training: Training, data: ImageData) -> None:
@@ -88,6 +100,7 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
                       f"{here.device} in {here.precision}: not bit for bit the same run", stacklevel=4)
         run.device, run.precision = here.device, here.precision
     run.finished_at = None
+    training.enter_phase(len(run.history))  # the last epoch done: the next one may begin another phase
     training.optimizer.load_state_dict(saved["optimizer"])
     if saved["scaler"] and training.scaler.is_enabled():
         training.scaler.load_state_dict(saved["scaler"])

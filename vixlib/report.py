@@ -111,9 +111,13 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
         notes.append(f"this run: {run.dataset}, {run.config.epochs} epoch(s), {run.device}")
     if any("*" in line[4] for line in lines):
         notes.append("* continued from an earlier checkpoint: not a curve from scratch")
-    caption = ("Rotary positions (no table in the paper; the authors' logs are the reference)" if table == "rope"
-               else f"Table {table}: {paper_table(table)['caption']}")
-    return Table(caption, header, lines, tuple(notes))
+    return Table(_caption(table), header, lines, tuple(notes))
+
+
+def _caption(table: int | str) -> str:
+    if table == "rope":
+        return "Rotary positions (no table in the paper; the authors' logs are the reference)"
+    return f"Table {table}: {paper_table(table)['caption']}" if table != "cxv" else paper_table(table)["caption"]
 
 
 def _heading(group: Group) -> str:

@@ -28,6 +28,8 @@ class TrainConfig:
 
     precision: "auto" suits the device (see `pick_precision`). augment: any of "flip", "crop".
     eval_batch_size: None takes four times batch_size; it changes speed and memory only, not results.
+    sgd_from: None, or the first epoch (counted from 1) of a second phase that "Convolutional Xformers for Vision"
+    trains with: plain SGD with momentum 0.9 and learning rate sgd_lr, without weight decay, in AdamW's place.
     """
 
     epochs: int = 40
@@ -40,6 +42,8 @@ class TrainConfig:
     precision: str = "auto"
     augment: tuple[str, ...] = ()
     eval_batch_size: int | None = None
+    sgd_from: int | None = None
+    sgd_lr: float = 1e-3
 
     def __post_init__(self) -> None:
         if isinstance(self.augment, str):
@@ -50,6 +54,9 @@ class TrainConfig:
         require_count(epochs=self.epochs, batch_size=self.batch_size)
         if self.eval_batch_size is not None:
             require_count(eval_batch_size=self.eval_batch_size)
+        if self.sgd_from is not None:
+            require_count(sgd_from=self.sgd_from)
+        _require_number("sgd_lr", self.sgd_lr, self.sgd_lr > 0, "above 0, for instance 1e-3")
         _require_number("lr", self.lr, self.lr > 0, "above 0, for instance 1e-3")
         _require_number("eps", self.eps, self.eps > 0, "above 0, for instance 1e-8")
         _require_number("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or above")

@@ -107,15 +107,14 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
     on_cuda = device.type == "cuda"
     if on_cuda:
         torch.backends.cudnn.benchmark = True  # all batches but the last of an epoch have one shape
-    optimizer = torch.optim.AdamW(model.to(device).parameters(), lr=config.lr, betas=config.betas,
-                                  eps=config.eps, weight_decay=config.weight_decay, fused=on_cuda)
+    model.to(device)
     own_config = getattr(model, "config", None)
     run = Run(model=_name(model), model_config=own_config if isinstance(own_config, str) else None,
               # Classes passed to a model, such as a mixer of one's own, are kept by their names.
               options=json.loads(json.dumps(getattr(model, "options", {}), default=str)),
               dataset=data.name, train_images=len(data.train_labels), config=config,
               device=device_name(device), precision=precision)
-    training = Training(model, optimizer, torch.amp.GradScaler("cuda", enabled=precision == "float16"),
+    training = Training(model, torch.amp.GradScaler("cuda", enabled=precision == "float16"),
                         order=torch.Generator().manual_seed(config.seed),
                         augmentation=torch.Generator(device).manual_seed(config.seed),
                         device=device, run=run)
@@ -126,6 +125,7 @@ def _epoch(training: Training, data: ImageData, bar: tqdm) -> None:
     """Train and evaluate one epoch and append it to the run's history."""
     run, config, device = training.run, training.run.config, training.device
     number = len(run.history) + 1
+    training.enter_phase(number)
     begun = time.monotonic()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

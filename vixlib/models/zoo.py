@@ -58,6 +58,9 @@ SYSTEMS |= {f"Hybrid{name}": replace(system, about=f"{system.about}; convolution
                                      common={**system.common, "embedding": "conv"},
                                      paper={"mlp_dim": 512} if name == "ViL" else system.paper)
             for name, system in SYSTEMS.items()}
+SYSTEMS["HybridViP-6/8"] = replace(SYSTEMS["HybridViP"], about="HybridViP with 6 layers and 8 heads",
+                                   common={**SYSTEMS["HybridViP"].common, "depth": 6, "heads": 8},
+                                   paper={}, counted_twice=None)
 SYSTEMS |= {
     "LeViT": System(LeViT, "LeViT, single stage, softmax attention", {**SOFTMAX, **BATCH_NORM, "out_norm": True}),
     "LeViP": System(LeViT, "LeViT with Performer", {**PERFORMER, **BATCH_NORM}, {"widths": (0.25, 0.5, 0.5, 1)}),
