@@ -10,6 +10,9 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from .device import pick_precision
 from .errors import require_count, require_known
@@ -59,21 +62,36 @@ def _saved_bytes(model: nn.Module, images: Tensor, precision: str) -> int:
 
 
 def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
-    """Bytes that autograd keeps while `forward()` runs, once per storage; `model`'s parameters and buffers left out."""
-    storages = {}  # holds each storage, so that no address is used twice while counting
-    not_counted = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    """Bytes that live on after `forward()` for the backward pass, once per storage, without `model`'s parameters
+    and buffers.
 
-    def pack(t: Tensor) -> Tensor:
-        storage = t.untyped_storage()
-        if storage.data_ptr() not in not_counted:
-            storages[storage.data_ptr()] = storage
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+    Whatever computed tensors are alive while the result's graph is; so it makes no difference who keeps them,
+    autograd's own operations, a custom one or a checkpoint.
+    """
+    with _Made(model) as made:
         result = forward()
-    total = sum(storage.nbytes() for storage in storages.values())
+    total = made.alive_bytes()
     del result
     return total
+
+
+class _Made(TorchDispatchMode):
+    """Remembers every storage that operations return or read, `model`'s own left out, without keeping it alive."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
+        self.made: dict[StorageWeakRef, int] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for t in tree_leaves((args, kwargs, result)):
+            if isinstance(t, Tensor) and t.untyped_storage()._cdata not in self.own:
+                self.made[StorageWeakRef(t.untyped_storage())] = t.untyped_storage().nbytes()
+        return result
+
+    def alive_bytes(self) -> int:
+        return sum(size for storage, size in self.made.items() if not storage.expired())
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,10 @@ class LearnedPosition(NoPosition):
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Turn neighbouring features (x₂ᵢ, x₂ᵢ₊₁) of `[..., N, d]` as complex numbers by `angles` `[N, d/2]` (radians)."""
-    cos, sin = angles.cos(), angles.sin()
-    if x.dtype != torch.float64:  # half-precision inputs turn in float32
-        cos, sin = cos.float(), sin.float()
-    real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))  # half precision turns in float32
+    pairs = pairs if pairs.stride(-1) == 1 else pairs.contiguous()
+    turns = torch.polar(torch.ones_like(angles), angles).to(pairs.dtype.to_complex())
+    return torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(-2).to(x.dtype)
 
 
 def frequencies(count: int, base: float, device: torch.device) -> Tensor:

@@ -90,7 +90,8 @@ class HeadsQKV(nn.Module):
     def split(self, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
         mapped = self.qkv_norm(self.qkv(x))
         q, k, v = rearrange(mapped, "b n (three h d) -> three b h n d", three=3, h=self.heads)
-        return (q, k, v) if rotary is None else (rotary(q), rotary(k), v)
+        # Turning makes new q and k; a copy of v lets go of the storage that holds the old ones beside it.
+        return (q, k, v) if rotary is None else (rotary(q), rotary(k), v.contiguous())
 
     def join(self, heads: Tensor) -> Tensor:
         return self.out_norm(self.to_out(self.activation(rearrange(heads, "b h n d -> b n (h d)"))))

@@ -6,6 +6,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..errors import require_count
 from .heads import HeadsQKV, Rotary, at_least_float32, float32_region
@@ -75,7 +76,7 @@ class PerformerAttention(HeadsQKV):
             return logits.relu()
         largest = logits.detach().amax(-1 if is_query else (-2, -1), keepdim=True)
         half_norm = x.square().sum(-1, keepdim=True) * (scale ** 2 / 2)
-        return (logits - (half_norm + largest)).exp()
+        return (logits - (half_norm + largest)).exp_()  # in place: one table [N, m] less to write
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         q, k, v = self.split(x, rotary)
@@ -90,4 +91,26 @@ class PerformerAttention(HeadsQKV):
         v = F.pad(v, (0, 1), value=1.0)  # a column of ones beside v carries the row sums through the same product
         context = phi_k.mT @ v + self.epsilon * v.sum(-2, keepdim=True)               # [B, H, m, d+1]
         out = phi_q @ context + self.epsilon * context.sum(-2, keepdim=True)          # [B, H, N, d+1]
-        return out[..., :-1] / out[..., -1:]
+        return Quotient.apply(out[..., :-1], out[..., -1:])
+
+
+class Quotient(torch.autograd.Function):
+    """numerator / denominator, `[B, H, N, d] / [B, H, N, 1]`, which keeps the quotient instead of the numerator.
+
+    The next map keeps the quotient anyway, in one storage with this, because it is laid out `[B, N, H, d]`.
+    """
+
+    @staticmethod
+    def forward(ctx, numerator: Tensor, denominator: Tensor) -> Tensor:
+        batch, heads, tokens, width = numerator.shape
+        quotient = numerator.new_empty(batch, tokens, heads, width).transpose(1, 2)
+        torch.div(numerator, denominator, out=quotient)
+        # A copy, because a slice would keep the numerator beside it alive.
+        ctx.save_for_backward(quotient, denominator.clone(memory_format=torch.contiguous_format))
+        return quotient
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        quotient, denominator = ctx.saved_tensors
+        return grad / denominator, -(grad * quotient).sum(-1, keepdim=True) / denominator

@@ -1,30 +1,15 @@
 """CvT as a host: a convolution before each of three stages, pre-norm blocks, no positions, no CLS."""
 from __future__ import annotations
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..embeddings import Size, as_pair, check_images
 from ..errors import require_count, require_known
 from ..mixers import HeadsQKV
+from .feedforward import ChannelNorm
 from .options import distribute, mixer_class
 from .vix import Block
-
-
-class ChannelNorm(nn.Module):
-    """Layer normalisation over a token's features, `[..., D] -> [..., D]`.
-
-    nn.LayerNorm by another name: the authors' code has its scale and shift as bare parameters, so that the
-    paper's way of counting leaves them out (see measure.count_parameters).
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.gain, self.shift = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.layer_norm(x, self.gain.shape, self.gain, self.shift)
 
 
 class CvT(nn.Module):

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from ..embeddings import Size, as_pair, check_images, halvings
 from ..errors import require_count, require_known
 from ..mixers import HeadsQKV
-from .cvt import ChannelNorm
+from .feedforward import ChannelNorm, FeedForward
 from .options import distribute, mixer_class
-from .vix import FeedForward
 
 
 class CXVLayer(nn.Module):

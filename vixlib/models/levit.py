@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from ..embeddings import ConvEmbedding, Size, as_pair, check_images
 from ..errors import require_count, require_known
-from ..mixers import BatchNormTokens, HeadsQKV
+from ..mixers import BatchNormTokens
+from .feedforward import FeedForward
 from .options import distribute, mixer_class
 
 
@@ -17,8 +18,7 @@ class LeViTBlock(nn.Module):
     def __init__(self, mixer: nn.Module, dim: int, mlp_dim: int, activation: str, dropout: float) -> None:
         super().__init__()
         self.mixer = mixer
-        self.ff = nn.Sequential(nn.Linear(dim, mlp_dim), HeadsQKV.ACTIVATIONS[activation](), nn.Dropout(dropout),
-                                nn.Linear(mlp_dim, dim), nn.Dropout(dropout))
+        self.ff = FeedForward(dim, mlp_dim, dropout, activation)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.mixer(x)

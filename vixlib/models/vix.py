@@ -8,15 +8,8 @@ from torch import Tensor, nn
 from ..embeddings import EMBEDDINGS, Size, as_pair, check_images
 from ..errors import require_count, require_known
 from ..positions import POSITIONS
+from .feedforward import FeedForward
 from .options import distribute, mixer_class
-
-
-class FeedForward(nn.Sequential):
-    """W₂ gelu(W₁ x) on each token, `[B, N, D] -> [B, N, D]`, hidden width mlp_dim."""
-
-    def __init__(self, dim: int, mlp_dim: int, dropout: float = 0.0) -> None:
-        super().__init__(nn.Linear(dim, mlp_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(mlp_dim, dim),
-                         nn.Dropout(dropout))
 
 
 class Block(nn.Module):
@@ -31,7 +24,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rotary=None) -> Tensor:
         x = x + self.mixer_dropout(self.mixer(self.mixer_norm(x), rotary=rotary))
-        return x + self.ff(self.ff_norm(x))
+        return x + self.ff(x, self.ff_norm)
 
 
 class SequencePool(nn.Module):

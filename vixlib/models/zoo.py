@@ -20,6 +20,7 @@ from .cvt import CvT
 from .cxv import CXV
 from .levit import LeViT
 from .options import takes
+from .recompute import recompute_blocks
 from .resnet import ResNet18
 from .vix import ViX
 
@@ -93,11 +94,13 @@ def settings(name: str, config: str = "uniform") -> dict:
     return {**SYSTEMS[name].common, **(SYSTEMS[name].paper if config == "paper" else {})}
 
 
-def build(name: str, config: str = "uniform", seed: int | None = None, **overrides) -> nn.Module:
+def build(name: str, config: str = "uniform", seed: int | None = None, checkpointing: bool = False,
+          **overrides) -> nn.Module:
     """The system `name` in a configuration, for CIFAR-10's shape unless `overrides` say otherwise.
 
     overrides: any argument of the host, mixer, embedding or position, e.g. patch_size=4, num_landmarks=16.
     seed: draw the starting weights from it, leaving torch's global generator as it was; None uses that generator.
+    checkpointing: keep only each block's input for backward, for less memory and more time (see recompute.py).
     The model carries `.name`, `.config` and `.options` (the overrides), which its records repeat.
     """
     arguments = {**settings(name, config), **overrides}
@@ -105,6 +108,9 @@ def build(name: str, config: str = "uniform", seed: int | None = None, **overrid
         if seed is not None:
             torch.manual_seed(seed)
         model = SYSTEMS[name].host(**arguments)
+    if checkpointing:
+        recompute_blocks(model)
+        overrides["checkpointing"] = True  # a record names it
     model.name, model.config, model.options = name, config, dict(overrides)
     model.counted_twice_by_paper = SYSTEMS[name].counted_twice if config == "paper" else None
     return model

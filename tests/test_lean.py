@@ -1,0 +1,104 @@
+"""What is computed again instead of kept: the same results and gradients as the plain form, fewer bytes."""
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import vixlib as vix
+from vixlib.mixers.performer import Quotient
+from vixlib.models.feedforward import ChannelNorm, FeedForward
+
+SMALL = {"image_size": 16, "patch_size": 2, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 48}
+
+
+def gradients(out, inputs):
+    weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).reshape(out.shape)
+    return torch.autograd.grad((out * weight).sum(), inputs)
+
+
+@pytest.mark.parametrize("norm", [None, nn.LayerNorm, ChannelNorm])
+def test_the_feed_forward_equals_its_formula(norm):
+    torch.manual_seed(0)
+    ff, norm = FeedForward(12, 20).double(), norm and norm(12).double()
+    for parameter in (*ff.parameters(), *(norm.parameters() if norm else ())):
+        nn.init.normal_(parameter)
+    x = torch.randn(3, 5, 12, dtype=torch.float64, requires_grad=True)
+    weights = [x, *ff.parameters(), *(norm.parameters() if norm else ())]
+    lean = ff(x, norm)
+    normed = x
+    if norm is not None:
+        scale, shift = norm.parameters()
+        centred = x - x.mean(-1, keepdim=True)
+        normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * scale + shift
+    hidden = normed @ ff[0].weight.T + ff[0].bias
+    plain = hidden * (1 + torch.erf(hidden / 2 ** 0.5)) / 2 @ ff[3].weight.T + ff[3].bias
+    assert (lean - plain).abs().max() < 1e-12
+    for ours, theirs in zip(gradients(lean, weights), gradients(plain, weights), strict=True):
+        assert (ours - theirs).abs().max() < 1e-12 * max(1, theirs.abs().max())
+
+
+def test_the_feed_forward_under_autocast_computes_what_its_modules_do():
+    torch.manual_seed(0)
+    ff, norm = FeedForward(32, 64), nn.LayerNorm(32)
+    x = torch.randn(4, 9, 32, requires_grad=True)
+    weights = [x, *ff.parameters(), *norm.parameters()]
+    with torch.autocast("cpu", torch.bfloat16):
+        lean, plain = ff(x, norm), nn.Sequential.forward(ff, norm(x))
+    assert lean.dtype == plain.dtype == torch.bfloat16 and torch.equal(lean, plain)
+    for ours, theirs in zip(gradients(lean, weights), gradients(plain, weights), strict=True):
+        assert ours.dtype == theirs.dtype == torch.float32
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()  # bfloat16 sums in another order
+
+
+def test_dropout_in_the_feed_forward_still_drops():
+    ff = FeedForward(8, 16, dropout=0.5)
+    x = torch.randn(2, 3, 8)
+    assert not torch.equal(ff(x, nn.LayerNorm(8)), ff(x, nn.LayerNorm(8)))
+    ff.eval()
+    assert torch.equal(ff(x, nn.LayerNorm(8)), ff(x, nn.LayerNorm(8)))
+
+
+def test_the_quotient_and_its_gradients():
+    torch.manual_seed(0)
+    numerator = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    denominator = (torch.rand(2, 3, 5, 1, dtype=torch.float64) + 0.5).requires_grad_()
+    assert torch.autograd.gradcheck(Quotient.apply, (numerator, denominator))
+    assert torch.equal(Quotient.apply(numerator, denominator), numerator / denominator)
+
+
+@pytest.mark.parametrize("name", ["ViT", "ViP", "HybridViN", "LeViT", "CCL", "CvT", "CPV"])
+def test_checkpointing_changes_memory_and_nothing_else(name):
+    options = {**vix.applicable(name, {**SMALL, "num_landmarks": 8, "rank": 8}), "dropout": 0.2}
+    plain, thrifty = (vix.build(name, seed=0, checkpointing=on, **options).train() for on in (False, True))
+    assert vix.saved_bytes_per_image(thrifty) < 0.6 * vix.saved_bytes_per_image(plain)
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    results = []
+    for model in (plain, copy.deepcopy(thrifty)):
+        torch.manual_seed(2)  # dropout draws the same
+        model(images).square().sum().backward()
+        results.append((model.state_dict(), [p.grad for p in model.parameters()]))
+    (state, grads), (thrifty_state, thrifty_grads) = results
+    assert all(torch.equal(a, b) for a, b in zip(grads, thrifty_grads, strict=True))
+    assert list(state) == list(thrifty_state)
+    assert all(torch.equal(state[key], thrifty_state[key]) for key in state)  # batch statistics were counted once
+    assert thrifty.options["checkpointing"] is True and "checkpointing" not in plain.options
+
+
+def test_checkpointing_without_blocks_is_refused():
+    with pytest.raises(ValueError, match="ResNet18 has no .blocks"):
+        vix.build("ResNet18", checkpointing=True)
+
+
+# MiB a layer that the authors' forms keep for eight images (float32, 1025 tokens, feed-forward 256), and the part of
+# it that ours may keep.
+AUTHORS = {"ViT": (176.4, 4.5), "ViN": (107.4, 2.2), "ViP": (121.9, 1.7), "ViL": (50.7, 1.3)}
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_bytes_kept_for_backward_against_the_authors_forms(name):
+    authors, factor = AUTHORS[name]
+    per_layer = vix.saved_bytes_per_image(vix.build(name)) * 8 / 2**20 / 4
+    assert per_layer <= authors / factor
