@@ -105,7 +105,7 @@ places.dials(torch.outer(torch.arange(7, dtype=torch.float64), speeds[shown]),
              [f"pair {j + 1}: {speeds[j]:.3f} rad a step\nonce around in {2 * pi / speeds[j]:,.0f} steps" for j in shown]);
 
 # %% [markdown]
-# In code the formula is as short as on paper. `torch.polar` makes numbers from lengths and angles, `view_as_complex` reads pairs as complex numbers, and the product does the turning. (`vixlib` writes the same with sines and cosines, since complex numbers have no half precision to train in.)
+# In code the formula is as short as on paper. `torch.polar` makes numbers from lengths and angles, `view_as_complex` reads pairs as complex numbers, and the product does the turning. (`vixlib` does the same; half-precision queries are turned in single precision, because complex numbers have no half precision to train in.)
 
 # %%
 def rope(x, steps, base=10_000.0):
@@ -312,7 +312,7 @@ for name in ROPE_MODELS:
 # %% [markdown]
 # ## 6 · What turning costs
 #
-# Each query and key is multiplied once: work in proportion to N, in each layer, where the table is added once for the whole model. In memory, attention keeps its queries and keys for the backward pass. Unrotated they are parts of one tensor which holds the values, too; rotated they are new tensors beside it, and the sines and cosines are kept as well (once for a whole batch; here the batch is one picture). One layer of width 128, four heads of 32, forward and backward, with and without turning:
+# Each query and key is multiplied once: work in proportion to N, in each layer, where the table is added once for the whole model. In memory, attention keeps its queries and keys for the backward pass, turned or not. Unrotated they are parts of one tensor which holds the values, too. Rotated ones are new tensors, and `vixlib` copies the values as well, so that the tensor which held all three can be given back: what is kept stays about the same. (Without that copy a view of the values would hold on to the unturned queries and keys.) One layer of width 128, four heads of 32, forward and backward, with and without turning:
 
 # %%
 from torch import nn
@@ -363,7 +363,7 @@ for name in ("ViT", "HybridViT"):
     print(f"The authors' {name}: {before:.0f} s an epoch with the table, {after:.0f} s with RoPE")
 
 # %% [markdown]
-# Bytes have slope 1, turned or not. The work of turning grows with N, too, so that beside softmax's N² it must fade as the sequence grows, while beside a linear mixer it does not. (A factor below one says that the machine was busy with something else; run the cell again.) The authors' logs show how careful one has to be with times: the same rotation in a model of the same width doubled the epoch in one log and added little in the other. Something else differed there, most likely the card; their logs do not say.
+# Bytes have slope 1 and hardly differ, turned or not: the dashed lines lie on the solid ones. The work of turning grows with N, too, so that beside softmax's N² it must fade as the sequence grows, while beside a linear mixer it does not. (A factor below one says that the machine was busy with something else; run the cell again.) The authors' logs show how careful one has to be with times: the same rotation in a model of the same width doubled the epoch in one log and added little in the other. Something else differed there, most likely the card; their logs do not say.
 
 # %% [markdown]
 # ## 7 · Training the four
