@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fast sync readme clean
+.PHONY: help setup run test fast sync readme bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -35,7 +35,12 @@ test: fast  ## everything: ruff, unit tests, every notebook executed
 sync: $(INSTALLED)  ## after editing notebooks/*.py: regenerate and execute the .ipynb (NB=name or all)
 	$(BIN)/python .ci/notebooks.py sync $(NB)
 
-readme: $(INSTALLED)  ## fill README's tables from data/results
+bench: $(INSTALLED)  ## measure speed and memory into data/benchmarks: QUICK=1  PEERS=1 installs other packages  DEVICE=cpu|cuda
+	$(if $(PEERS),$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]')
+	for part in peers scaling roofline; do \
+		$(BIN)/python -m benchmarks.$$part $(if $(QUICK),--quick) $(if $(DEVICE),--device $(DEVICE)) || exit; done
+
+readme: $(INSTALLED)  ## fill README's tables from data/results and data/benchmarks
 	$(BIN)/python .ci/readme.py
 
 clean:  ## remove what was built (not .venv, not data)

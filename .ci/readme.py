@@ -2,12 +2,19 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import vixlib as vix
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # benchmarks/ is no installed package
+
+from benchmarks.summary import summary  # noqa: E402
+
+README = ROOT / "README.md"
 PARTS = {f"table {number}": lambda number=number: f"```text\n{vix.compare(number)}\n```" for number in (1, 3)}
+PARTS["benchmarks"] = lambda: f"```text\n{summary()}\n```"
 
 
 def filled(text: str) -> str:

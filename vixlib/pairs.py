@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from .figures import MARKERS, MODEL_COLOURS, as_picture, new_axes, redrawn
-from .measure import count_parameters, predict_peak_memory
-from .models.zoo import build
+from .measure import count_parameters
+from .memory import of_record
+from .models.zoo import build, position_of
 from .probe import ShiftScores
 from .records import read_records
 from .report import Group
@@ -41,7 +42,7 @@ def gains(runs: Iterable[Run] = (), results: str | Path | None = None) -> dict[s
                                                    for row in paper_table(table)["rows"]}}
     top1["authors' logs"] = {name: max(run["best_top1"] for run in logged) for name in SYSTEMS
                              if (logged := authors_runs(name))}
-    for group, records in _recorded(results).items():
+    for group, records in recorded_by_group(SYSTEMS, results).items():
         top1[f"recorded, {group}"] = {name: mean(r["last_top1"] for r in own) for name, own in records.items()}
     top1["this run"] = {run.model: run.last_top1 for run in runs if run.history}
     differences = {source: {plain: found[hybrid] - found[plain] for plain, hybrid in PAIRS.items()
@@ -49,11 +50,12 @@ def gains(runs: Iterable[Run] = (), results: str | Path | None = None) -> dict[s
     return {source: found for source, found in differences.items() if found}
 
 
-def _recorded(results: str | Path | None) -> dict[Group, dict[str, list[dict]]]:
-    """Records with learned positions by group and model."""
+def recorded_by_group(systems: Iterable[str],
+                      results: str | Path | None = None) -> dict[Group, dict[str, list[dict]]]:
+    """Records of `systems` with their own kind of positions, by group and model."""
     groups: dict[Group, dict[str, list[dict]]] = {}
-    for record in read_records(results, position="learned"):
-        if record["model"] in SYSTEMS:
+    for record in read_records(results):
+        if record["model"] in systems and record["position"] == position_of(record["model"], record["config"]):
             groups.setdefault(Group.of(record), {}).setdefault(record["model"], []).append(record)
     return dict(sorted(groups.items()))
 
@@ -66,7 +68,7 @@ class Point:
     top1: float
     memory_gb: float
     params: int
-    source: str  # "paper", "measured" or "predicted"
+    source: str  # a key of SOURCES
 
 
 def paper_points() -> list[Point]:
@@ -76,12 +78,14 @@ def paper_points() -> list[Point]:
             for table in (1, 3) for row in paper_table(table)["rows"]]
 
 
-def recorded_points(results: str | Path | None = None) -> dict[Group, list[Point]]:
-    """The recorded runs, by group: last epoch's accuracy, mean over seeds, and the memory of their training step.
+def recorded_points(results: str | Path | None = None,
+                    systems: Iterable[str] = SYSTEMS) -> dict[Group, list[Point]]:
+    """The recorded runs of `systems`, by group: last epoch's accuracy, mean over seeds, and a training step's memory.
 
     Memory is what the run measured on its GPU, else predicted in float32 from the model that the record describes.
     """
-    return {group: [_point(name, own) for name, own in models.items()] for group, models in _recorded(results).items()}
+    return {group: [_point(name, own) for name, own in models.items()]
+            for group, models in recorded_by_group(systems, results).items()}
 
 
 def _point(name: str, records: list[dict]) -> Point:
@@ -90,8 +94,7 @@ def _point(name: str, records: list[dict]) -> Point:
     if measured:
         peak = mean(measured)
     else:
-        model = build(name, config=first["config"], position=first["position"], **first["options"])
-        peak = predict_peak_memory(model, first["train"]["batch_size"], "float32").bytes
+        peak = of_record(first)
     return Point(name, mean(r["last_top1"] for r in records), peak / 2**30, first["params"]["true"],
                  "measured" if measured else "predicted")
 
@@ -111,6 +114,8 @@ def line_style(name: str) -> dict:
 # How a point is drawn: the paper's are filled and pale, ours hollow.
 SOURCES = {"paper": {"alpha": 0.45}, "measured": {"linewidths": 1.8},
            "predicted": {"linewidths": 1.4, "linestyles": "dotted"}}
+SOURCE_LABELS = {"paper": "the paper", "measured": "recorded here, memory measured",
+                 "predicted": "recorded here, memory predicted"}
 AREA = 250  # of a marker, points² for a million parameters
 LABEL_SIDE = {"ViP": "right", "ViN": "left"}  # their Hybrids are close together in the paper's figure
 
@@ -129,10 +134,14 @@ def accuracy_against_memory(ax: Axes, points: Sequence[Point], title: str = "") 
         if other := found.get((source, PAIRS.get(name))):
             ax.plot([point.memory_gb, other.memory_gb], [point.top1, other.top1], color=MODEL_COLOURS[name],
                     linewidth=0.8, alpha=0.6, zorder=0)
+    finish_memory_axes(ax, points, title)
+
+
+def finish_memory_axes(ax: Axes, points: Sequence[Point], title: str) -> None:
+    """What every figure of accuracy against memory shares: labels, and a legend of sources and of the area."""
     for source in dict.fromkeys(point.source for point in points):
         ax.scatter([], [], s=60, edgecolors="#555555", facecolors="#555555" if source == "paper" else "none",
-                   label={"paper": "the paper", "measured": "recorded here, memory measured",
-                          "predicted": "recorded here, memory predicted"}[source], **SOURCES[source])
+                   label=SOURCE_LABELS[source], **SOURCES[source])
     ax.scatter([], [], s=AREA, marker="o", facecolors="none", edgecolors="#999999", label="area of 1 M parameters")
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     ax.margins(x=0.15, y=0.2)
@@ -141,8 +150,8 @@ def accuracy_against_memory(ax: Axes, points: Sequence[Point], title: str = "") 
     ax.set_title(title, fontsize=9)
 
 
-def live_pairs(title: str = "") -> Callable[[Run], None]:
-    """A function for `fit(on_epoch=...)` that redraws all runs so far in one figure, in the pairs' style."""
+def live_pairs(title: str = "", style: Callable[[str], dict] = line_style) -> Callable[[Run], None]:
+    """A function for `fit(on_epoch=...)` that redraws all runs so far in one figure, each in `style(model)`."""
     from matplotlib.ticker import MaxNLocator
 
     runs = {}
@@ -151,7 +160,7 @@ def live_pairs(title: str = "") -> Callable[[Run], None]:
         runs[run.model] = [epoch["top1"] for epoch in run.history]
         figure, ax = new_axes(width=6, height=3.2)
         for name, values in runs.items():
-            ax.plot(range(1, len(values) + 1), values, **line_style(name))
+            ax.plot(range(1, len(values) + 1), values, **style(name))
         ax.set(xlabel="epoch", ylabel="test top-1 accuracy (%)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_title(title, fontsize=9)

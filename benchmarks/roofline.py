@@ -1,0 +1,122 @@
+"""How near each model's training step comes to what this machine could do at best.
+
+    python -m benchmarks.roofline [--device cpu] [--quick] [--batch 8] [--models ViT ViN]
+
+The floor of a step is the larger of two times: its multiplications at the machine's best matrix product, and the bytes
+that have to move at the machine's best copy. Both bests are measured in the same run.
+  FLOPs: what torch's counter sees in forward and backward: matrix products, convolutions, fused attention.
+  bytes that have to move: each tensor kept for backward is written and read once, and so is its gradient; AdamW reads
+  four and writes three numbers for each parameter.
+Beside it, the bytes that the operators read and write when each runs alone, which is what eager mode does.
+"""
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from vixlib.models import build, names
+from vixlib.report import Table
+
+from . import record
+from .stacks import MODELS
+from .timing import in_turns, kept_bytes, peak_bandwidth, peak_flops, precisions, training_step
+
+ADAMW_BYTES = 7 * 4  # a parameter: reads weight, gradient and both moments, writes all but the gradient
+
+
+class Traffic(TorchDispatchMode):
+    """Adds up the bytes that operators read and write while it is active; views move none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view and not func.__name__.startswith(("empty", "new_empty")):
+            self.bytes += sum(t.numel() * t.element_size() for t in tree_leaves((args, kwargs, out))
+                              if isinstance(t, Tensor))
+        return out
+
+
+def convolution_backward(gradient: Sequence[int], x: Sequence[int], weight: Sequence[int], *others, **_) -> int:
+    """FLOPs by shapes; torch's own formula forgets the groups and counts a depthwise one `channels` times over."""
+    *_, output_mask = others
+    return sum(output_mask[:2]) * 2 * math.prod(gradient) * math.prod(weight[1:])
+
+
+def flops(model: nn.Module, images: Tensor, precision: str) -> int:
+    """Floating-point operations of a training step, a multiplication and an addition each."""
+    step = training_step(model, images, precision)
+    with FlopCounterMode(display=False,
+                         custom_mapping={torch.ops.aten.convolution_backward: convolution_backward}) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def measure(name: str, batch: int, device: torch.device, precision: str, machine: dict, rounds: int,
+            seed: int) -> dict:
+    """One row: seconds of each round, FLOPs, bytes, the floor and which of the two sets it."""
+    model = build(name, seed=seed).to(device).train()
+    images = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(seed)).to(device)
+    parameters = sum(p.numel() for p in model.parameters())
+    # All grow with the batch alone, so that two images tell, and the counters' overhead stays small.
+    few = images[:2]
+    operations = flops(model, few, precision) * batch / len(few)
+    least = 4 * kept_bytes(model, images, precision) + ADAMW_BYTES * parameters
+    step = training_step(model, images, precision)
+    step()
+    with Traffic() as traffic:
+        step()
+    taken = in_turns({"step": step}, rounds, device)["step"]
+    compute, memory = operations / machine["flops"], least / machine["bandwidth"]
+    return {"model": name, "precision": precision, "seconds": taken, "flops": operations, "least_bytes": least,
+            "moved_bytes": traffic.bytes, "floor_seconds": max(compute, memory),
+            "bound": "compute" if compute > memory else "memory"}
+
+
+def table(found: dict) -> Table:
+    """Each model's step beside its floor."""
+    machines = [f"{precision}: {best['flops'] / 1e12:.3g} TFLOP/s, {best['bandwidth'] / 1e9:.3g} GB/s"
+                for precision, best in found["machine"].items()]
+    lines = [[row["model"], row["precision"], record.time(median(row["seconds"])), f"{row['flops'] / 1e9:.1f}",
+              f"{row['least_bytes'] / 1e9:.2f}", f"{record.time(row['floor_seconds'])}, {row['bound']}",
+              f"{100 * row['floor_seconds'] / median(row['seconds']):.0f} %", f"{row['moved_bytes'] / 1e9:.2f}"]
+             for row in found["rows"]]
+    return Table(f"A training step of whole models against the machine's floor, batch {found['settings']['batch']}, "
+                 "1025 tokens",
+                 ["model", "precision", "step", "GFLOP", "GB that\nhave to move", "floor", "achieved",
+                  "GB moved\nby operators"],
+                 lines, (f"machine's best, measured: {'; '.join(machines)}", record.where(found)), left=(0, 1))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = record.parser(__doc__.split("\n")[0], batch=(8, 64))
+    parser.add_argument("--models", nargs="+", choices=names(), default=list(MODELS), metavar="NAME",
+                        help=f"of the zoo; {' '.join(MODELS)}")
+    chosen = parser.parse_args(arguments)
+    device, batch = record.device_and_batch(chosen)
+    rounds = 3 if chosen.quick else 9
+    found = record.begin("roofline", device, chosen.quick, batch=batch, rounds=rounds, seed=chosen.seed)
+    found["machine"] = {precision: {"flops": peak_flops(device, precision), "bandwidth": peak_bandwidth(device)}
+                        for precision in precisions(device)}
+    for name in chosen.models:
+        for precision, machine in found["machine"].items():
+            found["rows"].append(measure(name, batch, device, precision, machine, rounds, chosen.seed))
+            record.save(found, chosen.results)
+        print(".", end="", file=sys.stderr, flush=True)
+    path = record.save(found, chosen.results, finished=True)
+    print(f"\n{table(found)}\nwritten to {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

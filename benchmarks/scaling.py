@@ -1,0 +1,188 @@
+"""What each mixer costs as the sequence grows, and from which length on it beats fused softmax attention.
+
+    python -m benchmarks.scaling [--device cpu] [--quick] [--batch 4] [--seconds 8]
+
+The mixers alone, 65 to 16385 tokens (CLS and a square picture's pixels at 8² ... 128²), training (forward and
+backward) and inference (forward): seconds, and the most bytes allocated at once. All mixers take turns at each length.
+A length that would probably take a mixer longer than --seconds a step, or more memory than there is room for, is left
+out, and so are longer ones.
+"""
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from statistics import median
+
+import torch
+
+from vixlib.cost import crossing
+from vixlib.mixers import MIXERS
+from vixlib.report import Table
+
+from . import record
+from .stacks import Shape
+from .timing import forward_backward, in_turns, inference, kept_bytes, peak_bytes, precisions
+
+TOKENS = [2 ** power + 1 for power in range(6, 15)]
+LONG = 512  # slopes are fitted from here on, where the work outweighs the calls
+REFERENCE = "softmax, fused"
+MIXER_OPTIONS = {REFERENCE: ("softmax", {}), "softmax, materialised": ("softmax", {"fused": False}),
+                 "performer": ("performer", {}), "linformer": ("linformer", {"rank": Shape.landmarks}),
+                 "nystrom": ("nystrom", {"num_landmarks": Shape.landmarks}), "linear": ("linear", {}),
+                 "fourier": ("fourier", {})}
+PHASES = {"training": forward_backward, "inference": inference}
+COSTS = [(what, phase) for what in ("seconds", "bytes") for phase in PHASES]
+
+
+def slope(tokens: Sequence[int], costs: Sequence[float]) -> float | None:
+    """The exponent p of cost = c·Nᵖ by least squares on logarithms; None for fewer than three lengths."""
+    if len(tokens) < 3:
+        return None
+    x, y = [math.log(n) for n in tokens], [math.log(c) for c in costs]
+    x_mean, y_mean = sum(x) / len(x), sum(y) / len(y)
+    return (sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
+            / sum((a - x_mean) ** 2 for a in x))
+
+
+def expected(costs: Sequence[float]) -> float:
+    """The cost of twice the length, from the last two: at least twice, at most four times as much."""
+    growth = costs[-1] / costs[-2] if len(costs) > 1 else 4.0
+    return costs[-1] * min(4.0, max(2.0, growth))
+
+
+def room(device: torch.device) -> int:
+    """Bytes that a step may take: most of what is free on a GPU, a quarter of a computer's memory."""
+    if device.type == "cuda":
+        return int(0.8 * torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+
+
+def measure_length(names: Sequence[str], shape: Shape, precision: str, device: torch.device,
+                   rounds: int) -> dict[str, dict]:
+    """name -> {"kept", "seconds": {phase}, "bytes": {phase}} at one length, all of them in turns."""
+    x = torch.randn(shape.batch, shape.tokens, shape.dim).to(device)
+    steps, found = {}, {}
+    for name in names:
+        kind, options = MIXER_OPTIONS[name]
+        mixer = MIXERS[kind](shape.dim, heads=shape.heads, dim_head=shape.dim_head, seq_len=shape.tokens,
+                             **options).to(device)
+        steps |= {(name, phase): make(mixer, x, precision) for phase, make in PHASES.items()}
+        found[name] = {"kept": kept_bytes(mixer, x, precision), "seconds": {},
+                       "bytes": {phase: peak_bytes(steps[name, phase], device) for phase in PHASES}}
+    for (name, phase), taken in in_turns(steps, rounds, device).items():
+        found[name]["seconds"][phase] = median(taken)
+    return found
+
+
+def empty_rows(precision: str) -> list[dict]:
+    """One row a mixer: the lengths measured, the costs at each, and the lengths left out."""
+    return [{"mixer": name, "precision": precision, "tokens": [], "kept": [], "left_out": [],
+             **{what: {phase: [] for phase in PHASES} for what in ("seconds", "bytes")}} for name in MIXER_OPTIONS]
+
+
+def extend(rows: list[dict], length: int, device: torch.device, batch: int, rounds: int,
+           limits: dict[str, float]) -> None:
+    """Measure one length more, about twice the last. limits: "seconds" and "bytes" of a training step."""
+    able = [row["mixer"] for row in rows if not row["left_out"] and (not row["tokens"] or all(
+        expected(row[what]["training"]) <= limit for what, limit in limits.items()))]
+    shape = Shape(batch=batch, tokens=length)
+    found = measure_length(able, shape, rows[0]["precision"], device, rounds) if able else {}
+    for row in rows:
+        if row["mixer"] not in found:
+            row["left_out"].append(length)
+            continue
+        row["tokens"].append(length)
+        row["kept"].append(found[row["mixer"]]["kept"])
+        for what, phase in COSTS:
+            row[what][phase].append(found[row["mixer"]][what][phase])
+
+
+def begins(reference: dict, row: dict, what: str, phase: str) -> str:
+    """From which number of tokens on `row` is cheaper than `reference`, in words."""
+    tokens = [n for n in row["tokens"] if n in reference["tokens"]]
+    found = crossing(tokens, reference[what][phase][:len(tokens)], row[what][phase][:len(tokens)])
+    if found is None:
+        return f"not up to {tokens[-1]:,}"
+    return "always" if found == tokens[0] else f"{found:,.0f}"
+
+
+def by_precision(found: dict) -> list[tuple[list[dict], str]]:
+    """The rows of each precision, and the words that say what they share."""
+    shape = found["settings"]
+    return [([row for row in found["rows"] if row["precision"] == precision],
+             f"{precision}, batch {shape['batch']}, width {shape['dim']}, {shape['heads']} heads")
+            for precision in dict.fromkeys(row["precision"] for row in found["rows"])]
+
+
+def crossings(found: dict) -> list[Table]:
+    """From how many tokens on each mixer beats fused softmax, and the slopes; a table a precision."""
+    result = []
+    for rows, under in by_precision(found):
+        reference = next(row for row in rows if row["mixer"] == REFERENCE)
+        result.append(Table(
+            f"From how many tokens on a mixer is cheaper than fused softmax attention ({under})",
+            ["mixer", "time,\ntraining", "\ninference", "memory,\ntraining", "\ninference",
+             "slope of time,\ntraining", "\ninference", "slope of memory,\ntraining", "\ninference"],
+            [[row["mixer"], *("-" if row is reference else begins(reference, row, *cost) for cost in COSTS),
+              *(exponent(row, *cost) for cost in COSTS)] for row in rows],
+            (f"slope: p of cost = c·Nᵖ over the lengths from {LONG} on; memory: the most allocated at once",
+             *left_out(rows, found["settings"]["limits"]), record.where(found))))
+    return result
+
+
+def costs(found: dict) -> list[Table]:
+    """Seconds and bytes at every length."""
+    return [Table(f"{what.capitalize()}, training | inference ({under})",
+                  ["tokens", *(row["mixer"].replace(", ", ",\n") for row in rows)],
+                  [[f"{n:,}", *(pair(row, what, n, text) for row in rows)] for n in found["settings"]["tokens"]])
+            for rows, under in by_precision(found)
+            for what, text in (("seconds", record.time), ("bytes", record.size))]
+
+
+def pair(row: dict, what: str, tokens: int, text) -> str:
+    if tokens not in row["tokens"]:
+        return "left out"
+    place = row["tokens"].index(tokens)
+    return " | ".join(text(row[what][phase][place]) for phase in PHASES)
+
+
+def exponent(row: dict, what: str, phase: str) -> str:
+    long = [(n, cost) for n, cost in zip(row["tokens"], row[what][phase], strict=True) if n >= LONG]
+    fitted = slope(*zip(*long, strict=True)) if long else None
+    return "-" if fitted is None else f"{fitted:.2f}"
+
+
+def left_out(rows: Sequence[dict], limits: dict[str, float]) -> list[str]:
+    found = [f"{row['mixer']} from {row['left_out'][0]:,}" for row in rows if row["left_out"]]
+    return [f"left out, because a step would take more than {limits['seconds']:g} s or {record.size(limits['bytes'])}: "
+            + "; ".join(found)] if found else []
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = record.parser(__doc__.split("\n")[0], batch=(4, 16))
+    parser.add_argument("--seconds", type=float, default=8.0, help="the longest training step to measure; 8")
+    chosen = parser.parse_args(arguments)
+    device, batch = record.device_and_batch(chosen)
+    tokens = [n for n in TOKENS if n <= 4097] if chosen.quick else TOKENS
+    rounds = 3 if chosen.quick else 7
+    shape = Shape(batch=batch)
+    found = record.begin("scaling", device, chosen.quick, batch=batch, dim=shape.dim, heads=shape.heads,
+                         dim_head=shape.dim_head, tokens=tokens, rounds=rounds, seed=chosen.seed,
+                         limits={"seconds": chosen.seconds, "bytes": room(device)})
+    torch.manual_seed(chosen.seed)
+    for precision in precisions(device):
+        rows = empty_rows(precision)
+        found["rows"] += rows
+        for length in tokens:
+            extend(rows, length, device, batch, rounds, found["settings"]["limits"])
+            record.save(found, chosen.results)
+            print(".", end="", file=sys.stderr, flush=True)
+    path = record.save(found, chosen.results, finished=True)
+    print("", *costs(found), *crossings(found), f"written to {path}", sep="\n\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,19 @@
+"""README's part: the tables of the recorded benchmarks."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from vixlib.report import NOT_MEASURED
+
+from . import peers, record, roofline, scaling
+
+TABLES = {"peers": lambda found: [peers.table(found)], "scaling": scaling.crossings,
+          "roofline": lambda found: [roofline.table(found)]}
+
+
+def summary(folder: Path = record.RESULTS) -> str:
+    """All tables of a folder's records, as text; "not measured" if there is none."""
+    found = record.read(folder)
+    tables = [table for name, make in TABLES.items()
+              for one in found if one["benchmark"] == name for table in make(one)]
+    return "\n\n".join(map(str, tables)) or NOT_MEASURED

@@ -1,0 +1,59 @@
+"""The stored memory figures: made by the functions that they claim, shown as what they are."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import vixlib as vix
+from vixlib import memory
+from vixlib.measure import predict_peak_memory, saved_bytes_per_image
+
+
+@pytest.mark.parametrize(("name", "config"), [("ViT", "paper"), ("LeViN", "uniform")])
+def test_the_stored_predictions_are_what_the_code_predicts(name, config):
+    row = memory.stored()[0][name, config]
+    fused = predict_peak_memory(vix.build(name, config), memory.BATCH, "float16").bytes
+    assert row["peak_bytes"]["mixed, fused"] == pytest.approx(fused, rel=0.02)
+
+
+def test_the_stored_kept_bytes_are_what_is_kept():
+    row = memory.stored()[0]["CCN", "uniform"]
+    assert row["kept_bytes_per_image"] == pytest.approx(saved_bytes_per_image(vix.build("CCN")), rel=0.02)
+
+
+def test_every_system_has_its_row_and_softmax_alone_pays_for_its_matrix():
+    table = memory.fits_table()
+    assert [row[0] for row in table.rows] == vix.names()
+    rows, _ = memory.stored()
+    stored, fused = (rows["ViT", "uniform"]["peak_bytes"][way] for way in ("mixed, matrix stored", "mixed, fused"))
+    matrix = 2 * memory.BATCH * 4 * 1025 ** 2 * 4  # two bytes, four heads, four layers
+    assert stored > fused + matrix
+    assert len(set(list(rows["ViN", "uniform"]["peak_bytes"].values())[1:])) == 1
+
+
+def test_writing_one_system_keeps_the_others_and_a_table_says_predicted(tmp_path):
+    device = torch.device("cpu")
+    for name in ("FNet", "MLPMixer"):
+        path = memory.write(tmp_path, device, only=[name])
+    content = json.loads(path.read_text())
+    assert {row["model"] for row in content["rows"]} == {"FNet", "MLPMixer"} and content["measured"] is False
+    rows, source = memory.stored(tmp_path)
+    assert "not measured on a GPU" in source and rows["FNet", "paper"] == rows["FNet", "uniform"]
+
+
+def test_measured_figures_go_before_predicted_ones(tmp_path):
+    for name, measured in (("predicted", False), ("a-gpu", True)):
+        row = {"model": "ViT", "config": "uniform", "kept_bytes_per_image": 1, "largest_batch": 2,
+               "peak_bytes": dict.fromkeys(memory.WAYS, 3 if measured else 4)}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"measured": measured, "device": name, "torch": "2",
+                                                           "batch_size": 64, "rows": [row], "records": {}}))
+    rows, source = memory.stored(tmp_path)
+    assert source.startswith("measured on a-gpu") and rows["ViT", "paper"]["peak_bytes"]["mixed, fused"] == 3
+
+
+def test_a_folder_without_figures_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run python -m vixlib.memory"):
+        memory.stored(Path(tmp_path))

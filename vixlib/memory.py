@@ -1,0 +1,155 @@
+"""What a training step of every system needs in memory: computed once by `python -m vixlib.memory`, read from a file.
+
+On a CPU the figures are predictions, on a GPU measurements; each has its own file in data/memory, and every table says
+which it shows.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .device import device_name, pick_device
+from .measure import MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
+from .models.zoo import CONFIGS, applicable, build, names, settings
+from .records import ROOT, environment, read_records, record_name, write_atomic
+from .report import Table
+from .tables import paper_table, table_rows
+
+MEMORY = ROOT / "data" / "memory"
+BATCH, CARD_GB = 64, 16
+# How softmax attention may be computed, dearest first: as the paper ran it, in half precision, and as one would today.
+WAYS = {"float32, matrix stored": ("float32", False), "mixed, matrix stored": ("float16", False),
+        "mixed, fused": ("float16", True)}
+
+
+def needs(name: str, config: str, device: torch.device) -> dict:
+    """One system: bytes kept an image, peak bytes of a step at batch 64 three ways (None: out of memory), and the
+    largest batch in 16 GB the last way, predicted."""
+    model = build(name, config)
+    return {"model": name, "config": config, "parameters": sum(p.numel() for p in model.parameters()),
+            "kept_bytes_per_image": saved_bytes_per_image(model),
+            "peak_bytes": {way: _peak(name, config, precision, fused, device)
+                           for way, (precision, fused) in WAYS.items()},
+            "largest_batch": max_batch_size(model, CARD_GB, "float16")}
+
+
+def _peak(name: str, config: str, precision: str, fused: bool, device: torch.device) -> int | None:
+    model = build(name, config, **applicable(name, {"fused": fused}, config)).to(device)
+    try:
+        return peak_memory(model, BATCH, precision).bytes
+    except torch.OutOfMemoryError:
+        return None
+
+
+def write(folder: Path = MEMORY, device: torch.device | None = None, only: list[str] | None = None) -> Path:
+    """Compute the needs of every system on `device` and write their file; `only`: these names, the others stay."""
+    device = device or pick_device()
+    path = folder / f"{'predicted' if device.type == 'cpu' else device_name(device).replace(' ', '-')}.json"
+    before = json.loads(path.read_text()) if path.exists() else {"rows": [], "records": {}}
+    rows = {(row["model"], row["config"]): row for row in before["rows"]}
+    for name in only or names():
+        for config in CONFIGS:
+            # Where both configurations are the same model, one row serves both.
+            if config == "uniform" or settings(name, config) != settings(name, "uniform"):
+                rows[name, config] = needs(name, config, device)
+                print(f"{name} {config}: {rows[name, config]['peak_bytes']}")
+    content = {"measured": device.type == "cuda", "batch_size": BATCH, "memory_gb": CARD_GB, **environment(device),
+               "rows": [rows[key] for key in sorted(rows)],
+               "records": {record_name(record): before["records"].get(record_name(record)) or _of_record(record)
+                           for record in read_records()}}
+    return write_atomic(path, json.dumps(content, indent=1) + "\n")
+
+
+def _of_record(record: dict) -> int:
+    return predict_peak_memory(recorded_model(record), record["train"]["batch_size"], "float32").bytes
+
+
+def recorded_model(record: dict) -> nn.Module:
+    """The model that a record describes, with fresh weights."""
+    position = applicable(record["model"], {"position": record["position"]}, record["config"])
+    return build(record["model"], config=record["config"], **position, **record["options"])
+
+
+@cache
+def _file(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def of_record(record: dict, folder: Path = MEMORY) -> int:
+    """Predicted bytes at the peak of a recorded run's training step, float32: from the file, else computed."""
+    path = folder / "predicted.json"
+    known = _file(path)["records"] if path.exists() else {}
+    return known.get(record_name(record)) or _of_record(record)
+
+
+def stored(folder: Path = MEMORY) -> tuple[dict[tuple[str, str], dict], str]:
+    """The needs by (name, config), measured ones where a GPU has measured any, and a line that says what they are."""
+    files = [_file(path) for path in sorted(folder.glob("*.json"))]
+    files.sort(key=lambda file: not file["measured"])
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no memory figures; run python -m vixlib.memory")
+    chosen = files[0]
+    rows = {(row["model"], row["config"]): row for row in chosen["rows"]}
+    for name in names():
+        if (name, "uniform") in rows:
+            rows.setdefault((name, "paper"), rows[name, "uniform"])
+    how = f"measured on {chosen['device']}" if chosen["measured"] else "predicted, not measured on a GPU yet"
+    return rows, f"{how} (torch {chosen['torch']})"
+
+
+def memory_table(table: int | str, folder: Path = MEMORY) -> Table:
+    """What each row of a paper's table needs, beside what the paper printed."""
+    rows, source = stored(folder)
+    printed = {row["model"]: row.get("gpu_gb") for row in paper_table(table)["rows"]}
+    lines = []
+    for model in (row.model for row in table_rows(table)):
+        row = rows[model, "paper"]
+        paper = "-" if printed.get(model) is None else f"{printed[model]:.1f}"
+        lines.append([model, paper, *_cells(row)])
+    caption = f"Memory of a training step, the systems of table {table}"
+    return Table(caption, ["system", "paper\nGPU (GB)", *HEADER], lines, _notes(source))
+
+
+def fits_table(folder: Path = MEMORY) -> Table:
+    """What fits into 16 GB, for every system in its uniform configuration at CIFAR-10's shape, a token a pixel."""
+    rows, source = stored(folder)
+    return Table(f"What fits into {CARD_GB} GB", ["system", *HEADER],
+                 [[name, *_cells(rows[name, "uniform"])] for name in names()], _notes(source))
+
+
+HEADER = ["kept for backward\nMiB an image", *(f"{way.replace(', ', chr(10))} (GB)" for way in WAYS),
+          f"largest batch\nin {CARD_GB} GB"]
+
+
+def _cells(row: dict) -> list[str]:
+    peaks = ("out of memory" if peak is None else f"{peak / 2**30:.2f}" for peak in row["peak_bytes"].values())
+    return [f"{row['kept_bytes_per_image'] / 2**20:.1f}", *peaks, f"{row['largest_batch']:,}"]
+
+
+def _notes(source: str) -> tuple[str, ...]:
+    return (f"GB: 2^30 bytes at the peak of a step at batch {BATCH}, {source}",
+            "matrix stored: softmax attention writes its N×N matrix, as in 2021; no other mixer forms one here, and "
+            "their columns differ in precision only",
+            f"kept for backward: float32, fused; largest batch: mixed, fused, predicted, {MARGIN - 1:.0%} to spare")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m vixlib.memory", description=__doc__.split("\n")[0])
+    parser.add_argument("--names", nargs="+", choices=names(), metavar="NAME", help="only these systems")
+    parser.add_argument("--to", type=Path, default=MEMORY, help="folder of the files")
+    parser.add_argument("--show", action="store_true", help="print what fits, from the file")
+    chosen = parser.parse_args(arguments)
+    if not chosen.show:
+        print(write(chosen.to, only=chosen.names))
+    _file.cache_clear()
+    print(fits_table(chosen.to))
+
+
+if __name__ == "__main__":
+    main()
