@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vixlib import device as devices
-from vixlib.device import describe, pick_device, pick_precision
+from vixlib.device import describe, fused_attention_problem, pick_device, pick_precision
 
 
 def pretend_gpu(monkeypatch, *, capability=(6, 0), compiled=("sm_75", "sm_90", "sm_120"), error=None):
@@ -107,3 +107,14 @@ def test_a_real_gpu_is_picked_and_described():
     device = pick_device()
     assert device.type == "cuda" and torch.cuda.get_device_name(device) in describe(device)
     assert pick_precision(device) in ("float16", "bfloat16")
+
+
+def test_fused_attention_is_asked_for_by_running_it(monkeypatch):
+    assert fused_attention_problem("cpu", "float32") is None
+
+    def none_fits(*inputs):
+        raise RuntimeError("No available kernel.  Aborting execution.")
+
+    monkeypatch.setattr("vixlib.device.F.scaled_dot_product_attention", none_fits)
+    problem = fused_attention_problem("cpu", "bfloat16", dim_head=30)
+    assert "bfloat16 with a head width of 30" in problem and "N×N" in problem and "No available kernel" in problem

@@ -113,3 +113,25 @@ def pick_precision(device: torch.device | str, wanted: str = "auto",
             'precision="bfloat16" needs a GPU of compute capability 8.0 or above, this one has '
             f'{capability[0]}.{capability[1]}: torch would only emulate it, slowly; use "auto" or "float16"')
     return wanted
+
+
+def fused_attention_problem(device: torch.device | str, precision: str, dim_head: int = 32) -> str | None:
+    """Why scaled_dot_product_attention would store its N×N matrices here, in a sentence; None if it would not.
+
+    Where no fused kernel takes the inputs, torch silently computes by the plain formula: the same result, but memory
+    and time grow with N². Asked by running it, because kernels depend on device, precision, head width and build.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    fused = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+    q = torch.zeros(1, 1, 8, dim_head, device=device, dtype=getattr(torch, precision), requires_grad=True)
+    try:
+        with warnings.catch_warnings(record=True) as said, sdpa_kernel(fused):
+            warnings.simplefilter("always")
+            F.scaled_dot_product_attention(q, q, q).sum().backward()
+    except RuntimeError as error:
+        reasons = " ".join(str(warning.message).split("(Triggered")[0].strip() for warning in said)
+        return (f"no fused attention kernel takes {precision} with a head width of {dim_head} on {device_name(device)}, "
+                f"so softmax attention stores N×N matrices ({reasons or str(error).splitlines()[0]}); "
+                'use precision="auto" and a dim_head divisible by 8')
+    return None
