@@ -16,7 +16,7 @@ from .models.zoo import SYSTEMS, applicable, position_of
 from .positions import POSITIONS
 from .records import read_records
 from .report import NOT_MEASURED, Group, Table
-from .run import Run
+from .run import Run, TrainConfig
 from .tables import ROPE_MODELS, ROPE_POSITIONS, authors_runs
 
 # Student's t, two-sided 95 %, for 1 to 9 degrees of freedom; more seeds use the last, which is a little too wide.
@@ -87,7 +87,8 @@ def _names(a: str, b: str) -> tuple[str, str]:
 
 
 def _split(system: str) -> tuple[str, str]:
-    model, _, position = system.partition("/")
+    # A system's own name may have a slash in it: HybridViP-6/8.
+    model, position = (system, "") if system in SYSTEMS or "/" not in system else system.rsplit("/", 1)
     require_known("system", model, SYSTEMS)
     position = position or position_of(model)
     require_known("position", position, POSITIONS)
@@ -122,7 +123,9 @@ def differences(a: str, b: str, results: Results = None) -> list[Difference]:
 
 def _setting(record: dict, model: str, position: str) -> str:
     """All that must be equal for a pair with a run of `model`; options which that system lacks cannot differ."""
-    train = {name: value for name, value in record["train"].items() if name not in ("seed", "eval_batch_size")}
+    # Through TrainConfig, because a record older than a setting was made with its default.
+    train = TrainConfig(**record["train"]).to_dict()
+    train = {name: value for name, value in train.items() if name not in ("seed", "eval_batch_size")}
     options = applicable(model, {**record["options"], "position": position}, record["config"])
     options.pop("position", None)
     return json.dumps([record["profile"], record["dataset"], record["config"], options, train], sort_keys=True)

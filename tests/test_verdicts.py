@@ -1,0 +1,40 @@
+"""Verdicts: what the paper printed, what the records show, and no decision without an interval."""
+from __future__ import annotations
+
+import pytest
+from test_claims import record
+
+from vixlib.claims import Difference
+from vixlib.records import write_record
+from vixlib.report import NOT_MEASURED
+from vixlib.verdicts import CLAIMS, Claim, printed_difference, verdict_table
+
+
+def test_without_records_every_claim_stands_there_unmeasured(tmp_path):
+    rows = verdict_table(tmp_path).rows
+    assert len(rows) == sum(len(claim.pairs) for claim in CLAIMS) + 1
+    assert all(NOT_MEASURED in row[-1] for row in rows)  # no GPU has measured memory either
+
+
+def test_printed_differences_come_from_the_tables_or_the_logs():
+    assert printed_difference("ViN", "ViT") == "+10.80"
+    assert printed_difference("CPV", "ResNet18") == "+5.13"
+    assert printed_difference("HybridViT/rope", "HybridViT/learned").endswith("(logs)")
+    assert printed_difference("HybridViN/rope", "HybridViP/rope2d") == "-"
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [((60.0, 61.0, 60.5), "holds"), ((50.0, 51.0, 50.5), "does not hold")])
+def test_three_seeds_decide(tmp_path, ours, verdict):
+    for seed, top1 in enumerate(ours):
+        write_record(record("ViN", "learned", top1, seed=seed, profile="paper", config="paper"), tmp_path)
+        write_record(record("ViT", "learned", 55.0 + seed / 10, seed=seed, profile="paper", config="paper"), tmp_path)
+    row = next(row for row in verdict_table(tmp_path).rows if row[2] == "ViN against ViT")
+    assert row[-1] == verdict and "(n=3)" in row[-2]
+
+
+@pytest.mark.parametrize(("gaps", "verdict"), [
+    ((0.1, -0.1, 0.0), "holds"), ((5.0, 5.1, 4.9), "does not hold"), ((1.0, 3.0, 2.0), "undecided"),
+    ((0.1,), "undecided")])
+def test_equally_accurate_means_an_interval_inside_the_band(gaps, verdict):
+    claim = Claim("", "", (("CCN", "CCT"),), within=2.0)
+    assert claim.verdict(Difference("CCN", "CCT", pairs=tuple((80.0 + gap, 80.0) for gap in gaps))) == verdict

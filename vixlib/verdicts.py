@@ -1,0 +1,96 @@
+"""The paper's claims, each with a verdict that is computed from the recorded runs."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .claims import Difference, Results, differences
+from .memory import stored
+from .report import NOT_MEASURED, Table
+from .tables import ROPE_MODELS, authors_runs, paper_table
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper about pairs of systems (a, b): a is more accurate than b.
+
+    within: instead, the two are equally accurate, up to so many points.   notebook: where it is discussed.
+    """
+
+    text: str
+    notebook: str
+    pairs: tuple[tuple[str, str], ...]
+    within: float | None = None
+
+    def verdict(self, difference: Difference) -> str:
+        """"holds", "does not hold", "undecided" or "not measured"; one seed never decides."""
+        if self.within is None or difference.interval is None:
+            return difference.verdict
+        low, high = difference.interval
+        if -self.within <= low and high <= self.within:
+            return "holds"
+        return "does not hold" if low > self.within or high < -self.within else "undecided"
+
+
+CLAIMS = (
+    Claim("Nyström and Performer beat softmax on pixels", "02", (("ViN", "ViT"), ("ViP", "ViT"))),
+    Claim("a convolutional embedding raises accuracy", "03",
+          tuple((f"Hybrid{name}", name) for name in ("ViT", "ViP", "ViL", "ViN"))),
+    Claim("RoPE raises accuracy at the same size", "04", tuple((f"{m}/rope", f"{m}/learned") for m in ROPE_MODELS)),
+    Claim("in LeViT, Nyström and Performer beat softmax", "05", (("LeViN", "LeViT"), ("LeViP", "LeViT"))),
+    Claim("in CCT they do as well as softmax, within 2 points", "05", (("CCN", "CCT"), ("CCP", "CCT")), within=2.0),
+    Claim("a convolution in every layer beats one in front", "06", (("CPV", "HybridViP-6/8"),)),
+    Claim("a small CXV beats ResNet-18", "06", (("CPV", "ResNet18"),)),
+)
+
+
+def printed_difference(a: str, b: str) -> str:
+    """What the sources print for a less b, in points: from the paper's tables, else from the authors' logs."""
+    top1 = {row["model"]: row["top1"] for table in (1, 3, 4, "cxv") for row in paper_table(table)["rows"]}
+    if a in top1 and b in top1:
+        return f"{top1[a] - top1[b]:+.2f}"
+    logs = [authors_runs(*system.split("/")) if "/" in system and system not in top1 else [] for system in (a, b)]
+    if not all(logs) or any(log[0]["resumed"] for log in logs):  # a continued log is no run from scratch
+        return "-"
+    return f"{logs[0][0]['best_top1'] - logs[1][0]['best_top1']:+.2f} (logs)"
+
+
+def verdict_table(results: Results = None) -> Table:
+    """Every claim, pair by pair: the printed difference, the recorded one in each setting, the verdict."""
+    rows = []
+    for claim in CLAIMS:
+        for i, (a, b) in enumerate(claim.pairs):
+            for j, found in enumerate(differences(a, b, results)):
+                rows.append([claim.text if i == j == 0 else "", claim.notebook, f"{a} against {b}",
+                             printed_difference(a, b), str(found.group or NOT_MEASURED), _recorded(found),
+                             claim.verdict(found)])
+    rows.append(_memory_row())
+    return Table("The paper's claims and what the records say",
+                 ["claim", "notebook", "pair", "printed\n(points)", "recorded setting", "recorded (points)", "verdict"],
+                 rows,
+                 ("printed: best epoch of the best run; recorded: last epoch, ± half a 95 % interval over seeds",
+                  "undecided: too few seeds, or an interval that leaves both open; one seed shows a direction only",
+                  "profile quick (one epoch, 4×4 patches) cannot confirm or refute a claim about 40 epochs on pixels"),
+                 left=(0, 1, 2, 4, 6))
+
+
+def _recorded(found: Difference) -> str:
+    if not found.pairs:
+        return "-"
+    if found.interval is None:
+        return f"{found.mean:+.2f} (one seed)"
+    return f"{found.mean:+.2f} ± {(found.interval[1] - found.interval[0]) / 2:.2f} (n={found.n})"
+
+
+def _memory_row() -> list[str]:
+    """"Half the memory": ViN's peak at batch 64 against ViT's, as the paper ran them and as one would today."""
+    rows, source = stored()
+    printed = {row["model"]: row["gpu_gb"] for row in paper_table(1)["rows"]}
+    ratios = {way: rows["ViN", "paper"]["peak_bytes"][way] / rows["ViT", "paper"]["peak_bytes"][way]
+              for way in rows["ViT", "paper"]["peak_bytes"]}
+    then, *_, now = ratios.values()
+    said = f"{then:.2f} with the matrix stored, {now:.2f} fused"
+    measured = source.startswith("measured")
+    then_holds, now_holds = ("holds" if ratio <= 0.6 else "does not hold" for ratio in (then, now))
+    verdict = f"{then_holds} as run then, {now_holds} today"
+    return ["half the memory", "02", "ViN over ViT", f"{printed['ViN'] / printed['ViT']:.2f} times", source, said,
+            verdict if measured else f"{NOT_MEASURED}; predicted: {verdict}"]
