@@ -600,3 +600,6 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 #
 # An argument for `none`: convolutions with zero padding tell tokens near an edge that they are near an edge, and three of them in a row tell a token about its surroundings, so that even a set of such tokens knows something about places, and less is left for positions to add (compare the authors' HybridViT above). An argument against: with large patches three convolutions see little more than a neighbouring patch, and what lies far apart still has no place. Your run decides for your data; a difference of a point or two needs three seeds.
 # </details>
+
+# %% [markdown]
+# **Next:** [05 · LeViT and CCT](05_levit_cct.ipynb): the same mixers in hosts that others designed.

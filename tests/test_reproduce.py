@@ -12,6 +12,7 @@ import pytest
 
 import vixlib as vix
 from vixlib import reproduce
+from vixlib.jobs import most_missing_first
 from vixlib.profiles import Profile
 from vixlib.records import read_records
 from vixlib.shapes import make_shapes
@@ -122,8 +123,57 @@ def test_unknown_models_are_named():
         reproduce.plan(1, TINY, "shapes", models=["LeViT"])
 
 
-def test_command_line_lists_what_is_missing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(reproduce, "load", lambda name: make_shapes(train=64, test=32))
-    status = reproduce.main(["--table", "1", "--profile", "smoke", "--list", "--results", str(tmp_path)])
-    lines = capsys.readouterr().out.splitlines()
-    assert status == 3 and len(lines) == 6 and all(line.startswith("missing ") for line in lines)
+def test_what_is_most_missing_comes_first(data, tmp_path):
+    jobs = reproduce.plan(1, TINY, data.name, seeds=[0, 1], models=["ViT", "ViP", "ViL"])
+    results, checkpoints = tmp_path / "results", tmp_path / "checkpoints"
+
+    def order():
+        return [(job.row.model, job.seed) for job in most_missing_first(jobs, results, checkpoints)]
+
+    def touch(path):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    assert order() == [(model, seed) for seed in (0, 1) for model in ("ViT", "ViP", "ViL")]
+    touch(results / f"{jobs[3].name}.json")  # ViT has its first run, with seed 1
+    assert order() == [("ViP", 0), ("ViL", 0), ("ViT", 0), ("ViP", 1), ("ViL", 1)]
+    touch(checkpoints / f"{jobs[2].name}.pt")
+    touch(checkpoints / f"{jobs[4].name}.pt")
+    assert order() == [("ViL", 0), ("ViP", 0), ("ViP", 1), ("ViT", 0), ("ViL", 1)]
+
+
+def test_command_line_lists_done_partial_and_missing_with_times(tmp_path, capsys, monkeypatch):
+    data = make_shapes(train=64, test=32)
+    monkeypatch.setattr(reproduce, "load", lambda name, **_: data)
+    monkeypatch.setitem(reproduce.PROFILES, "smoke", dataclasses.replace(TINY, name="smoke"))
+    folders = ["--results", str(tmp_path / "results"), "--checkpoints", str(tmp_path / "checkpoints")]
+    command = ["--table", "1", "--profile", "smoke", "--models", "ViT", "ViP", "ViL", *folders]
+    jobs = reproduce.plan(1, reproduce.PROFILES["smoke"], data.name, models=["ViT", "ViP"])
+    go(jobs[:1], data, tmp_path)
+    go(jobs[1:], data, tmp_path, minutes=1e-9)
+    capsys.readouterr()
+    assert reproduce.main([*command, "--list"]) == 3
+    done, partial, absent, total = capsys.readouterr().out.splitlines()
+    assert done == f"done     {jobs[0].name}"
+    assert partial.startswith(f"partial  {jobs[1].name} (1 of 2 epochs): ") and "its own epochs" in partial
+    assert absent.startswith("missing  ") and "ViL" in absent and "a measured step" in absent
+    assert total.startswith("total    2 of 3 to do, ") and "CPU" in total
+    assert reproduce.main([*command, "--minutes", "5"]) == 0
+    assert reproduce.main([*command, "--list"]) == 0
+
+
+def test_a_failing_run_does_not_stop_the_others_and_is_told(data, tmp_path, capsys):
+    broken = dataclasses.replace(TINY, options={**TINY.options, "patch_size": 7})
+    jobs = [*reproduce.plan(1, broken, data.name, models=["ViP"]), *reproduce.plan(1, TINY, data.name, models=["ViT"])]
+    with pytest.raises(reproduce.RunsFailed, match=r"(?s)1 run.*ViP_.*patch_size=7"):
+        go(jobs, data, tmp_path)
+    assert [record["model"] for record in read_records(tmp_path / "results")] == ["ViT"]
+    assert "failed: " in capsys.readouterr().out
+    assert go(jobs[1:], data, tmp_path) == 0
+
+
+@pytest.mark.parametrize("words", [[], ["--minutes", "0", "--next"], ["--table", "9"], ["--next", "--jobs", "0"]])
+def test_a_command_that_makes_no_sense_is_refused(words):
+    with pytest.raises(SystemExit) as caught:
+        reproduce.main(words)
+    assert caught.value.code == 2

@@ -432,6 +432,69 @@ def test_the_second_phase_is_sgd_with_momentum():
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+MODERN = {"warmup_epochs": 1, "schedule": "cosine", "label_smoothing": 0.1, "ema_decay": 0.9, "weight_decay": 0.05}
+
+
+@pytest.mark.parametrize("phases", [{}, {"sgd_from": 4, "sgd_lr": 0.05}])
+def test_schedule_smoothing_and_average_resume_bit_for_bit(tmp_path, phases):
+    path, settings = tmp_path / "run.pt", {"epochs": 5, **MODERN, **phases}
+    for epochs in range(1, 5):  # the shortest allowance: one epoch a call
+        _, run = train(checkpoint=path, minutes=1e-9, **settings)
+        assert len(run.history) == epochs and not run.finished
+    model, run = train(checkpoint=path, **settings)
+    straight, whole = train(**settings)
+    assert run.finished and same_weights(model, straight)
+    assert [{**epoch, "seconds": 0} for epoch in run.history] == [{**epoch, "seconds": 0} for epoch in whole.history]
+    again, _ = train(model=net(seed=9), checkpoint=path, **settings)
+    assert same_weights(again, straight)
+    for name in MODERN:  # each of them takes part
+        assert not same_weights(straight, train(**{**settings, name: getattr(TrainConfig(), name)})[0]), name
+
+
+def test_the_average_is_what_is_scored_and_what_the_model_is_left_with():
+    seen = []
+    model, run = train(epochs=3, lr=0.01, ema_decay=0.9, on_epoch=lambda run: seen.append(run.last_top1))
+    scores = evaluate(model, colours())
+    assert (scores.top1, seen[-1]) == (run.last_top1, run.last_top1)
+    raw, _ = train(epochs=3, lr=0.01)
+    assert not same_weights(model, raw)  # averaging changes what is left, not the training itself:
+    assert [epoch["loss"] for epoch in run.history] == [epoch["loss"] for epoch in train(epochs=3, lr=0.01)[1].history]
+
+
+def test_label_smoothing_is_in_the_training_loss_alone():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Parameter(torch.zeros(3))
+
+        def forward(self, images):
+            return torch.tensor([0.0, 1.0, 3.0]).expand(len(images), 3) + 0 * self.unused
+
+    data = colours(train=50)
+    _, run = train(model=Constant(), data=data, epochs=1, augment=(), label_smoothing=0.3)
+    logs = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64).log_softmax(0)
+    expected = -(0.7 * logs[data.train_labels] + 0.3 * logs.mean()).mean().item()
+    assert run.history[0]["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_rate_that_ends_with_the_epochs_refuses_another_number_of_them(tmp_path):
+    path = tmp_path / "run.pt"
+    train(checkpoint=path, epochs=2, schedule="cosine")
+    with pytest.raises(ValueError, match="epochs is 2 in the checkpoint, 3 here"):
+        train(checkpoint=path, epochs=3, schedule="cosine")
+
+
+def test_a_checkpoint_from_before_these_settings_goes_on(tmp_path):
+    path = tmp_path / "run.pt"
+    train(checkpoint=path, epochs=2)
+    state = torch.load(path, weights_only=True)
+    for name in ("warmup_epochs", "schedule", "label_smoothing", "ema_decay"):
+        del state["run"]["config"][name]
+    del state["average"]
+    torch.save(state, path)
+    assert same_weights(train(checkpoint=path)[0], train()[0])
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"model": Net(width=9)}, r"layers\.0\.weight is \[8, 3, 3, 3\] in the checkpoint, \[9, 3, 3, 3\] here"),
     ({"model": nn.Sequential(nn.Flatten(), nn.Linear(192, 3))}, r"1\.weight is nothing in the checkpoint"),
@@ -602,6 +665,7 @@ class SyncForbiddingBar:
 def test_the_host_never_waits_for_the_gpu_between_steps(precision):
     config = TrainConfig(batch_size=10, precision=precision, augment=("flip", "crop"))
     training, data = trainer._prepare(net(), colours(), config, torch.device("cuda"))
+    training.enter_phase(1)
     try:
         trainer._train(training, data, SyncForbiddingBar(steps=6))
     finally:

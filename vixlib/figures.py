@@ -190,10 +190,20 @@ def live_curves(title: str = "", label: Callable[[Run], str] = lambda run: run.m
         runs[label(run)] = [epoch["top1"] for epoch in run.history]
         figure, ax = new_axes(width=6, height=3.2)
         learning_curves(ax, runs, colours=colours)
+        if run.config.sgd_from and 1 < run.config.sgd_from <= run.config.epochs:
+            mark_switch(ax, run.config.sgd_from)
         ax.set_title(title, fontsize=9)
         return figure
 
     return redrawn(paint)
+
+
+def mark_switch(ax: Axes, epoch: int) -> None:
+    """A dotted line before `epoch`, the first of a second training phase (TrainConfig.sgd_from)."""
+    ax.axvline(epoch - 0.5, linestyle=":", color="#777777", linewidth=1)
+    for text, side, gap in (("AdamW", "right", -4), ("SGD", "left", 4)):
+        ax.annotate(text, (epoch - 0.5, 1), (gap, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
+                    ha=side, va="top", fontsize=8, color="#555555")
 
 
 def heat_maps(axes: Sequence[Axes], image: Tensor, maps: Mapping[str, Tensor], query: tuple[int, int]) -> None:

@@ -26,7 +26,8 @@ class BatchNormTokens(nn.BatchNorm1d):
     """Batch normalisation of each feature over images and tokens, `[B, N, D] -> [B, N, D]`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.mT).mT
+        # Flattened rather than as [B, D, N]: fused attention takes heads whose features lie side by side only.
+        return super().forward(x.flatten(0, -2)).view_as(x)
 
 
 class GridConv(nn.Module):

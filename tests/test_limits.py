@@ -1,0 +1,97 @@
+"""The largest batch by bisection, under a limit that is simulated here; what is measured on a GPU says so."""
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from vixlib import gpujobs, memory
+from vixlib.gpujobs import BatchJob, ColumnsJob
+from vixlib.jobs import Place
+from vixlib.limits import cap_memory, largest_batch
+from vixlib.shapes import make_shapes
+from vixlib.tables import table_rows
+
+
+class Card:
+    """A step that fits up to `limit` images, and notes every attempt."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.tried = limit, []
+
+    def __call__(self, batch: int) -> None:
+        self.tried.append(batch)
+        if batch > self.limit:
+            raise torch.OutOfMemoryError("simulated")
+
+
+@pytest.mark.parametrize("start", [1, 64, 1000])
+@pytest.mark.parametrize("limit", [0, 1, 63, 64, 65, 192, 335, 336, 5000])
+def test_bisection_finds_the_largest_batch_in_few_attempts(limit, start):
+    card = Card(limit)
+    assert largest_batch(card, start, most=4096) == min(limit, 4096)
+    assert len(card.tried) <= 26 and len(set(card.tried)) == len(card.tried) and 0 < max(card.tried) <= 4096
+
+
+def test_other_errors_are_not_taken_for_a_full_card():
+    def broken(batch):
+        raise RuntimeError("no kernel")
+
+    with pytest.raises(RuntimeError, match="no kernel"):
+        largest_batch(broken)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without a GPU says")
+def test_without_a_gpu_nothing_is_capped_or_measured(tmp_path):
+    cap_memory(None)
+    with pytest.raises(ValueError, match="memory_gb=16 caps a GPU's memory, and there is none"):
+        cap_memory(16)
+    for job in (BatchJob(table_rows(2)[0], "paper", 16), ColumnsJob(("ViT",))):
+        with pytest.raises(ValueError, match="measured on a GPU, and there is none here; .*predicts"):
+            job.perform(None, Place(tmp_path / "results", tmp_path))
+        assert not job.recorded(tmp_path / "results")
+
+
+@pytest.fixture
+def pretend_gpu(monkeypatch):
+    """A card of 100 images, simulated on the CPU; the list returned notes what is capped, built and measured."""
+    noted = []
+
+    def real_steps(model, precision):
+        noted.append((model.name, precision, model.options.get("fused")))
+        return Card(100)
+
+    def write(folder, device, only):
+        noted.append(only)
+        folder.mkdir(exist_ok=True)
+        path = folder / "pretended.json"
+        rows = json.loads(path.read_text())["rows"] if path.exists() else []
+        path.write_text(json.dumps({"measured": True, "rows": [*rows, *({"model": model} for model in only)]}))
+
+    monkeypatch.setattr(gpujobs, "pick_device", lambda: type("Device", (), {"type": "cuda"})())
+    monkeypatch.setattr(gpujobs, "pick_precision", lambda device, wanted: wanted)
+    monkeypatch.setattr(gpujobs, "environment", lambda device: {"device": "pretended"})
+    monkeypatch.setattr(gpujobs, "cap_memory", noted.append)
+    monkeypatch.setattr(gpujobs, "real_steps", real_steps)
+    monkeypatch.setattr(memory, "write", write)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: self)
+    return noted
+
+
+def test_the_largest_batch_is_found_in_every_way_under_the_cap_and_kept(pretend_gpu, tmp_path):
+    row, data = table_rows(2)[0], make_shapes(train=20, test=20)
+    job = BatchJob(row, "paper", 16)
+    assert job.perform(data, Place(tmp_path, tmp_path, memory_gb=20)).done and job.recorded(tmp_path)
+    assert not BatchJob(row, "paper", 12).recorded(tmp_path)
+    kept = json.loads(job.path(tmp_path).read_text())
+    assert kept["largest_batch"] == dict.fromkeys(memory.WAYS, 100)
+    assert (kept["memory_limit_gb"], kept["model"], kept["device"]) == (16, "ViT", "pretended")
+    assert pretend_gpu == [16, *(("ViT", *way) for way in memory.WAYS.values()), 20]
+
+
+def test_memory_columns_are_measured_once_each_until_time_is_over(pretend_gpu, tmp_path):
+    job, place = ColumnsJob(("ViT", "ViP", "ViL")), Place(tmp_path / "results", tmp_path)
+    assert not job.perform(None, place, minutes=1e-9).done and job.missing(place.results) == ["ViP", "ViL"]
+    assert job.perform(None, place).done and job.recorded(place.results)
+    assert pretend_gpu == [None, ["ViT"], None, None, ["ViP"], ["ViL"], None]

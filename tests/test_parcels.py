@@ -1,0 +1,167 @@
+"""Bringing results home: what arrives is what left, nothing better is overwritten, nothing false is let in."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from test_reproduce import TINY, go
+
+import vixlib as vix
+from vixlib import parcels, reproduce
+from vixlib.records import read_records
+from vixlib.shapes import make_shapes
+
+LONGER = dataclasses.replace(TINY, train=vix.TrainConfig(epochs=3, batch_size=32))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_shapes(train=64, test=32)
+
+
+@pytest.fixture(scope="module")
+def away(data, tmp_path_factory) -> Path:
+    """A borrowed machine: a finished run of ViT, one epoch of ViL's, measured batches, and all of it packed in out."""
+    folder = tmp_path_factory.mktemp("away")
+    jobs = reproduce.plan(1, LONGER, data.name, models=["ViT", "ViL"])
+    go(jobs[:1], data, folder)
+    go(jobs, data, folder, minutes=1e-9)
+    (folder / "results" / "batches").mkdir()
+    batches = folder / "results" / "batches" / "ViT_in-16-GB.json"
+    batches.write_text('{"largest_batch": {"a": 64}, "finished": "2026"}')
+    assert parcels.export(contents(folder), folder / "out") == []
+    return folder
+
+
+def contents(folder: Path) -> dict[str, Path]:
+    return parcels.contents(folder / "results", folder / "checkpoints")
+
+
+def merge(out: Path, home: Path) -> list[str]:
+    return [line.split()[0] for line in parcels.merge(out, home / "results", home / "checkpoints")]
+
+
+@pytest.fixture
+def out(away, tmp_path) -> Path:
+    """A copy of the parcels, to be spoilt."""
+    return Path(shutil.copytree(away / "out", tmp_path / "out"))
+
+
+def edit(out: Path, **changes) -> None:
+    listing = json.loads((out / parcels.LIST).read_text())
+    (out / parcels.LIST).write_text(json.dumps({**listing, **changes}))
+
+
+def test_a_run_begun_away_is_finished_at_home_as_if_it_had_never_travelled(away, data, tmp_path):
+    names = sorted(contents(away))
+    assert [name.split("/")[0] for name in names] == ["checkpoints", "results", "results"]  # no finished checkpoint
+    assert merge(away / "out", tmp_path) == ["taken"] * 3 and sorted(contents(tmp_path)) == names
+    for name, path in contents(tmp_path).items():
+        assert path.read_bytes() == contents(away)[name].read_bytes()
+    assert merge(away / "out", tmp_path) == ["kept"] * 3
+    jobs = reproduce.plan(1, LONGER, data.name, models=["ViT", "ViL"])
+    assert [len(run.history) for job in jobs if (run := job.progress(tmp_path / "checkpoints"))] == [1]
+    assert go(jobs, data, tmp_path) == 0
+    go(jobs, data, tmp_path / "straight")
+    ours, straight = ([[{**epoch, "seconds": 0} for epoch in record["history"]]
+                       for record in read_records(folder / "results")] for folder in (tmp_path, tmp_path / "straight"))
+    assert ours == straight
+    # The parcels once more: what was one epoch old is a record here now.
+    assert merge(away / "out", tmp_path) == ["kept"] * 3 and read_records(tmp_path / "results")
+
+
+def test_what_is_more_complete_here_stays_and_what_is_damaged_here_is_replaced(away, data, tmp_path):
+    job = reproduce.plan(1, LONGER, data.name, models=["ViL"])[0]
+    for _ in range(2):
+        go([job], data, tmp_path, minutes=1e-9)
+    path = tmp_path / "checkpoints" / f"{job.name}.pt"
+    two_epochs = path.read_bytes()
+    merge(away / "out", tmp_path)
+    assert path.read_bytes() == two_epochs
+    path.write_bytes(b"damaged")
+    merge(away / "out", tmp_path)
+    assert len(job.progress(tmp_path / "checkpoints").history) == 1
+
+
+def test_a_newer_record_is_taken_and_an_older_one_is_not(away, tmp_path):
+    merge(away / "out", tmp_path)
+    path = next((tmp_path / "results").glob("*.json"))
+    record = json.loads(path.read_text())
+    for finished, expected in (("2000-01-01T00:00:00+00:00", "taken"), ("2100-01-01T00:00:00+00:00", "kept")):
+        path.write_text(json.dumps({**record, "finished": finished}))
+        said = parcels.merge(away / "out", tmp_path / "results", tmp_path / "checkpoints")
+        assert next(line for line in said if path.name in line).startswith(expected)
+
+
+def refused(out: Path, home: Path, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        merge(out, home)
+    assert not (home / "results").exists() and not (home / "checkpoints").exists()  # nothing at all is taken in
+
+
+def test_a_changed_parcel_is_refused(out, tmp_path):
+    parcel = out / "parcel-0.tar.xz"
+    content = bytearray(parcel.read_bytes())
+    content[len(content) // 2] ^= 1
+    parcel.write_bytes(content)
+    refused(out, tmp_path / "home", r"parcel-0\.tar\.xz is damaged or has been changed")
+    parcel.unlink()
+    refused(out, tmp_path / "home", r"parcel-0\.tar\.xz is missing")
+
+
+@pytest.mark.parametrize("name", ["../escaped.json", "results/../../escaped.json", "/tmp/escaped.json",
+                                  "results/.hidden.json", "checkpoints/run.py", "results/sub/run.json",
+                                  "checkpoints\\\\run.pt", "results/run.json\n"])
+def test_a_name_that_leads_elsewhere_is_refused(out, tmp_path, name):
+    files = json.loads((out / parcels.LIST).read_text())["files"]
+    edit(out, files=[{**files[0], "name": name}])
+    refused(out, tmp_path / "home", "which is neither a record nor a checkpoint")
+    assert not list(tmp_path.rglob("escaped*"))
+
+
+def test_contents_that_are_not_what_their_name_says_are_refused(out, tmp_path):
+    files = json.loads((out / parcels.LIST).read_text())["files"]
+    record = next(file for file in files if file["name"].count("/") == 1 and file["name"].endswith(".json"))
+    for changed in ({**record, "name": "results/another.json"}, {**record, "name": "checkpoints/record.pt"}):
+        edit(out, files=[changed])
+        refused(out, tmp_path / "home", "is not what its name says|is truncated or not one of vixlib's")
+    edit(out, files=[{**record, "sha256": "0" * 64}])
+    refused(out, tmp_path / "home", "its checksum is another")
+    edit(out, files=[{**record, "pieces": record["pieces"] * 2}])
+    refused(out, tmp_path / "home", "its checksum is another")
+    edit(out, format=2)
+    refused(out, tmp_path / "home", "format 2 instead of 1")
+    (out / parcels.LIST).write_text("{")
+    refused(out, tmp_path / "home", "is damaged")
+    refused(tmp_path, tmp_path / "home", "holds no parcels.json")
+
+
+def test_large_files_are_cut_to_fit_and_what_does_not_fit_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(parcels, "PARCEL_BYTES", 10_000)
+    generator = torch.Generator().manual_seed(0)
+    files = {}
+    for name, size in (("a.json", 10), ("b.pt", 25_000), ("huge.pt", 60_000), ("c.pt", 44_990), ("d.pt", 1)):
+        path = tmp_path / name
+        path.write_bytes(bytes(torch.randint(256, (size,), generator=generator).tolist()))
+        files[f"{'results' if name.endswith('json') else 'checkpoints'}/{name}"] = path
+    assert parcels.export(files, tmp_path / "out") == ["checkpoints/huge.pt", "checkpoints/d.pt"]
+    packed = list((tmp_path / "out").iterdir())
+    assert len(packed) == 8 and max(path.stat().st_size for path in packed) < 12_000
+    taken = ("results/a.json", "checkpoints/b.pt", "checkpoints/c.pt")
+    assert parcels.unpack(tmp_path / "out") == {name: files[name].read_bytes() for name in taken}
+    with pytest.raises(ValueError, match="holds parcels already"):
+        parcels.export(files, tmp_path / "out")
+
+
+def test_nothing_new_makes_an_empty_export(tmp_path):
+    assert parcels.export({}, tmp_path) == [] and [path.name for path in tmp_path.iterdir()] == [parcels.LIST]
+    assert parcels.merge(tmp_path, tmp_path / "results", tmp_path / "checkpoints") == []
+
+
+def test_the_limits_keep_what_a_borrowed_machine_gives_back():
+    assert parcels.PARCELS + 1 <= 8 and parcels.PARCEL_BYTES < 15_900_000
+    assert parcels.PARCELS * parcels.PARCEL_BYTES * 1.01 + 1_000_000 < 64 * 2**20

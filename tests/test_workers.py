@@ -1,0 +1,104 @@
+"""Several runs at once: the same records as one after another, failures told, an interrupt that loses nothing."""
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_reproduce import TINY, go
+
+import vixlib as vix
+from vixlib import reproduce
+from vixlib.jobs import Outcome, Place
+from vixlib.records import read_records
+from vixlib.shapes import make_shapes
+from vixlib.workers import Clock, in_turn, visible_gpus
+
+LONG = dataclasses.replace(TINY, train=vix.TrainConfig(epochs=400, batch_size=8))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def histories(folder: Path) -> dict:
+    return {record["model"]: [{**epoch, "seconds": 0} for epoch in record["history"]]
+            for record in read_records(folder / "results")}
+
+
+def test_what_runs_at_once_makes_the_same_records_and_a_failure_stops_nothing_else(tmp_path):
+    data = make_shapes(train=64, test=32)
+    broken = dataclasses.replace(TINY, options={**TINY.options, "patch_size": 7})
+    jobs = reproduce.plan(1, TINY, data.name, models=["ViN"])
+    with pytest.raises(reproduce.RunsFailed, match=r"(?s)1 run.*ViP_.*patch_size=7"):
+        go([*reproduce.plan(1, broken, data.name, models=["ViP"]), *jobs], data, tmp_path / "both", processes=2)
+    go(jobs, data, tmp_path / "turn")
+    assert histories(tmp_path / "both") == histories(tmp_path / "turn") and len(histories(tmp_path / "turn")) == 1
+    assert {record["concurrent_runs"] for record in read_records(tmp_path / "both" / "results")} == {2}
+
+
+@pytest.fixture
+def heeds_interrupts():
+    """As from a keyboard: a shell lets what it starts in the background ignore them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_keeps_the_epochs_done_and_leaves_no_process(tmp_path, capfd, heeds_interrupts):
+    def interrupt_when_both_have_begun() -> None:
+        while len(list(tmp_path.glob("checkpoints/*.pt"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    jobs = reproduce.plan(1, LONG, "shapes", models=["ViT", "ViN"])
+    thread = threading.Thread(target=interrupt_when_both_have_begun, daemon=True)
+    thread.start()
+    assert go(jobs, make_shapes(train=256, test=32), tmp_path, processes=2) == 2
+    assert capfd.readouterr().out.count("stopped after epoch") == 2
+    assert not multiprocessing.active_children()
+    assert not histories(tmp_path) and not list(tmp_path.glob("checkpoints/.*"))
+    for job in jobs:
+        assert 1 <= len(job.progress(tmp_path / "checkpoints").history) < 400
+
+
+class Fake:
+    """A job that takes a minute of the clock in `time.time`."""
+
+    def __init__(self, clock: list[float], fails: bool = False) -> None:
+        self.name, self.clock, self.fails = "fake", clock, fails
+
+    def perform(self, data, place, minutes, progress=True, on_epoch=None) -> Outcome:
+        self.clock[0] += 60
+        if self.fails:
+            raise RuntimeError("broken")
+        return Outcome(True, "done", longest_epoch=60)
+
+
+def test_no_job_is_begun_whose_first_epoch_would_end_too_late(monkeypatch, tmp_path):
+    clock = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    place = Place(tmp_path, tmp_path)
+    assert len(in_turn([Fake(clock)] * 9, None, place, deadline=clock[0] + 200).done) == 3
+    assert len(in_turn([Fake(clock)] * 9, None, place, deadline=clock[0] - 1).done) == 1  # the first one always
+    report = in_turn([Fake(clock, fails=True), Fake(clock)], None, place, deadline=None)
+    assert report.done == ["fake"] and "broken" in report.failed["fake"]
+    assert Clock(None).minutes() is None and Clock(clock[0] + 90).minutes() == 1.5
+
+
+def test_the_gpus_to_share_are_those_that_the_environment_allows(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert visible_gpus() == ["3", "5"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert visible_gpus() == ["0", "1"]
