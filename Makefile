@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fast sync readme bench clean
+.PHONY: help setup run test fast sync readme bench gpu-todo clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -42,6 +42,9 @@ bench: $(INSTALLED)  ## measure speed and memory into data/benchmarks: QUICK=1  
 
 readme: $(INSTALLED)  ## fill README's tables from data/results and data/benchmarks
 	$(BIN)/python .ci/readme.py
+
+gpu-todo: $(INSTALLED)  ## what a borrowed GPU should run next, in blocks under ten minutes  DATA=name or folder
+	$(BIN)/python -m vixlib.reproduce --todo $(if $(DATA),--data $(DATA))
 
 clean:  ## remove what was built (not .venv, not data)
 	rm -rf build .pytest_cache .ruff_cache

@@ -336,7 +336,7 @@ for name, model in models.items():
           f"embedding {sum(p.numel() for p in model.embedding.parameters()):6,}")
 
 # %% [markdown]
-# **A slow start.** In the few hundred steps of `smoke`, the Hybrid with the paper's embedding does not get beyond guessing (try it: `normalisation="none"`). Part of the reason can be measured before any training. Three layers in a row that start with small random weights make *quiet* tokens: they hardly differ from picture to picture, and the position vectors that are added to them drown them.
+# **A slow start.** The Hybrid with the paper's embedding needs longer to get going than the few hundred steps of `smoke` (set `normalisation="none"` in the form and see how far it comes). Part of the reason can be measured before any training. Three layers in a row that start with small random weights make *quiet* tokens: they hardly differ from picture to picture, and the position vectors that are added to them drown them.
 
 # %%
 some = data.batch(torch.arange(min(256, len(data.train_labels))))[0]

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from . import parallel
+from .averaging import WeightAverage
 from .data import ImageData
 from .records import write_atomic
 from .run import Run
@@ -20,20 +22,34 @@ FORMAT = 1
 @dataclass
 class Training:
     """Everything that a training step or an epoch changes. order draws the data order, on the CPU so that it
-    is the same on every device; augmentation draws flips and crops on the training device."""
+    is the same on every device; augmentation draws flips and crops on the training device. forward is what a step
+    calls: the model, or several processes' wrapper around it."""
 
     model: nn.Module
+    forward: nn.Module
     scaler: torch.amp.GradScaler
     order: torch.Generator
     augmentation: torch.Generator
     device: torch.device
     run: Run
     optimizer: torch.optim.Optimizer | None = None
+    average: WeightAverage | None = None
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that count: the running average where one is kept."""
+        return self.model if self.average is None else self.average.model
+
+    def leave(self) -> None:
+        """Leave the model as its scores are: in evaluation mode, with the averaged weights where there are such."""
+        self.model.eval()
+        if self.average is not None:
+            self.average.copy_to(self.model)
 
     def enter_phase(self, epoch: int) -> None:
         """Put the optimiser in place that `epoch` (counted from 1) is trained with, if it isn't there yet."""
         config = self.run.config
-        kind = torch.optim.SGD if config.sgd_from is not None and epoch >= config.sgd_from else torch.optim.AdamW
+        kind = torch.optim.AdamW if epoch <= config.adamw_epochs else torch.optim.SGD
         if type(self.optimizer) is kind:
             return
         fused = self.device.type == "cuda"
@@ -53,6 +69,7 @@ def save(path: Path, training: Training, data: ImageData) -> None:
         "data": _identity(data),
         "model": training.model.state_dict(),
         "optimizer": training.optimizer.state_dict(),
+        "average": None if training.average is None else training.average.state_dict(),
         "scaler": training.scaler.state_dict(),
         "order": training.order.get_state(),
         "augmentation": training.augmentation.get_state(),
@@ -67,15 +84,17 @@ def save(path: Path, training: Training, data: ImageData) -> None:
 def restore(path: Path, training: Training, data: ImageData) -> bool:
     """Bring `training` to the state saved in `path`; False, and nothing done, where there is no such file.
 
-    The checkpoint must be of the same model layout, data set and config, except that config.epochs may be
-    any number from the epochs already done. ValueError names the file and the first difference.
+    The checkpoint must be of the same model layout, data set and config, except that config.epochs may be any number
+    from the epochs already done, unless the learning rate was to end with them. ValueError names the file and the
+    first difference. Of several processes only the first needs to have the file.
     """
-    if not path.exists():
+    content = parallel.from_first(path.read_bytes() if parallel.rank() == 0 and path.exists() else None)
+    if content is None:
         return False
-    saved = _load(path)
+    saved = _load(path, content)
     run, config = Run.from_dict(saved["run"]), training.run.config
     advice = f"delete {path} to start anew, or give another checkpoint name"
-    wanted = {**config.to_dict(), "epochs": run.config.epochs}
+    wanted = config.to_dict() if config.schedule == "cosine" else {**config.to_dict(), "epochs": run.config.epochs}
     for what, before, after in (("the model's tensors", saved["layout"], _layout(training.model)),
                                 ("the data set", saved["data"], _identity(data)),
                                 ("config", run.config.to_dict(), wanted)):
@@ -87,10 +106,22 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
     run.config, run.interrupted = config, False
     run.finished = len(run.history) == config.epochs
     training.model.load_state_dict(saved["model"])
+    if training.average is not None:
+        training.average.load_state_dict(saved["average"])
     if not run.finished:
         _restore_training(path, saved, run, training)
     training.run = run
     return True
+
+
+def peek(path: Path) -> Run | None:
+    """The run in the checkpoint `path` as far as it has come; None where there is no such file."""
+    return run_in(path, path.read_bytes()) if path.exists() else None
+
+
+def run_in(path: Path, content: bytes) -> Run:
+    """The run in a checkpoint's `content`; the ValueError for a damaged one names `path`."""
+    return Run.from_dict(_load(path, content)["run"])
 
 
 def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> None:
@@ -114,11 +145,10 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
             torch.cuda.set_rng_state(saved["cuda_rng"], training.device)
 
 
-def _load(path: Path) -> dict:
-    content = io.BytesIO(path.read_bytes())  # apart: a file that cannot be opened is not a damaged one
+def _load(path: Path, content: bytes) -> dict:
     try:
         # weights_only: a checkpoint from a stranger must not be able to run code.
-        saved = torch.load(content, map_location="cpu", weights_only=True)
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if saved["format"] != FORMAT:
             raise ValueError(f"format {saved['format']} instead of {FORMAT}")
         Run.from_dict(saved["run"])

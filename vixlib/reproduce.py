@@ -1,142 +1,209 @@
 """Train what a table needs and record it: python -m vixlib.reproduce --table 1 --profile quick --data cifar10-jpg
 
-Runs that are recorded are skipped, unfinished ones go on from their checkpoints, every finished one becomes a
-JSON file in data/results. Needs no Jupyter.
+Runs that are recorded are skipped, unfinished ones go on from their checkpoints (also from those of another machine),
+every finished one becomes a JSON file in data/results. Needs no Jupyter.
+
+  --list            what is done, partial or missing, and how long it will take here
+  --minutes 9       stop cleanly before
+  --jobs 4          four runs at once, on one GPU or over the CPU's cores; with several GPUs, one on each in turn
+  --memory-gb 16    let no run have more of the GPU than a card of 16 GiB would
+  --batches         instead of training, find the largest batch of the table's rows that --memory-gb lets through
+  --todo            what a borrowed GPU should run next; --next runs it, --export takes it home, --import merges it
+
+One run over several GPUs, by torchrun: every process trains its share of each batch (see vixlib/parallel.py).
+  torchrun --nproc_per_node=2 -m vixlib.reproduce --table 1 --profile paper
+Over several machines, the same command on each of them, HOST being the first one's address:
+  torchrun --nnodes=2 --nproc_per_node=8 --rdzv_backend=c10d --rdzv_endpoint=HOST:29500 --rdzv_id=1 \\
+      -m vixlib.reproduce --table 1 --profile paper
+The first process of all writes records and checkpoints; only its machine needs to have them.
 """
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
-
+from . import parallel, parcels
+from .agenda import AnyJob, coming, describe_agenda
 from .data import ImageData, load
-from .device import describe, pick_device
-from .measure import count_parameters
-from .models.zoo import applicable, build
-from .profiles import PROFILES, Profile
-from .records import RESULTS, ROOT, environment, read_records, record_name, write_record
-from .run import Run
-from .tables import TABLES, Row, table_rows
-from .train import fit
+from .device import describe, device_name, pick_device
+from .estimate import Estimator, readable
+from .gpujobs import BatchJob
+from .jobs import Job, Place, missing, most_missing_first, plan
+from .profiles import PROFILES
+from .records import RESULTS, ROOT, read_records
+from .sources import find
+from .tables import TABLES
+from .workers import at_once, in_turn, visible_gpus
+
+__all__ = ["Job", "main", "missing", "plan", "reproduce"]
 
 CHECKPOINTS = ROOT / "data" / "checkpoints"
+PACKING_MINUTES = 0.5  # kept back of --minutes for --export
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run that a table needs."""
+class RunsFailed(RuntimeError):
+    """Some runs ended with an error, which the message repeats; the others are done all the same."""
 
-    table: int | str
-    row: Row
-    profile: Profile
-    dataset: str
-    seed: int
-
-    @property
-    def config(self) -> str:
-        """The zoo's configuration: positions are compared at equal sizes, whatever the profile says."""
-        return "uniform" if self.table == "rope" else self.profile.config
-
-    def identity(self) -> dict:
-        """The fields of a record that tell this run from every other."""
-        return {"dataset": self.dataset, "profile": self.profile.name, "model": self.row.model, "config": self.config,
-                "position": self.row.position, "options": self.profile.options_for(self.row.model), "seed": self.seed}
-
-    @property
-    def name(self) -> str:
-        """The file name of this run's record, without its ending."""
-        return record_name(self.identity()).removesuffix(".json")
-
-    def build(self, data: ImageData) -> nn.Module:
-        """This run's model for `data`, its weights drawn from the seed."""
-        return build(self.row.model, config=self.config, seed=self.seed, image_size=data.image_size,
-                     channels=data.channels, num_classes=data.num_classes, **self.identity()["options"],
-                     **applicable(self.row.model, {"position": self.row.position}, self.config))
-
-    def train(self, model: nn.Module, data: ImageData, checkpoints: Path, minutes: float | None) -> Run:
-        """Train, from this run's checkpoint if there is one; `run.finished` tells whether time sufficed."""
-        return fit(model, data, replace(self.profile.train, seed=self.seed),
-                   checkpoint=checkpoints / f"{self.name}.pt", minutes=minutes)
-
-    def record(self, model: nn.Module, run: Run) -> dict:
-        """The run as its file keeps it (see records.FIELDS)."""
-        counts = count_parameters(model)
-        return {**self.identity(), "table": self.table, "train": run.config.to_dict(),
-                "params": {"true": counts.true, "as_paper": counts.as_paper},
-                "history": run.history, "best_top1": run.best_top1, "last_top1": run.last_top1,
-                "peak_memory_bytes": run.peak_memory_bytes, "images_per_second": run.images_per_second,
-                "memory_limit_gb": None, "precision": run.precision, "started": run.started,
-                "finished": run.finished_at, **environment(), "device": run.device}
-
-
-def plan(table: int | str, profile: Profile, dataset: str, seeds: Iterable[int] = (0,),
-         models: Iterable[str] | None = None) -> list[Job]:
-    """The runs of a table, one seed of every row before the second seed of any."""
-    rows = table_rows(table)
-    known = {row.model for row in rows}
-    unknown = sorted(set(models or ()) - known)
-    if unknown:
-        raise ValueError(f"models={unknown} are not in table {table}; it has {', '.join(sorted(known))}")
-    return [Job(table, row, profile, dataset, seed) for seed in seeds for row in rows
-            if models is None or row.model in set(models)]
-
-
-def missing(jobs: Iterable[Job], results: Path) -> list[Job]:
-    """The jobs without a record in `results`."""
-    recorded = {record_name(record) for record in read_records(results)}
-    return [job for job in jobs if f"{job.name}.json" not in recorded]
+    def __init__(self, failed: dict[str, str]) -> None:
+        super().__init__(f"{len(failed)} run(s) failed:\n" + "\n".join(
+            f"{name}\n  " + error.strip().replace("\n", "\n  ") for name, error in failed.items()))
 
 
 def reproduce(jobs: list[Job], data: ImageData, results: Path, checkpoints: Path = CHECKPOINTS,
-              minutes: float | None = None) -> int:
-    """Run the missing ones of `jobs` in order until `minutes` are over; returns how many are still missing.
+              minutes: float | None = None, processes: int = 1, memory_gb: float | None = None) -> int:
+    """Run the missing ones of `jobs` until `minutes` are over, the most missing first; how many are still missing.
 
-    At least one epoch is trained, so that even a short allowance gets somewhere.
+    At least one epoch is trained, so that even a short allowance gets somewhere. processes: runs at once, each in a
+    process of its own if more than 1. RunsFailed, once the others are through, if some ended with an error.
     """
-    started, todo = time.monotonic(), missing(jobs, results)
-    print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are recorded in {results}; on {describe(pick_device())}")
-    for done, job in enumerate(todo):
-        left = None if minutes is None else minutes - (time.monotonic() - started) / 60
-        if done and left is not None and left <= 0:
-            return len(todo) - done
-        model = job.build(data)
-        run = job.train(model, data, checkpoints, None if left is None else max(left, 1e-9))
-        if run.interrupted or not run.finished:
-            print(f"stopped after epoch {len(run.history)} of {run.config.epochs} of {job.name}; "
-                  "the same command goes on from there")
-            return len(todo) - done
-        path = write_record(job.record(model, run), results)
-        print(f"{run} -> {path.name}")
-    return 0
+    todo = parallel.from_first(most_missing_first(jobs, results, checkpoints))
+    if parallel.rank() == 0:
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are recorded in {results}; on {describe(pick_device())}",
+              flush=True)
+    return _run(todo, data, Place(results, checkpoints, memory_gb, processes),
+                None if minutes is None else time.time() + 60 * minutes)
+
+
+def _run(todo: Sequence[AnyJob], data: ImageData, place: Place, deadline: float | None) -> int:
+    report = (in_turn if place.at_once == 1 else at_once)(todo, data, place, deadline)
+    if report.failed:
+        raise RunsFailed(report.failed)
+    return len(todo) - len(report.done)
+
+
+def show(jobs: list[Job], data: ImageData, results: Path, checkpoints: Path) -> int:
+    """Print each job as done, partial or missing, with the time it still takes here; how many are not done."""
+    device = device_name(pick_device())
+    estimator, total, left = Estimator(device, read_records(results), data), 0.0, 0
+    for job in jobs:
+        if job.recorded(results):
+            print(f"done     {job.name}", flush=True)
+            continue
+        run = job.progress(checkpoints)
+        estimate = estimator.of(job, run)
+        left, total = left + 1, total + estimate.seconds
+        state = f"partial  {job.name} ({len(run.history)} of {job.epochs} epochs)" if run else f"missing  {job.name}"
+        print(f"{state}: {estimate}", flush=True)
+    print(f"total    {left} of {len(jobs)} to do, {readable(total)} one after another on {device}")
+    return left
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit status is 0 when nothing is missing any more, 3 when time ran out before that."""
-    parser = argparse.ArgumentParser(prog="python -m vixlib.reproduce", description=__doc__.split("\n")[0])
-    parser.add_argument("--table", required=True, choices=[str(table) for table in TABLES])
+    """The command line; the exit status is 0 when nothing is missing any more, 3 when time ran out before that, 1 when
+    runs failed."""
+    started, parser = time.time(), _parser()
+    chosen = parser.parse_args(arguments)
+    chosen.results, chosen.checkpoints = chosen.results.absolute(), chosen.checkpoints.absolute()
+    if chosen.merge is not None:
+        print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)))
+        return 0
+    if chosen.todo:
+        print(describe_agenda(_dataset(chosen.data), chosen.results, chosen.checkpoints))
+        return 0
+    if chosen.table is None and not chosen.next:
+        parser.error("name a --table, or one of --next, --todo, --import")
+    if chosen.batches and chosen.memory_gb is None:
+        parser.error("--batches needs --memory-gb, for instance 16, the paper's card")
+    if chosen.export is not None and (chosen.export / parcels.LIST).exists():
+        parser.error(f"--export {chosen.export} holds parcels already; name another folder")
+    with parallel.processes():
+        if parallel.size() > 1 and (chosen.jobs or 1) > 1:
+            parser.error(f"--jobs {chosen.jobs} under torchrun: its {parallel.size()} processes train one run together")
+        return _work(chosen, started)
+
+
+def _work(chosen: argparse.Namespace, started: float) -> int:
+    profile = PROFILES[chosen.profile].on(pick_device())
+    # Several processes must find the data set there: they would download it into one another's files.
+    data = load(_found(chosen.data) if chosen.next else chosen.data or profile.data, download=parallel.size() == 1)
+    table = int(chosen.table) if str(chosen.table).isdigit() else chosen.table
+    jobs = [] if chosen.next else plan(table, profile, data.name, chosen.seeds, chosen.models)
+    if chosen.list:
+        return 3 if show(jobs, data, chosen.results, chosen.checkpoints) else 0
+    processes = 1 if parallel.size() > 1 else chosen.jobs or max(1, len(visible_gpus()))
+    place = Place(chosen.results, chosen.checkpoints, chosen.memory_gb, processes)
+    if chosen.next:
+        todo = coming(data.name, place.results, place.checkpoints)
+    elif chosen.batches:
+        todo = [BatchJob(row, config, chosen.memory_gb)
+                for row, config in dict.fromkeys((job.row, job.config) for job in jobs)]
+    else:
+        todo = most_missing_first(jobs, place.results, place.checkpoints)
+    todo = parallel.from_first(todo)
+    if parallel.rank() == 0:
+        print(f"{len(todo)} to run on {describe(pick_device())}, records in {place.results}", flush=True)
+    deadline = None if chosen.minutes is None else started + 60 * chosen.minutes
+    if chosen.export is not None and deadline is not None:
+        deadline -= 60 * PACKING_MINUTES
+    before = parcels.stamps(parcels.contents(place.results, place.checkpoints))
+    try:
+        return 3 if _run(todo, data, place, deadline) else 0
+    except RunsFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        if chosen.export is not None and parallel.rank() == 0:
+            _export(chosen.export, before, place)
+
+
+def _export(folder: Path, before: dict, place: Place) -> None:
+    files = parcels.contents(place.results, place.checkpoints)
+    new = {name: files[name] for name, stamp in parcels.stamps(files).items() if before.get(name) != stamp}
+    left_out = parcels.export(new, folder)
+    print(f"{len(new) - len(left_out)} files to take home are packed in {folder}"
+          + "".join(f"\nleft out, too large: {name}" for name in left_out))
+
+
+def _found(name: str | None) -> str:
+    """The data set's name as given, else CIFAR-10 or the JPEG copy of it, whichever is here."""
+    return name or next((known for known in ("cifar10", "cifar10-jpg") if find(known)), "cifar10")
+
+
+def _dataset(name: str | None) -> str:
+    """How records will call the data set; as named, where it isn't here."""
+    try:
+        return load(_found(name), download=False).name
+    except RuntimeError:
+        return _found(name)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m vixlib.reproduce", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", choices=[str(table) for table in TABLES])
     parser.add_argument("--profile", default="quick", choices=list(PROFILES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--models", nargs="+", help="only these rows of the table")
     parser.add_argument("--data", help="name or folder for vixlib.load (default: the profile's)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
-    parser.add_argument("--minutes", type=float, help="begin no epoch that would end later than this")
-    parser.add_argument("--list", action="store_true", help="say what is recorded and what is missing, train nothing")
-    chosen = parser.parse_args(arguments)
-    table = int(chosen.table) if chosen.table.isdigit() else chosen.table
-    profile = PROFILES[chosen.profile].on(pick_device())
-    data = load(chosen.data or profile.data)
-    jobs = plan(table, profile, data.name, chosen.seeds, chosen.models)
-    if chosen.list:
-        todo = missing(jobs, chosen.results)
-        for job in jobs:
-            print(f"{'missing ' if job in todo else 'recorded'}  {job.name}")
-        return 3 if todo else 0
-    return 3 if reproduce(jobs, data, chosen.results, chosen.checkpoints, chosen.minutes) else 0
+    parser.add_argument("--minutes", type=_positive, help="begin no epoch that would end later than this")
+    parser.add_argument("--jobs", type=_count, help="runs at once (default: one a GPU)")
+    parser.add_argument("--memory-gb", type=_positive, help="cap on each run's GPU memory, in GiB")
+    parser.add_argument("--batches", action="store_true", help="find the rows' largest batches in --memory-gb")
+    parser.add_argument("--list", action="store_true", help="say what is done, partial and missing; train nothing")
+    parser.add_argument("--todo", action="store_true", help="say what a borrowed GPU should run next")
+    parser.add_argument("--next", action="store_true", help="run that")
+    parser.add_argument("--export", type=Path, metavar="DIR", help="pack what this call made into DIR, to take home")
+    parser.add_argument("--import", type=Path, metavar="DIR", dest="merge", help="merge what --export left in DIR")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
 
 
 if __name__ == "__main__":

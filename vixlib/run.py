@@ -18,6 +18,7 @@ from .records import write_atomic
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+SCHEDULES = ("constant", "cosine")
 LOSS_COLOUR, ACCURACY_COLOUR = "#0072B2", "#D55E00"  # told apart with any colour vision (Okabe and Ito, 2008)
 
 
@@ -30,6 +31,10 @@ class TrainConfig:
     eval_batch_size: None takes four times batch_size; it changes speed and memory only, not results.
     sgd_from: None, or the first epoch (counted from 1) of a second phase that "Convolutional Xformers for Vision"
     trains with: plain SGD with momentum 0.9 and learning rate sgd_lr, without weight decay, in AdamW's place.
+    warmup_epochs, schedule ("constant" or "cosine"): how AdamW's learning rate runs, see `learning_rate`.
+    label_smoothing: part of every training target that is spread evenly over the classes (Szegedy et al.,
+    "Rethinking the Inception Architecture for Computer Vision", section 7); the training loss then contains it.
+    ema_decay: 0, or how much of the running average of weights stays at every step; see `WeightAverage`.
     """
 
     epochs: int = 40
@@ -44,6 +49,10 @@ class TrainConfig:
     eval_batch_size: int | None = None
     sgd_from: int | None = None
     sgd_lr: float = 1e-3
+    warmup_epochs: float = 0.0
+    schedule: str = "constant"
+    label_smoothing: float = 0.0
+    ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.augment, str):
@@ -64,9 +73,21 @@ class TrainConfig:
             raise ValueError(f"betas={self.betas} must be two numbers in [0, 1), such as (0.9, 0.999)")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed!r} must be an integer from 0 to below 2**63")
+        _require_number("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "from 0 to below 1")
+        _require_number("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "from 0 to below 1, for instance 0.999")
+        _require_number("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "0 or above")
+        if self.warmup_epochs and self.warmup_epochs >= self.adamw_epochs:
+            raise ValueError(f"warmup_epochs={self.warmup_epochs} must be less than the {self.adamw_epochs} epochs "
+                             "that AdamW trains; use fewer, or more epochs")
+        require_known("schedule", self.schedule, SCHEDULES)
         require_known("precision", self.precision, ("auto", *PRECISIONS))
         for kind in self.augment:
             require_known("augment", kind, AUGMENTATIONS)
+
+    @property
+    def adamw_epochs(self) -> int:
+        """Epochs of the first phase; all of them where there is no second."""
+        return self.epochs if self.sgd_from is None else min(self.epochs, self.sgd_from - 1)
 
     def to_dict(self) -> dict:
         """Every field, as JSON gives it back: lists for tuples."""

@@ -1,0 +1,132 @@
+"""What a borrowed GPU should run next: the order of everything that the project wants recorded on one."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .estimate import Estimator, readable
+from .gpujobs import BatchJob, ColumnsJob
+from .jobs import Job, most_missing_first, plan
+from .profiles import PROFILES
+from .records import read_records
+from .tables import Row, paper_table, table_rows
+
+CARD_GB = 16  # the paper's
+SEEDS = (0, 1, 2)
+AT_ONCE = 4  # models this small leave most of a large GPU idle; how many pay is to be measured there
+MEMORY_SECONDS = 15  # of a model, a guess: training steps in three ways, mostly the start of each
+
+
+AnyJob = Job | BatchJob | ColumnsJob
+
+
+@dataclass(frozen=True)
+class Part:
+    """Jobs that belong together, in their table's order."""
+
+    title: str
+    jobs: Sequence[AnyJob]
+
+    def todo(self, results: Path, checkpoints: Path) -> list[AnyJob]:
+        """The missing ones, in the order in which to run them."""
+        if all(isinstance(job, Job) for job in self.jobs):
+            return most_missing_first(self.jobs, results, checkpoints)
+        return [job for job in self.jobs if not job.recorded(results)]
+
+
+def agenda(dataset: str, results: Path) -> list[Part]:
+    """Everything, the most wanted first: every table's first seed and memory before any second seed."""
+    paper = PROFILES["paper"]
+
+    def runs(table: int | str, seed: int, title: str) -> Part:
+        return Part(f"{title}, seed {seed}", plan(table, paper, dataset, [seed]))
+
+    titles = {1: "Table 1", 3: "Table 3", 4: "Table 4", "rope": "positions"}
+    best = [Job(table, best_row(table, results, dataset), PROFILES["modern"], dataset, SEEDS[0]) for table in (1, 3, 4)]
+    return [*(runs(table, SEEDS[0], title) for table, title in titles.items()),
+            Part(f"Table 2: largest batch in {CARD_GB} GB",
+                 [BatchJob(row, paper.config, CARD_GB) for row in table_rows(2)]),
+            Part("of Tables 1, 3 and 4", [ColumnsJob(tuple(row.model for table in (1, 3, 4)
+                                                           for row in table_rows(table)))]),
+            Part("recipe modern for the best row of each table", best),
+            runs("cxv", SEEDS[0], "Convolutional X-formers"),
+            *(runs(table, seed, title) for seed in SEEDS[1:]
+              for table, title in {**titles, "cxv": "Convolutional X-formers"}.items())]
+
+
+def best_row(table: int, results: Path, dataset: str) -> Row:
+    """The table's most accurate row: by its records at the last epoch, or by the paper as long as there are none."""
+    rows = {row.model: row for row in table_rows(table)}
+    records = read_records(results, profile="paper", config="paper", dataset=dataset, seed=SEEDS[0])
+    recorded = {r["model"]: r["last_top1"] for r in records
+                if r["model"] in rows and r["position"] == rows[r["model"]].position}
+    accuracy = recorded or {row["model"]: row["top1"] for row in paper_table(table)["rows"]}
+    return rows[max(accuracy, key=accuracy.get)]
+
+
+def coming(dataset: str, results: Path, checkpoints: Path) -> list[AnyJob]:
+    """All that is missing, in the order in which to run it."""
+    return [job for part in agenda(dataset, results) for job in part.todo(results, checkpoints)]
+
+
+def describe_agenda(dataset: str, results: Path, checkpoints: Path, minutes: float = 9,
+                    at_once: int = AT_ONCE) -> str:
+    """For people: the command, and what it will do block by block of `minutes`."""
+    estimator = _estimator(results)
+    lines = [f"On the GPU's machine, with data/results and data/checkpoints taken along; one block is one call, "
+             f"which ends by itself within {minutes:g} minutes:",
+             f"  python -m vixlib.reproduce --next --data {dataset} --minutes {minutes:g} --jobs {at_once} "
+             f"--memory-gb {CARD_GB} --export OUT",
+             "At home, with what it left in OUT; then ask again, for the plan follows what is there:",
+             "  python -m vixlib.reproduce --import OUT", "",
+             "no run is recorded on a GPU yet, so times are unknown and every part is taken to fill one block"
+             if estimator is None else f"times by the records of {estimator.device}"]
+    for number, block in enumerate(_blocks(dataset, results, checkpoints, minutes, estimator), start=1):
+        known = [seconds for *_, seconds in block if seconds is not None]
+        lines += ["", f"block {number}" + (f", about {readable(sum(known))}" if len(known) == len(block) else "")]
+        for title in dict.fromkeys(title for title, *_ in block):
+            items = ", ".join(left for own, left, _ in block if own == title)
+            lines.append(textwrap.fill(f"{title}: {items}", 116, initial_indent="  ", subsequent_indent="    "))
+    return "\n".join(lines)
+
+
+def _blocks(dataset: str, results: Path, checkpoints: Path, minutes: float,
+            estimator: Estimator | None) -> list[list[tuple[str, str, float | None]]]:
+    """The missing jobs cut into blocks: (part, what is left of the job, seconds if known). A part of unknown times is
+    a block; a run longer than a block goes on in further ones."""
+    blocks, room = [], 0.0
+    for part in agenda(dataset, results):
+        items = [(part.title, *_left(job, results, checkpoints, estimator)) for job in part.todo(results, checkpoints)]
+        if any(seconds is None for *_, seconds in items):
+            blocks.append(items)
+            room = 0.0
+            continue
+        for item in items:
+            if item[-1] > room:
+                blocks.append([])
+                room = 60 * minutes
+            blocks[-1].append(item)
+            room -= item[-1]
+    return blocks
+
+
+def _left(job: AnyJob, results: Path, checkpoints: Path, estimator: Estimator | None) -> tuple[str, float | None]:
+    """What is left of a job, in words and in seconds, None if nothing tells how long it takes."""
+    if isinstance(job, ColumnsJob):
+        models = job.missing(results)
+        return f"{job.name} ({', '.join(models)})", MEMORY_SECONDS * len(models)
+    if isinstance(job, BatchJob):
+        return job.row.model, MEMORY_SECONDS
+    run = job.progress(checkpoints)
+    name = job.row.model + (f"/{job.row.position}" if job.config == "uniform" else "")
+    return (name + (f" (from epoch {len(run.history) + 1})" if run else ""),
+            None if estimator is None else estimator.of(job, run).seconds)
+
+
+def _estimator(results: Path) -> Estimator | None:
+    """Estimates by the GPU that was recorded last; None without any."""
+    records = [record for record in read_records(results) if not record["device"].startswith("CPU")]
+    return Estimator(max(records, key=lambda r: r["finished"])["device"], records) if records else None

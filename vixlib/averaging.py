@@ -1,0 +1,48 @@
+"""A running average of a model's weights, which is evaluated in the model's place."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class WeightAverage:
+    """The exponential moving average of a model's weights and running statistics over training steps.
+
+    average <- d average + (1 - d) weights after every step, with d = min(decay, (1 + steps) / (10 + steps)), so
+    that the start is soon forgotten (Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging",
+    is where averaging comes from; the growing d is that of TensorFlow's ExponentialMovingAverage).
+    torch's own AveragedModel counts its steps on the device, and reading them would make the host wait every step.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay, self.steps = decay, 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights that a step has just changed."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        get_ema_multi_avg_fn(decay)(_numbers(self.model), _numbers(model), None)
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        """Give `model` the averaged weights."""
+        for theirs, ours in zip(_numbers(model), _numbers(self.model), strict=True):
+            theirs.copy_(ours)
+
+    def state_dict(self) -> dict:
+        return {"steps": self.steps, "model": self.model.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.steps = state["steps"]
+        self.model.load_state_dict(state["model"])
+
+
+def _numbers(model: nn.Module) -> list[Tensor]:
+    """All that can be averaged: a counter or an index cannot."""
+    return [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]

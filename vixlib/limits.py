@@ -1,0 +1,71 @@
+"""A cap that makes a large GPU a small one, and the largest batch under it, found by training real steps."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from .device import pick_device
+from .measure import training_step
+
+CONTEXT_GB = 0.5  # what CUDA itself takes of a card beside torch's allocations, about
+
+
+def cap_memory(memory_gb: float | None) -> None:
+    """Let this process have no more of the GPU than a card of `memory_gb` GiB would give it; None: all of it.
+
+    torch's allocator then raises torch.OutOfMemoryError where that card would. CUDA's own share, which torch does not
+    count, is taken off first. ValueError where there is no GPU or it is smaller.
+    """
+    device = pick_device()
+    if memory_gb is None:
+        if device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        return
+    if device.type != "cuda":
+        raise ValueError(f"memory_gb={memory_gb} caps a GPU's memory, and there is none here; leave it out")
+    total = torch.cuda.get_device_properties(device).total_memory / 2**30
+    # A card sold as 16 GB shows a little less; on such a one, the cap is the card.
+    if not CONTEXT_GB < memory_gb <= 1.15 * total:
+        raise ValueError(f"memory_gb={memory_gb} must be above {CONTEXT_GB} and at most this GPU's {total:.1f}")
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (memory_gb - CONTEXT_GB) / total))
+
+
+def largest_batch(attempt: Callable[[int], None], start: int = 64, most: int = 2**16) -> int:
+    """The largest batch size up to `most` for which `attempt(batch_size)` does not run out of memory; 0 if none.
+
+    attempt: does what has to fit, for instance two training steps, and raises torch.OutOfMemoryError if it does not.
+    From `start` the size is doubled until it fails, then the gap is halved until nothing is left of it.
+    """
+    def fits(batch: int) -> bool:
+        try:
+            attempt(batch)
+        except torch.OutOfMemoryError:
+            return False
+        return True
+
+    fitting, failing, batch = 0, most + 1, min(start, most)
+    while failing - fitting > 1:
+        if fits(batch):
+            fitting = batch
+        else:
+            failing = batch
+        batch = min(2 * fitting, most) if failing > most else (fitting + failing) // 2
+    return fitting
+
+
+def real_steps(model: nn.Module, precision: str) -> Callable[[int], None]:
+    """For `largest_batch`: two training steps of a copy of `model` on its GPU, the second with AdamW's state."""
+    device = next(model.parameters()).device
+
+    def attempt(batch_size: int) -> None:
+        torch.cuda.empty_cache()  # what an earlier attempt left in pieces must not decide this one
+        step = training_step(copy.deepcopy(model), batch_size, precision)
+        step()
+        step()
+        torch.cuda.synchronize(device)
+
+    return attempt
