@@ -132,6 +132,7 @@ def fused_attention_problem(device: torch.device | str, precision: str, dim_head
     except RuntimeError as error:
         reasons = " ".join(str(warning.message).split("(Triggered")[0].strip() for warning in said)
         return (f"no fused attention kernel takes {precision} with a head width of {dim_head} on "
-                f"{device_name(device)}, so softmax attention stores N×N matrices ({reasons or str(error).splitlines()[0]}); "
+                f"{device_name(device)}, so softmax attention stores N×N matrices "
+                f"({reasons or str(error).splitlines()[0]}); "
                 'use precision="auto" and a dim_head divisible by 8')
     return None
