@@ -60,8 +60,10 @@ def write(folder: Path = MEMORY, device: torch.device | None = None, only: list[
                 print(f"{name} {config}: {rows[name, config]['peak_bytes']}")
     content = {"measured": device.type == "cuda", "batch_size": BATCH, "memory_gb": CARD_GB, **environment(device),
                "rows": [rows[key] for key in sorted(rows)],
-               "records": {record_name(record): before["records"].get(record_name(record)) or _of_record(record)
-                           for record in read_records()}}
+               # Of recorded runs predictions alone are read, and a borrowed GPU's minutes are dear.
+               "records": {} if device.type == "cuda" else
+               {record_name(record): before["records"].get(record_name(record)) or _of_record(record)
+                for record in read_records()}}
     return write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
