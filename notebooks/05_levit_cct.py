@@ -291,7 +291,8 @@ models_of_the_paper = {name: vix.build(name, config="paper") for name in table4}
 counts = {name: vix.count_parameters(model) for name, model in models_of_the_paper.items()}
 for name, row in table4.items():
     true, as_paper = counts[name].true, counts[name].as_paper
-    print(f"{name:6} printed {row['params']:9,}   counted the same way {as_paper:9,}   true {true:9,}   left out {true - as_paper:7,}")
+    print(f"{name:6} printed {row['params']:9,}   counted the same way {as_paper:9,}   true {true:9,}   "
+          f"left out {true - as_paper:7,}")
     assert as_paper == row["params"]
 assert 1024 * 128 == 131_072 and 4 * 1024 * 64 == 262_144   # a position table; Linformer's projections in four layers
 
@@ -342,7 +343,7 @@ for name, host in hosts.SWAPS:
     assert difference == EXPLAINED[name]
 
 # %% [markdown]
-# **Only LeViN and CCP are swaps of the mixer alone**, up to 528 filter weights and 1,536 biases. `config="uniform"`, which the profiles `smoke` and `quick` train, mends what can be mended: four heads, one embedding and one hidden width a host. What it cannot mend is LeViL, because that *is* the paper's Linformer; exercise 3 does.
+# **Only LeViN and CCP are swaps of the mixer alone**, up to 528 filter weights and 1,536 biases. `config="uniform"`, which the profiles `smoke` and `quick` train, mends what can be mended: four heads, one embedding and one hidden width a host. What it leaves is LeViP's single BatchNorm a layer, and LeViL, because that *is* the paper's Linformer; exercise 3 mends it.
 #
 # ## 5 · What it costs
 #
