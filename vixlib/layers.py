@@ -129,7 +129,7 @@ def reach_maps(rows: Mapping[str, Mapping[str, Tensor]], place: tuple[int, int] 
     from matplotlib.colors import LogNorm
 
     columns = max(map(len, rows.values()))
-    figure, axes = new_axes(columns, len(rows), width=1.75, height=2.05, squeeze=False)
+    figure, axes = new_axes(columns, len(rows), width=1.75, height=1.9, squeeze=False)
     for line, (label, maps) in zip(axes, rows.items(), strict=True):
         for ax in line[len(maps):]:
             ax.axis("off")
@@ -141,7 +141,8 @@ def reach_maps(rows: Mapping[str, Mapping[str, Tensor]], place: tuple[int, int] 
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
         line[0].set_ylabel(label, fontsize=9)
-    figure.colorbar(heat, ax=axes, label="answer, in parts of the largest", shrink=0.8, extend="min")
+    figure.colorbar(heat, ax=axes, label="answer, in parts of the largest", shrink=0.8, aspect=12 * len(rows),
+                    extend="min")
     return figure
 
 
