@@ -161,7 +161,8 @@ for name in ("CPV", "CNV", "CLTV"):
 # %%
 from vixlib import layers
 
-untrained = vix.build("CPV", seed=0, dim=32, mlp_dim=64, dim_head=8, channels=data.channels, image_size=data.image_size)
+untrained = vix.build("CPV", seed=0, dim=32, mlp_dim=64, dim_head=8, channels=data.channels,
+                      image_size=data.image_size)
 one_picture = data.batch(torch.tensor([picture]), "test")[0][0]
 reached = {"whole": layers.reach(untrained, one_picture),
            "without mixer": layers.reach(layers.without(untrained, "mixer"), one_picture)}
@@ -216,9 +217,10 @@ for name, textbook in {"softmax": linear_attention, "elu": elu_attention}.items(
     error = (mixer.join(textbook(q, k, v)) - mixer(x)).abs().max().item()
     every_token = torch.eye(100, dtype=torch.float64).expand(3, 3, 100, 100)
     weights = textbook(q, k, every_token)                    # what each token takes of each: the matrix never formed
-    positive, sums, rank = (weights > 0).all().item(), weights.sum(-1), torch.linalg.matrix_rank(weights).max().item()
-    assert error < 1e-10 and positive and torch.allclose(sums, torch.ones_like(sums)) and rank <= 16
-    print(f"{name:7}  difference from vixlib below 1e-10: {error < 1e-10}; the 100 × 100 weights: positive, rows sum to 1, rank {rank}")
+    sums, rank = weights.sum(-1), torch.linalg.matrix_rank(weights).max().item()
+    assert error < 1e-10 and (weights > 0).all() and torch.allclose(sums, torch.ones_like(sums)) and rank <= 16
+    print(f"{name:7}  difference from vixlib below 1e-10: {error < 1e-10}; "
+          f"the 100 × 100 weights: positive, rows sum to 1, rank {rank}")
 
 # %% [markdown]
 # The implied 100 × 100 matrix is a perfectly good attention matrix but for its rank: it is a product of matrices with 16 columns, so its hundred rows are mixtures of **sixteen**. That is the price. A token cannot pick out one place of its own choosing; it can only combine ways of looking that all tokens share. It is also the reason why N × N numbers are never needed, because N × d determine them all.
@@ -331,7 +333,8 @@ for name, kind, own, by_hand in (("CvP", "linear", count(mixers["CvP"].to_qkv) /
 # Few parameters do not make a cheap model. CPV uses each of its weights at each of the 1024 places; ResNet-18 holds most of its eleven million in late layers, which see 4 × 4 places. So measure what a step needs: the **bytes** that are kept for the backward pass, and the **time** of forward and backward pass with the optimiser. Whole models of width 128, every pixel a token, pictures from 8 × 8 upwards:
 
 # %%
-COMPARED = {"performer CPV": "CPV", "nystrom CNV": "CNV", "linear CLTV": "CLTV", "softmax CvT": "CvT", "ResNet18": "ResNet18"}
+COMPARED = {"performer CPV": "CPV", "nystrom CNV": "CNV", "linear CLTV": "CLTV", "softmax CvT": "CvT",
+            "ResNet18": "ResNet18"}
 
 
 def sized_model(name, side):
@@ -346,8 +349,8 @@ kept = {label: [vix.saved_bytes_per_image(sized_model(name, side), (side, side))
 # %%
 batch = 32 if device.type == "cuda" else 2
 timed = (8, 16, 32, 64) if device.type == "cuda" else (8, 16, 24)
-spent = {label: [1e3 / vix.throughput(sized_model(name, side).to(device), batch, 2, image_size=(side, side)) for side in timed]
-         for label, name in COMPARED.items()}
+spent = {label: [1e3 / vix.throughput(sized_model(name, side).to(device), batch, 2, image_size=(side, side))
+                 for side in timed] for label, name in COMPARED.items()}
 
 # %%
 from vixlib import figures
@@ -362,8 +365,8 @@ figures.slope_guides(clock, [side**2 for side in timed], {1: min(values[-1] for 
 # %%
 at = sides.index(32)
 base, resnet = kept["performer CPV"][at], kept["ResNet18"][at]
-print(f"kept at 1,024 tokens: CPV {base / 1e6:.0f} MB an image, {base / resnet:.0f} times ResNet18's {resnet / 1e6:.0f} MB, "
-      f"with {1.346 / 11.174:.2f} times its parameters")
+print(f"kept at 1,024 tokens: CPV {base / 1e6:.0f} MB an image, {base / resnet:.0f} times ResNet18's "
+      f"{resnet / 1e6:.0f} MB, with {count(cpv) / quoted['ResNet18']['params_million'] / 1e6:.2f} times its parameters")
 slowest, fastest = (pick(spent, key=lambda label: spent[label][-1]).split()[-1] for pick in (max, min))
 print(f"slowest at {timed[-1]**2:,} tokens on {vix.describe(device)}: {slowest}; fastest: {fastest}")
 growth = [values[-1] / values[-2] for label, values in spent.items()]
@@ -383,7 +386,8 @@ memory_table("cxv")
 needed, source = stored()
 for name, row in quoted.items():
     peak = needed[name, "paper"]["peak_bytes"]["float32, matrix stored"] / 2**30
-    print(f"{name:14} {row['gpu_gb']} GB quoted, {peak:.2f} here in float32 at batch 64: {peak / row['gpu_gb']:.2f} times as much")
+    print(f"{name:14} {row['gpu_gb']} GB quoted, {peak:.2f} here in float32 at batch 64: "
+          f"{peak / row['gpu_gb']:.2f} times as much")
 print(f"here: {source}")
 
 # %% [markdown]
@@ -393,7 +397,7 @@ print(f"here: {source}")
 #
 # CXV's authors train with two optimisers in turn: AdamW first, which gets anywhere fast, then **SGD** with momentum 0.9 for the last epochs. `TrainConfig(sgd_from=..., sgd_lr=...)` does that: from epoch `sgd_from` on the same weights go on under the other rule. Neither the epoch nor the rate is quoted; here it is the last quarter of the epochs (`switch_epoch`), and the dotted line in the curves marks it. Every system below trains by the same settings, so that none has the advantage of the second phase alone.
 #
-# **A slow start, again.** As in 03, section 6, convolutions in a row start *quiet*: PyTorch draws their weights from ±1/√n for n inputs, which makes the numbers smaller by a factor of about √3 from one convolution to the next. CXV has no norm to mend it: the class is read from whatever volume is left, and for small numbers the GELU of the feed-forward is nearly a straight line. [He et al., *Delving Deep into Rectifiers*](https://arxiv.org/abs/1502.01852) draw from ±√6/√n. How loud do the features start?
+# **A slow start, again.** As in 03, section 6, convolutions in a row start *quiet*: PyTorch draws their weights from ±1/√n for n inputs, so that unrelated inputs come out smaller by a factor of √3. In a CXV only the mixer has a norm before it. All else takes the numbers as loud as they come, and for small ones the GELU of the feed-forward is nearly a straight line. [He et al., *Delving Deep into Rectifiers*](https://arxiv.org/abs/1502.01852) draw from ±√6/√n. How loud do the features start?
 
 # %%
 from torch import nn
@@ -424,17 +428,18 @@ some = data.batch(torch.arange(min(128, len(data.train_labels))))[0]
 for way, loud in (("PyTorch's", False), ("He's", True)):
     model = fresh("CPV", he=loud)
     with torch.no_grad():
-        volume = [features.std(dim=0).mean().item() for features in layers.layer_maps(model, some).values()]
-    print(f"{way:9} start: features vary from picture to picture by " + ", ".join(f"{v:.2f}" for v in volume) + " (stem, layers)")
+        volume = [x.std(dim=0).mean().item() for x in (some, *layers.layer_maps(model, some).values())]
+    print(f"{way:9} start: pixels, stem and layers vary from picture to picture by",
+          ", ".join(f"{v:.2f}" for v in volume))
 print("below:", "He's start" if he else "PyTorch's start")
 
 # %% [markdown]
-# In long trainings AdamW gets over the quiet start. For the few hundred steps of `smoke`, and only there, `initialisation="auto"` takes He's weights for the convolutions of CXV and CvT (torchvision starts its ResNet that way in any case).
+# A long training gets over the quiet start. For the few hundred steps of `smoke`, and only there, `initialisation="auto"` takes He's weights for the convolutions of CXV and CvT (torchvision starts its ResNet that way in any case).
 
 # %%
-CHOICES = {"auto": {"smoke": ["CPV", "CvT", "CvP"], "quick": ["CPV", "CvT", "CvP", "ResNet18"]}.get(profile.name, "all"),
-           "CXV": ["CPV", "CNV", "CLTV"], "CvT": ["CPV", "CvT", "CvP", "CvN"], "all": "all"}
-chosen = CHOICES[systems] if CHOICES[systems] != "all" else list(layers.SYSTEM_COLOURS)
+AUTO = {"smoke": ["CPV", "CvT", "CvP"], "quick": ["CPV", "CvT", "CvP", "ResNet18"]}
+CHOICES = {"CXV": ["CPV", "CNV", "CLTV"], "CvT": ["CPV", "CvT", "CvP", "CvN"], "auto": AUTO.get(profile.name)}
+chosen = CHOICES.get(systems) or list(layers.SYSTEM_COLOURS)  # "all", and "auto" at paper
 models = {name: fresh(name) for name in chosen}
 for name, model in models.items():
     print(f"{name:14} {vix.count_parameters(model).true:10,} parameters")
@@ -447,7 +452,8 @@ runs, draw = {}, figures.live_curves(f"{data.name}, {num_tokens:,} tokens", colo
 
 
 def trained(model, what, train=profile.train, **options):
-    path = Path(checkpoints) / f"06_{profile.name}_{what.replace('/', '-').replace(' ', '_')}.pt" if checkpoints else None
+    file = f"06_{profile.name}_{what}.pt".replace("/", "-").replace(" ", "_")
+    path = Path(checkpoints) / file if checkpoints else None
     return vix.fit(model, data, train, checkpoint=path, device=device, **options)
 
 
@@ -480,17 +486,19 @@ from vixlib.claims import claims
 
 print("quoted:", ", ".join(f"CPV against {name} {quoted['CPV']['top1'] - quoted[name]['top1']:+.2f} points"
                            for name in ("HybridViP-6/8", "ResNet18")))
-print("recorded here:", *claims([("CPV", "HybridViP-6/8"), ("CPV", "ResNet18"), ("CPV", "CvP"), ("CNV", "CvN"), ("CvP", "CvT")]),
-      sep="\n  ")
+compared = [("CPV", "HybridViP-6/8"), ("CPV", "ResNet18"), ("CPV", "CvP"), ("CNV", "CvN"), ("CvP", "CvT")]
+print("recorded here:", *claims(compared), sep="\n  ")
 differs = {"data": (data.name, "cifar10"), "tokens": (num_tokens, 1024), "epochs": (profile.train.epochs, 40),
            "pictures": (len(data.train_labels), 50_000)}
-print("this run: one seed" + "".join(f", {what} {here} instead of {there}" for what, (here, there) in differs.items() if here != there))
+print("this run: one seed" + "".join(f", {what} {here} instead of {there}" for what, (here, there) in differs.items()
+                                     if here != there))
 
 # %%
 for name in ("CvN", "CvP"):
     log = vix.authors_runs(name, "none", "tiny-imagenet")[0]
     assert not vix.authors_runs(name, "none")  # none for CIFAR-10
-    print(f"authors' log of {name}: Tiny ImageNet, {len(log['top1'])} epochs, best top-1 {log['best_top1']:.2f} %, last {log['top1'][-1]:.2f} %")
+    print(f"authors' log of {name}: Tiny ImageNet, {len(log['top1'])} epochs, "
+          f"best top-1 {log['best_top1']:.2f} %, last {log['top1'][-1]:.2f} %")
 
 # %% [markdown]
 # ### What agrees, what does not, and why
@@ -508,7 +516,7 @@ for name in ("CvN", "CvP"):
 #
 # - **without conv**: a 1 × 1 convolution instead. The stem stays, so that this is a model with convolutions *in front* alone, the Hybrid's idea, with neither positions nor CLS.
 # - **without mixer**: nothing is added; what remains is a small convolutional network with residual feed-forwards.
-# - **without ff**: the only thing that is not linear in a layer is now the mixer.
+# - **without ff**: nothing in a layer is curved now but the mixer, with the norm before it.
 #
 # Write down your guess of the order before you run the cell.
 
@@ -518,9 +526,9 @@ variants = {"whole": fresh, **{f"without {part}": lambda name, seed, part=part: 
 taken, parameters, last = {}, {}, {}
 for label, make in variants.items():
     for s in range(seed, seed + ablation_seeds):
-        model = last[label] = models[ablated] if (label, s) == ("whole", seed) and ablated in models else make(ablated, s)
-        done = model is models.get(ablated)
-        run = runs[ablated] if done else trained(model, f"{ablated} {label} seed {s}", replace(profile.train, seed=s))
+        known = ablated in runs and (label, s) == ("whole", seed)  # trained in section 6
+        model = last[label] = models[ablated] if known else make(ablated, s)
+        run = runs[ablated] if known else trained(model, f"{ablated} {label} seed {s}", replace(profile.train, seed=s))
         parameters[label] = vix.count_parameters(model).true
         if run.history:
             taken.setdefault(label, []).append(run.last_top1)
@@ -529,7 +537,8 @@ for label, make in variants.items():
 # %%
 figure, ax = figures.new_axes(width=7, height=2.6)
 layers.part_bars(ax, taken, parameters, 100 / data.num_classes)
-ax.set_title(f"{ablated} on {data.name}, {num_tokens:,} tokens, {profile.train.epochs} epoch(s), {ablation_seeds} seed(s)", fontsize=9);
+ax.set_title(f"{ablated} on {data.name}, {num_tokens:,} tokens, {profile.train.epochs} epoch(s), "
+             f"{ablation_seeds} seed(s)", fontsize=9);
 
 # %%
 from statistics import fmean
@@ -538,7 +547,8 @@ means = {label: fmean(values) for label, values in taken.items()}
 if "whole" in means and len(means) > 1:
     losses = {label: means["whole"] - mean for label, mean in means.items() if label != "whole"}
     for label, loss in sorted(losses.items(), key=lambda pair: -pair[1]):
-        print(f"{label:14} {loss:+5.1f} points less than the whole, {1 - parameters[label] / parameters['whole']:4.0%} fewer parameters")
+        fewer = 1 - parameters[label] / parameters["whole"]
+        print(f"{label:14} {loss:+5.1f} points less than the whole, {fewer:4.0%} fewer parameters")
     print(f"missed most: {max(losses, key=losses.get).split()[-1]}; least: {min(losses, key=losses.get).split()[-1]}")
 print(f"{ablation_seeds} seed(s) each: " + ("a difference of a few points may be chance." if ablation_seeds < 3 else
       "look at the dots before you believe a difference."))
@@ -546,7 +556,7 @@ print(f"{ablation_seeds} seed(s) each: " + ("a difference of a few points may be
 # %% [markdown]
 # What to make of your order:
 #
-# - On the pictures of `smoke` a class is a detail (which way stripes of three to five pixels run) *and* a relation (where the striped figure is, seen from the frame). Knowing the detail alone gives one in five, 20 %; the relation alone gives one in two, 50 %. Without the convolution the tokens have seen the detail in the stem, but are a set from there on: **what is where has been lost, and no mixer can bring it back.** A run near 20 % says just that.
+# - On the pictures of `smoke` a class is a detail (which way stripes of three to five pixels run) *and* a relation (where the striped figure is, seen from the frame). Knowing the detail alone gives one in five, 20 %; the relation alone gives one in two, 50 %. Without the convolution the tokens have seen the detail in the stem, but are a set from there on, but for what the zeros at the edges betray: **what is where has been lost, and a mixer that sees a set cannot bring it back** (Nyström sees more, section 3). A run near 20 % says just that.
 # - Without the mixer the relation has to be found by windows of convolution. At `smoke` two layers see 23 of 32 pixels, nearly enough; so this variant may well do better than one would think of a transformer without attention. With single pixels as tokens the window is 15 of 32.
 # - Without the feed-forward the model is short of *curvature*, and of the parameters too. Is it the parameters? Compare the numbers beside the bars: the three variants do not differ much in size.
 # - An ablation shows what *this* training misses on *this* data. It does not show that a part is useless: what one part could do is often done by another once the first is gone. And one seed is one draw.
@@ -581,7 +591,8 @@ for name in list(start)[1:]:
         print(f"{name}: the window of the convolutions covers the picture")
         continue
     before_it, after_it = (s[outside].square().sum() / s.square().sum() for s in (start[name], after["whole"][name]))
-    print(f"{name}: from beyond the window of the convolutions come {before_it:.1%} of the squared answer at the start, {after_it:.1%} now")
+    print(f"{name}: from beyond the window of the convolutions come {before_it:.1%} of the squared answer at the start,"
+          f" {after_it:.1%} now")
 
 # %% [markdown]
 # The first map of each line is the stem's window and of one size for all. Without convolution a place never sees more than that window closely; beyond it there is only what the mixer brings from everywhere. Without mixer the window grows by one token on each side in every layer, trained or not: training changes how strongly paths are used, never which paths there are. In the others every pixel can matter after one layer, and the printed shares say whether training has made more or less use of the far ones.
