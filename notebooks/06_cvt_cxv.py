@@ -72,7 +72,7 @@ feature_map = "softmax"  #@param ["softmax", "elu"]
 initialisation = "auto"  #@param ["auto", "torch", "he"]
 #   the convolutions' starting weights, see section 6
 pictures = 0  #@param {type:"integer"}
-#   training pictures; 0: 3,000 at smoke, all of them otherwise
+#   training pictures; 0: 2,500 at smoke, all of them otherwise
 epochs = 0  #@param {type:"integer"}
 switch_epoch = 0  #@param {type:"integer"}
 #   the first epoch with SGD; 0: for the last quarter, beyond the last epoch: never
@@ -85,7 +85,7 @@ checkpoints = ""  #@param {type:"string"}
 #   a folder, written to after each epoch and continued from; on Colab put it on your Drive
 
 # %% [markdown]
-# `smoke` needs some choices of its own here, because a convolution in each layer costs a CPU several times what a plain layer does: narrow models, 3,000 training and 1,000 test pictures, many small steps. And no dropout: CXV's own is 0.5, against learning by heart in long trainings, and three epochs are none.
+# `smoke` needs some choices of its own here, because a convolution in each layer costs a CPU several times what a plain layer does: narrow models, 2,500 training and 1,000 test pictures, many small steps. And no dropout: CXV's own is 0.5, against learning by heart in long trainings, and three epochs are none.
 
 # %%
 from dataclasses import replace
@@ -103,7 +103,7 @@ vix.announce(profile, device)
 
 data = vix.load(profile.data)
 everything = len(data.train_labels)
-wanted = min(pictures or (3000 if smoke else everything), everything)
+wanted = min(pictures or (2500 if smoke else everything), everything)
 data = data.subset(wanted / everything, seed=seed) if wanted < everything else data
 if smoke:
     some = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))[:1000]
@@ -548,9 +548,9 @@ if "whole" in means and len(means) > 1:
     losses = {label: means["whole"] - mean for label, mean in means.items() if label != "whole"}
     for label, loss in sorted(losses.items(), key=lambda pair: -pair[1]):
         fewer = 1 - parameters[label] / parameters["whole"]
-        print(f"{label:14} {loss:+5.1f} points less than the whole, {fewer:4.0%} fewer parameters")
+        print(f"{label:14} {loss:5.1f} points less than the whole, {fewer:4.0%} fewer parameters")
     print(f"missed most: {max(losses, key=losses.get).split()[-1]}; least: {min(losses, key=losses.get).split()[-1]}")
-print(f"{ablation_seeds} seed(s) each: " + ("a difference of a few points may be chance." if ablation_seeds < 3 else
+print(f"{ablation_seeds} seed(s) each: " + ("even ten points between two of them may be chance." if ablation_seeds < 3 else
       "look at the dots before you believe a difference."))
 
 # %% [markdown]
@@ -559,7 +559,7 @@ print(f"{ablation_seeds} seed(s) each: " + ("a difference of a few points may be
 # - On the pictures of `smoke` a class is a detail (which way stripes of three to five pixels run) *and* a relation (where the striped figure is, seen from the frame). Knowing the detail alone gives one in five, 20 %; the relation alone gives one in two, 50 %. Without the convolution the tokens have seen the detail in the stem, but are a set from there on, but for what the zeros at the edges betray: **what is where has been lost, and a mixer that sees a set cannot bring it back** (Nyström sees more, section 3). A run near 20 % says just that.
 # - Without the mixer the relation has to be found by windows of convolution. At `smoke` two layers see 23 of 32 pixels, nearly enough; so this variant may well do better than one would think of a transformer without attention. With single pixels as tokens the window is 15 of 32.
 # - Without the feed-forward the model is short of *curvature*, and of the parameters too. Is it the parameters? Compare the numbers beside the bars: the three variants do not differ much in size.
-# - An ablation shows what *this* training misses on *this* data. It does not show that a part is useless: what one part could do is often done by another once the first is gone. And one seed is one draw.
+# - An ablation shows what *this* training misses on *this* data. It does not show that a part is useless: what one part could do is often done by another once the first is gone. And one seed is one draw: set `ablation_seeds = 3` and see which differences stay.
 #
 # ## 9 · Look inside
 #

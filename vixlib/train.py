@@ -18,7 +18,7 @@ from . import parallel
 from .averaging import WeightAverage
 from .checkpoint import Training
 from .data import ImageData
-from .device import device_name, pick_device, pick_precision
+from .device import device_name, fused_attention_problem, pick_device, pick_precision
 from .run import Run, TrainConfig, now
 from .schedule import learning_rate
 from .scoring import Scores, check_fit, evaluate, logits_of, name_of, predict
@@ -105,6 +105,8 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
     on_cuda = device.type == "cuda"
     if on_cuda:
         torch.backends.cudnn.benchmark = True  # all batches but the last of an epoch have one shape
+        if problem := fused_attention_problem(device, precision):
+            warnings.warn(problem, RuntimeWarning, stacklevel=3)
     count = parallel.size()
     fewest = len(data.train_labels) % config.batch_size or min(config.batch_size, len(data.train_labels))
     if fewest < count:
