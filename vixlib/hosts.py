@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,11 +13,11 @@ from torch import Tensor, nn
 
 from .embeddings import LinearEmbedding
 from .figures import COLOURS, as_picture, new_axes
-from .measure import count_parameters
 from .models.levit import LeViTBlock, ShrinkingAttention
 from .models.vix import Block
-from .models.zoo import build, settings
-from .pairs import AREA, SOURCES, Point, finish_memory_axes, recorded_by_group
+from .models.zoo import settings
+from .pairs import AREA, SOURCES, Point, finish_memory_axes, last_top1, leads
+from .pairs import paper_points as printed_points
 from .run import Run
 from .tables import paper_table
 
@@ -112,12 +111,7 @@ def gains(runs: Iterable[Run] = (), results: str | Path | None = None) -> dict[s
     "this run" (last epochs). A swap without its softmax is left out, and so is a source without any.
     """
     top1 = {"paper": {row["model"]: row["top1"] for row in paper_table(4)["rows"]}}
-    top1 |= {f"recorded, {group}": {name: mean(r["last_top1"] for r in own) for name, own in models.items()}
-             for group, models in recorded_by_group(HOST_OF, results).items()}
-    top1["this run"] = {run.model: run.last_top1 for run in runs if run.history}
-    found = {source: {swap: of[swap] - of[host] for swap, host in SWAPS if swap in of and host in of}
-             for source, of in top1.items()}
-    return {source: gain for source, gain in found.items() if gain}
+    return leads(top1 | last_top1(HOST_OF, runs, results), {swap: (swap, host) for swap, host in SWAPS})
 
 
 def line_style(name: str) -> dict:
@@ -129,10 +123,8 @@ def line_style(name: str) -> dict:
 
 
 def paper_points() -> list[Point]:
-    """Table 4 as points; parameters are the true count, not the printed one."""
-    return [Point(row["model"], row["top1"], row["gpu_gb"],
-                  count_parameters(build(row["model"], config="paper")).true, "paper")
-            for row in paper_table(4)["rows"]]
+    """Table 4 as points."""
+    return printed_points((4,))
 
 
 def accuracy_against_memory(ax: Axes, points: Sequence[Point], title: str = "") -> None:

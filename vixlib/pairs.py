@@ -42,11 +42,23 @@ def gains(runs: Iterable[Run] = (), results: str | Path | None = None) -> dict[s
                                                    for row in paper_table(table)["rows"]}}
     top1["authors' logs"] = {name: max(run["best_top1"] for run in logged) for name in SYSTEMS
                              if (logged := authors_runs(name))}
-    for group, records in recorded_by_group(SYSTEMS, results).items():
-        top1[f"recorded, {group}"] = {name: mean(r["last_top1"] for r in own) for name, own in records.items()}
-    top1["this run"] = {run.model: run.last_top1 for run in runs if run.history}
-    differences = {source: {plain: found[hybrid] - found[plain] for plain, hybrid in PAIRS.items()
-                            if plain in found and hybrid in found} for source, found in top1.items()}
+    return leads(top1 | last_top1(SYSTEMS, runs, results),
+                 {plain: (hybrid, plain) for plain, hybrid in PAIRS.items()})
+
+
+def last_top1(systems: Iterable[str], runs: Iterable[Run],
+              results: str | Path | None) -> dict[str, dict[str, float]]:
+    """Last epochs' top-1 by source and model: each group of recorded runs (means over seeds), and "this run"."""
+    found = {f"recorded, {group}": {name: mean(r["last_top1"] for r in own) for name, own in models.items()}
+             for group, models in recorded_by_group(systems, results).items()}
+    return found | {"this run": {run.model: run.last_top1 for run in runs if run.history}}
+
+
+def leads(top1: Mapping[str, Mapping[str, float]],
+          wanted: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, float]]:
+    """Top-1 of a less that of b for each label -> (a, b) that a source has both of; sources with none are left out."""
+    differences = {source: {label: found[a] - found[b] for label, (a, b) in wanted.items() if a in found and b in found}
+                   for source, found in top1.items()}
     return {source: found for source, found in differences.items() if found}
 
 
@@ -71,11 +83,11 @@ class Point:
     source: str  # a key of SOURCES
 
 
-def paper_points() -> list[Point]:
-    """The paper's figure 4 from its tables 1 and 3; parameters are the true count, not the printed one."""
+def paper_points(tables: Iterable[int] = (1, 3)) -> list[Point]:
+    """Rows of the paper's tables, figure 4's unless told otherwise; parameters are the true count, not the printed."""
     return [Point(row["model"], row["top1"], row["gpu_gb"],
                   count_parameters(build(row["model"], config="paper")).true, "paper")
-            for table in (1, 3) for row in paper_table(table)["rows"]]
+            for table in tables for row in paper_table(table)["rows"]]
 
 
 def recorded_points(results: str | Path | None = None,
