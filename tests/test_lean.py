@@ -20,34 +20,39 @@ def gradients(out, inputs):
 
 
 @pytest.mark.parametrize("norm", [None, nn.LayerNorm, ChannelNorm])
-def test_the_feed_forward_equals_its_formula(norm):
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_feed_forward_equals_its_formula(norm, residual):
     torch.manual_seed(0)
     ff, norm = FeedForward(12, 20).double(), norm and norm(12).double()
     for parameter in (*ff.parameters(), *(norm.parameters() if norm else ())):
         nn.init.normal_(parameter)
     x = torch.randn(3, 5, 12, dtype=torch.float64, requires_grad=True)
     weights = [x, *ff.parameters(), *(norm.parameters() if norm else ())]
-    lean = ff(x, norm)
+    lean = ff(x, norm, residual)
+    with torch.no_grad():  # module by module
+        assert (ff(x, norm, residual) - lean).abs().max() < 1e-12
     normed = x
     if norm is not None:
         scale, shift = norm.parameters()
         centred = x - x.mean(-1, keepdim=True)
         normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * scale + shift
     hidden = normed @ ff[0].weight.T + ff[0].bias
-    plain = hidden * (1 + torch.erf(hidden / 2 ** 0.5)) / 2 @ ff[3].weight.T + ff[3].bias
+    plain = hidden * (1 + torch.erf(hidden / 2 ** 0.5)) / 2 @ ff[3].weight.T + ff[3].bias + residual * x
     assert (lean - plain).abs().max() < 1e-12
     for ours, theirs in zip(gradients(lean, weights), gradients(plain, weights), strict=True):
         assert (ours - theirs).abs().max() < 1e-12 * max(1, theirs.abs().max())
 
 
-def test_the_feed_forward_under_autocast_computes_what_its_modules_do():
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_feed_forward_under_autocast_computes_what_its_modules_do(residual):
     torch.manual_seed(0)
     ff, norm = FeedForward(32, 64), nn.LayerNorm(32)
     x = torch.randn(4, 9, 32, requires_grad=True)
     weights = [x, *ff.parameters(), *norm.parameters()]
     with torch.autocast("cpu", torch.bfloat16):
-        lean, plain = ff(x, norm), nn.Sequential.forward(ff, norm(x))
-    assert lean.dtype == plain.dtype == torch.bfloat16 and torch.equal(lean, plain)
+        lean, plain = ff(x, norm, residual), nn.Sequential.forward(ff, norm(x))
+        plain = x + plain if residual else plain
+    assert lean.dtype == plain.dtype == (torch.float32 if residual else torch.bfloat16) and torch.equal(lean, plain)
     for ours, theirs in zip(gradients(lean, weights), gradients(plain, weights), strict=True):
         assert ours.dtype == theirs.dtype == torch.float32
         assert (ours - theirs).norm() < 0.02 * theirs.norm()  # bfloat16 sums in another order

@@ -24,10 +24,27 @@ class FourierMixer(nn.Module):
 
     def forward(self, x: Tensor, rotary: None = None) -> Tensor:
         with float32_region(x):  # half-precision FFTs exist only for powers of two, and 1025 is none
-            half = torch.fft.rfft(at_least_float32(x), dim=2)
-            spectrum = torch.fft.fft(half, dim=1).real
-            # x is real, so feature D-j at token n is feature j at token -n: half the work, the rest mirrored.
-            width = x.shape[2]
-            mirror = spectrum[:, :, 1:(width + 1) // 2].flip(2)
-            mirror = torch.cat([mirror[:, :1], mirror[:, 1:].flip(1)], dim=1)
-            return torch.cat([spectrum, mirror], dim=2).to(x.dtype)
+            return FourierTransform.apply(at_least_float32(x)).to(x.dtype)
+
+
+class FourierTransform(torch.autograd.Function):
+    """Re(F_N x F_D) of `[B, N, D]`, F the matrices of the discrete Fourier transform.
+
+    F is symmetric, so the gradient of the input is the same transform of the gradient: nothing is kept.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        half = torch.fft.fft(torch.fft.rfft(x, dim=2), dim=1).real  # features 0 to D/2
+        # x is real, so feature D-j at token n is feature j at token -n: half the work, the rest mirrored.
+        width = x.shape[2]
+        mirrored = half[:, :, 1:(width + 1) // 2]
+        out = torch.empty_like(x)
+        out[:, :, :width // 2 + 1] = half
+        out[:, :1, width // 2 + 1:] = mirrored[:, :1].flip(2)
+        out[:, 1:, width // 2 + 1:] = mirrored[:, 1:].flip(1, 2)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return FourierTransform.apply(grad)

@@ -22,6 +22,12 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def product_type(x: Tensor) -> torch.dtype:
+    """The type in which a matrix product of `x` is computed: autocast's where it is on, else that of `x`."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
 class BatchNormTokens(nn.BatchNorm1d):
     """Batch normalisation of each feature over images and tokens, `[B, N, D] -> [B, N, D]`."""
 

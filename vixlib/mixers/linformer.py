@@ -7,12 +7,19 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import require_count
-from .heads import Rotary
+from .heads import Rotary, product_type
 
 
 def linformer_projection(seq_len: int, rank: int) -> nn.Parameter:
     """A sequence projection `[N, rank]`, uniform in ±1/√rank."""
     return nn.Parameter(torch.empty(seq_len, rank).uniform_(-1, 1) * rank ** -0.5)
+
+
+def shorten(x: Tensor, projection: Tensor) -> Tensor:
+    """Pᵀx of every image, `[B, N, D] -> [B, rank, D]`."""
+    # `projection.T @ x` would copy x with its axes exchanged, to make one product of all images; and autocast would
+    # copy P once an image, were it expanded before its type is changed.
+    return torch.bmm(projection.T.to(product_type(x)).expand(len(x), -1, -1), x)
 
 
 class LinformerAttention(nn.Module):
@@ -52,12 +59,12 @@ class LinformerAttention(nn.Module):
                              f"build the model for this image size")
         q = self.as_heads(self.to_q(x))
         # Projecting the sequence before the features, (PᵀX)W = Pᵀ(XW), leaves nothing N long to keep for k, v.
-        short_x = self.project_k.T @ x                                                # [B, rank, D]
+        short_x = shorten(x, self.project_k)                                          # [B, rank, D]
         if rotary is None:
             k = self.as_heads(self.to_k(short_x))
         else:  # a rotation differs from token to token, so keys must turn before they are mixed
             q, k = rotary(q), self.project_k.T @ rotary(self.as_heads(self.to_k(x)))
-        short_v = short_x if self.project_v is None else self.project_v.T @ x
+        short_v = short_x if self.project_v is None else shorten(x, self.project_v)
         v = self.as_heads((self.to_v or self.to_k)(short_v))
         out = F.scaled_dot_product_attention(q, k.expand(-1, self.heads, -1, -1), v.expand(-1, self.heads, -1, -1))
         return self.to_out(rearrange(out, "b h n d -> b n (h d)"))

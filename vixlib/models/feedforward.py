@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import require_known
+from ..mixers.heads import float32_region, product_type
 
 
 class ChannelNorm(nn.Module):
@@ -27,9 +28,9 @@ class ChannelNorm(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """W₂ gelu(W₁ x) on each token, `[B, N, D] -> [B, N, D]`, hidden width mlp_dim; with `norm`, of norm(x).
+    """W₂ gelu(W₁ x) on each token, `[B, N, D] -> [B, N, D]`, hidden width mlp_dim.
 
-    activation: "gelu" or "hardswish".
+    Called with `norm`, of norm(x) instead of x; with residual=True, plus x.   activation: "gelu" or "hardswish".
     """
 
     ACTIVATIONS = {"gelu": nn.GELU, "hardswish": nn.Hardswish}
@@ -39,13 +40,14 @@ class FeedForward(nn.Sequential):
         super().__init__(nn.Linear(dim, mlp_dim), self.ACTIVATIONS[activation](), nn.Dropout(dropout),
                          nn.Linear(mlp_dim, dim), nn.Dropout(dropout))
 
-    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+    def forward(self, x: Tensor, norm: nn.Module | None = None, residual: bool = False) -> Tensor:
         scale = scale_and_shift(norm)
         other = type(self[1]) is not nn.GELU or self.training and self[2].p > 0
         # One autograd node where something is kept at all; without gradients, and with dropout, module by module.
         if scale is None or other or not torch.is_grad_enabled():
-            return super().forward(x if norm is None else norm(x))
-        return LeanFeedForward.apply(x, *scale, self[0].weight, self[0].bias, self[3].weight, self[3].bias)
+            out = super().forward(x if norm is None else norm(x))
+            return x + out if residual else out
+        return LeanFeedForward.apply(x, residual, *scale, self[0].weight, self[0].bias, self[3].weight, self[3].bias)
 
 
 def scale_and_shift(norm: nn.Module | None) -> tuple[Tensor | None, Tensor | None, float] | None:
@@ -60,43 +62,45 @@ def scale_and_shift(norm: nn.Module | None) -> tuple[Tensor | None, Tensor | Non
 
 
 class LeanFeedForward(torch.autograd.Function):
-    """W₂ gelu(W₁ norm(x) + b₁) + b₂, which keeps x and gelu's input only.
+    """W₂ gelu(W₁ norm(x) + b₁) + b₂, plus x if `residual`, which keeps x and gelu's input only.
 
     Autograd would keep norm(x) and gelu's output as well, about twice the bytes; both are cheap to make again.
+    What is written in place saves a table `[B·N, mlp_dim]` or `[B·N, D]` each, in bytes and in time.
     scale None: without the normalisation. Under autocast the products are in its type, norm and sums as usual.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float,
+    def forward(ctx, x: Tensor, residual: bool, scale: Tensor | None, shift: Tensor | None, eps: float,
                 w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        device = x.device.type
-        ctx.type = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        ctx.eps = eps
-        with torch.autocast(device, enabled=False):
-            hidden = F.linear(LeanFeedForward.normed(x, scale, shift, eps).to(ctx.type), w1.to(ctx.type),
-                              b1.to(ctx.type))
+        ctx.residual, ctx.eps, ctx.type = residual, eps, product_type(x)
+        with float32_region(x):
+            normed = x if scale is None else F.layer_norm(x, scale.shape, scale, shift, eps)
+            hidden = F.linear(normed.to(ctx.type), w1.to(ctx.type), b1.to(ctx.type))
             ctx.save_for_backward(x, hidden, scale, shift, w1, b1, w2, b2)
-            return F.linear(F.gelu(hidden), w2.to(ctx.type), b2.to(ctx.type))
-
-    @staticmethod
-    def normed(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float) -> Tensor:
-        return x if scale is None else F.layer_norm(x, scale.shape, scale, shift, eps)
+            out = F.linear(F.gelu(hidden), w2.to(ctx.type), b2.to(ctx.type))
+            if residual:
+                out = out.add_(x) if out.dtype == x.dtype else x + out
+            return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, hidden, scale, shift, w1, b1, w2, b2 = ctx.saved_tensors
-        with torch.autocast(x.device.type, enabled=False):
-            grad = grad.flatten(0, -2)
-            d_w2, d_b2 = grad.mT @ F.gelu(hidden).flatten(0, -2), grad.sum(0)
-            d_hidden = torch.ops.aten.gelu_backward(grad @ w2.to(ctx.type), hidden.flatten(0, -2))
-            with torch.enable_grad():  # the normalisation again, for its output and its own gradients
-                inputs = [t.detach().requires_grad_() for t in (x, scale, shift) if t is not None]
-                normed = LeanFeedForward.normed(inputs[0], *(inputs[1:] or (None, None)), ctx.eps)
-            d_w1, d_b1 = d_hidden.mT @ normed.detach().to(ctx.type).flatten(0, -2), d_hidden.sum(0)
-            d_normed = (d_hidden @ w1.to(ctx.type)).view_as(x).to(x.dtype)
-            d_x, d_scale, d_shift = (d_normed, None, None) if scale is None else \
-                torch.autograd.grad(normed, inputs, d_normed)
+        hidden = hidden.flatten(0, -2)
+        with float32_region(x):
+            d_out = grad.to(ctx.type).flatten(0, -2)
+            d_w2, d_b2 = d_out.mT @ F.gelu(hidden), d_out.sum(0)
+            d_hidden = d_out @ w2.to(ctx.type)
+            torch.ops.aten.gelu_backward.grad_input(d_hidden, hidden, grad_input=d_hidden)
+            if scale is not None:
+                normed, mean, deviation = torch.native_layer_norm(x, scale.shape, scale, shift, ctx.eps)
+            else:
+                normed = x
+            d_w1, d_b1 = d_hidden.mT @ normed.to(ctx.type).flatten(0, -2), d_hidden.sum(0)
+            d_x, d_scale, d_shift = (d_hidden @ w1.to(ctx.type)).view_as(x).to(x.dtype), None, None
+            if scale is not None:
+                d_x, d_scale, d_shift = torch.ops.aten.native_layer_norm_backward(
+                    d_x, x, scale.shape, mean, deviation, scale, shift, [True, True, True])
         weights = (gradient.to(weight.dtype) for gradient, weight in
                    ((d_w1, w1), (d_b1, b1), (d_w2, w2), (d_b2, b2)))
-        return d_x, d_scale, d_shift, None, *weights
+        return d_x.add_(grad) if ctx.residual else d_x, None, d_scale, d_shift, None, *weights

@@ -24,7 +24,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rotary=None) -> Tensor:
         x = x + self.mixer_dropout(self.mixer(self.mixer_norm(x), rotary=rotary))
-        return x + self.ff(x, self.ff_norm)
+        return self.ff(x, self.ff_norm, residual=True)
 
 
 class SequencePool(nn.Module):
