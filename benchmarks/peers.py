@@ -16,6 +16,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from vixlib.measured import duration, size, where
 from vixlib.report import Table
 
 from . import record
@@ -127,14 +128,14 @@ def table(found: dict) -> Table:
         f"{shape['dim']}, {shape['heads']} heads of {shape['dim_head']}: theirs against vixlib",
         ["model", "against", "precision", "theirs", "vixlib", "times faster\n(min-max)", "kept\ntheirs / vixlib",
          "times\nless", "peak\ntheirs / vixlib", "times\nless", "difference\n(float64)"],
-        lines, (*NOTES, *notes, record.where(found)), left=(0, 1, 2))
+        lines, (*NOTES, *notes, where(found)), left=(0, 1, 2))
 
 
 def cells(theirs: dict, ours: dict) -> list[str]:
     a, b = theirs["seconds"]["theirs"], ours["seconds"]["vixlib"]
     bytes_ = [(theirs[what]["theirs"], ours[what]["vixlib"]) for what in ("kept", "peak")]
-    return [record.time(median(a)), record.time(median(b)), str(Ratio.of(a, b)),
-            *(cell for pair in bytes_ for cell in (" / ".join(map(record.size, pair)), f"{pair[0] / pair[1]:.2f}"))]
+    return [duration(median(a)), duration(median(b)), str(Ratio.of(a, b)),
+            *(cell for pair in bytes_ for cell in (" / ".join(map(size, pair)), f"{pair[0] / pair[1]:.2f}"))]
 
 
 def main(arguments: list[str] | None = None) -> int:

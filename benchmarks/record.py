@@ -11,10 +11,8 @@ from pathlib import Path
 import torch
 
 from vixlib.device import pick_device
-from vixlib.records import ROOT, environment, write_atomic
-
-RESULTS = ROOT / "data" / "benchmarks"
-UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+from vixlib.measured import BENCHMARKS
+from vixlib.records import environment, write_atomic
 
 
 def count(text: str) -> int:
@@ -39,7 +37,7 @@ def parser(description: str, batch: tuple[int, int]) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=count, help=f"images a step; on a CPU {batch[0]}, on a GPU {batch[1]}")
     parser.add_argument("--seed", type=int, default=0, help="of weights and inputs")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller steps; has its own file")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
+    parser.add_argument("--results", type=Path, default=BENCHMARKS, help="the folder to write to")
     parser.set_defaults(usual_batch=batch)
     return parser
 
@@ -71,29 +69,3 @@ def save(record: dict, folder: Path, finished: bool = False) -> Path:
     device = re.sub(r"[^A-Za-z0-9]+", "-", record["device"]).strip("-")
     name = f"{record['benchmark']}_{device}{'_quick' if record['quick'] else ''}.json"
     return write_atomic(folder / name, json.dumps(record, indent=1, allow_nan=False) + "\n")
-
-
-def read(folder: Path = RESULTS) -> list[dict]:
-    """All records of a folder by file name; where a device has a full one, its quick one is left out."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))]
-    full = {(record["benchmark"], record["device"]) for record in records if not record["quick"]}
-    return [record for record in records
-            if not record["quick"] or (record["benchmark"], record["device"]) not in full]
-
-
-def where(record: dict) -> str:
-    """One line for a table's foot: when, where and with what it was measured."""
-    stopped = "" if record["finished"] else "; stopped before its end"
-    return (f"{record['device']}, torch {record['versions']['torch']}, {record['started'][:10]}, "
-            f"commit {(record['commit'] or 'unknown')[:12]}{stopped}")
-
-
-def size(bytes_: float) -> str:
-    """"24.1 MiB"."""
-    unit, name = next(((unit, name) for unit, name in UNITS if bytes_ >= unit), (1, "B"))
-    return f"{bytes_ / unit:.{0 if unit == 1 else 1}f} {name}"
-
-
-def time(seconds: float) -> str:
-    """"12.3 ms", "1.20 s"."""
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.{1 if seconds >= 0.01 else 2}f} ms"

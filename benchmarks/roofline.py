@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from vixlib.measured import duration, where
 from vixlib.models import build, names
 from vixlib.report import Table
 
@@ -87,15 +88,15 @@ def table(found: dict) -> Table:
     """Each model's step beside its floor."""
     machines = [f"{precision}: {best['flops'] / 1e12:.3g} TFLOP/s, {best['bandwidth'] / 1e9:.3g} GB/s"
                 for precision, best in found["machine"].items()]
-    lines = [[row["model"], row["precision"], record.time(median(row["seconds"])), f"{row['flops'] / 1e9:.1f}",
-              f"{row['least_bytes'] / 1e9:.2f}", f"{record.time(row['floor_seconds'])}, {row['bound']}",
+    lines = [[row["model"], row["precision"], duration(median(row["seconds"])), f"{row['flops'] / 1e9:.1f}",
+              f"{row['least_bytes'] / 1e9:.2f}", f"{duration(row['floor_seconds'])}, {row['bound']}",
               f"{100 * row['floor_seconds'] / median(row['seconds']):.0f} %", f"{row['moved_bytes'] / 1e9:.2f}"]
              for row in found["rows"]]
     return Table(f"A training step of whole models against the machine's floor, batch {found['settings']['batch']}, "
                  "1025 tokens",
                  ["model", "precision", "step", "GFLOP", "GB that\nhave to move", "floor", "achieved",
                   "GB moved\nby operators"],
-                 lines, (f"machine's best, measured: {'; '.join(machines)}", record.where(found)), left=(0, 1))
+                 lines, (f"machine's best, measured: {'; '.join(machines)}", where(found)), left=(0, 1))
 
 
 def main(arguments: list[str] | None = None) -> int:

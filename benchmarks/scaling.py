@@ -9,7 +9,6 @@ out, and so are longer ones.
 """
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from statistics import median
 
 import torch
 
-from vixlib.cost import crossing
+from vixlib.measured import COSTS, PHASES, REFERENCE, by_precision, crossings, duration, size
 from vixlib.mixers import MIXERS
 from vixlib.report import Table
 
@@ -26,24 +25,11 @@ from .stacks import Shape
 from .timing import forward_backward, in_turns, inference, kept_bytes, peak_bytes, precisions
 
 TOKENS = [2 ** power + 1 for power in range(6, 15)]
-LONG = 512  # slopes are fitted from here on, where the work outweighs the calls
-REFERENCE = "softmax, fused"
 MIXER_OPTIONS = {REFERENCE: ("softmax", {}), "softmax, materialised": ("softmax", {"fused": False}),
                  "performer": ("performer", {}), "linformer": ("linformer", {"rank": Shape.landmarks}),
                  "nystrom": ("nystrom", {"num_landmarks": Shape.landmarks}), "linear": ("linear", {}),
                  "fourier": ("fourier", {})}
-PHASES = {"training": forward_backward, "inference": inference}
-COSTS = [(what, phase) for what in ("seconds", "bytes") for phase in PHASES]
-
-
-def slope(tokens: Sequence[int], costs: Sequence[float]) -> float | None:
-    """The exponent p of cost = c·Nᵖ by least squares on logarithms; None for fewer than three lengths."""
-    if len(tokens) < 3:
-        return None
-    x, y = [math.log(n) for n in tokens], [math.log(c) for c in costs]
-    x_mean, y_mean = sum(x) / len(x), sum(y) / len(y)
-    return (sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
-            / sum((a - x_mean) ** 2 for a in x))
+STEPS = {"training": forward_backward, "inference": inference}
 
 
 def expected(costs: Sequence[float]) -> float:
@@ -68,7 +54,7 @@ def measure_length(names: Sequence[str], shape: Shape, precision: str, device: t
         kind, options = MIXER_OPTIONS[name]
         mixer = MIXERS[kind](shape.dim, heads=shape.heads, dim_head=shape.dim_head, seq_len=shape.tokens,
                              **options).to(device)
-        steps |= {(name, phase): make(mixer, x, precision) for phase, make in PHASES.items()}
+        steps |= {(name, phase): make(mixer, x, precision) for phase, make in STEPS.items()}
         found[name] = {"kept": kept_bytes(mixer, x, precision), "seconds": {},
                        "bytes": {phase: peak_bytes(steps[name, phase], device) for phase in PHASES}}
     for (name, phase), taken in in_turns(steps, rounds, device).items():
@@ -99,46 +85,13 @@ def extend(rows: list[dict], length: int, device: torch.device, batch: int, roun
             row[what][phase].append(found[row["mixer"]][what][phase])
 
 
-def begins(reference: dict, row: dict, what: str, phase: str) -> str:
-    """From which number of tokens on `row` is cheaper than `reference`, in words."""
-    tokens = [n for n in row["tokens"] if n in reference["tokens"]]
-    found = crossing(tokens, reference[what][phase][:len(tokens)], row[what][phase][:len(tokens)])
-    if found is None:
-        return f"not up to {tokens[-1]:,}"
-    return "always" if found == tokens[0] else f"{found:,.0f}"
-
-
-def by_precision(found: dict) -> list[tuple[list[dict], str]]:
-    """The rows of each precision, and the words that say what they share."""
-    shape = found["settings"]
-    return [([row for row in found["rows"] if row["precision"] == precision],
-             f"{precision}, batch {shape['batch']}, width {shape['dim']}, {shape['heads']} heads")
-            for precision in dict.fromkeys(row["precision"] for row in found["rows"])]
-
-
-def crossings(found: dict) -> list[Table]:
-    """From how many tokens on each mixer beats fused softmax, and the slopes; a table a precision."""
-    result = []
-    for rows, under in by_precision(found):
-        reference = next(row for row in rows if row["mixer"] == REFERENCE)
-        result.append(Table(
-            f"From how many tokens on a mixer is cheaper than fused softmax attention ({under})",
-            ["mixer", "time,\ntraining", "\ninference", "memory,\ntraining", "\ninference",
-             "slope of time,\ntraining", "\ninference", "slope of memory,\ntraining", "\ninference"],
-            [[row["mixer"], *("-" if row is reference else begins(reference, row, *cost) for cost in COSTS),
-              *(exponent(row, *cost) for cost in COSTS)] for row in rows],
-            (f"slope: p of cost = c·Nᵖ over the lengths from {LONG} on; memory: the most allocated at once",
-             *left_out(rows, found["settings"]["limits"]), record.where(found))))
-    return result
-
-
 def costs(found: dict) -> list[Table]:
     """Seconds and bytes at every length."""
     return [Table(f"{what.capitalize()}, training | inference ({under})",
                   ["tokens", *(row["mixer"].replace(", ", ",\n") for row in rows)],
                   [[f"{n:,}", *(pair(row, what, n, text) for row in rows)] for n in found["settings"]["tokens"]])
             for rows, under in by_precision(found)
-            for what, text in (("seconds", record.time), ("bytes", record.size))]
+            for what, text in (("seconds", duration), ("bytes", size))]
 
 
 def pair(row: dict, what: str, tokens: int, text) -> str:
@@ -146,18 +99,6 @@ def pair(row: dict, what: str, tokens: int, text) -> str:
         return "left out"
     place = row["tokens"].index(tokens)
     return " | ".join(text(row[what][phase][place]) for phase in PHASES)
-
-
-def exponent(row: dict, what: str, phase: str) -> str:
-    long = [(n, cost) for n, cost in zip(row["tokens"], row[what][phase], strict=True) if n >= LONG]
-    fitted = slope(*zip(*long, strict=True)) if long else None
-    return "-" if fitted is None else f"{fitted:.2f}"
-
-
-def left_out(rows: Sequence[dict], limits: dict[str, float]) -> list[str]:
-    found = [f"{row['mixer']} from {row['left_out'][0]:,}" for row in rows if row["left_out"]]
-    return [f"left out, because a step would take more than {limits['seconds']:g} s or {record.size(limits['bytes'])}: "
-            + "; ".join(found)] if found else []
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,17 +3,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vixlib.measured import BENCHMARKS, crossings, read
 from vixlib.report import NOT_MEASURED
 
-from . import peers, record, roofline, scaling
+from . import peers, roofline
 
-TABLES = {"peers": lambda found: [peers.table(found)], "scaling": scaling.crossings,
+TABLES = {"peers": lambda found: [peers.table(found)], "scaling": crossings,
           "roofline": lambda found: [roofline.table(found)]}
 
 
-def summary(folder: Path = record.RESULTS) -> str:
+def summary(folder: Path = BENCHMARKS) -> str:
     """All tables of a folder's records, as text; "not measured" if there is none."""
-    found = record.read(folder)
+    found = read(folder)
     tables = [table for name, make in TABLES.items()
               for one in found if one["benchmark"] == name for table in make(one)]
     return "\n\n".join(map(str, tables)) or NOT_MEASURED

@@ -319,6 +319,23 @@ for name in ("performer", "linformer", "nystrom"):
 print("For scale: 8×8 patches of a 224-pixel picture make N = 784, 16×16 patches 196, CIFAR-10's pixels 1,024.")
 
 # %% [markdown]
+# A few seconds on a machine that does other things as well are a rough answer. The records of this project took longer over it, tell training from inference, and count the most memory that is allocated at once, not only what is kept for backward (`python -m benchmarks.scaling` adds your machine to them):
+
+# %%
+from IPython.display import display
+from vixlib.measured import crossings, read, relative
+
+for found in read(benchmark="scaling"):
+    display(*relative(found), *crossings(found))
+
+# %%
+for table in (table for found in read(benchmark="scaling") for table in relative(found)):
+    print(f"Training with 1,025 tokens, {table.notes[-1].split(',')[0]}:")
+    for what, column in (("faster", 1), ("less memory", 3)):
+        cheaper = [row[0] for row in table.rows if row[0] in ("performer", "linformer", "nystrom") and float(row[column]) < 0.95]
+        print(f"  {what} than fused softmax, by more than 5 %: {', '.join(cheaper) or 'none of the three'}")
+
+# %% [markdown]
 # Read the crossing point as a property of *your machine and this code*, not of the mechanisms. Expect it elsewhere on a GPU, whose fused kernel is tuned harder than the rest, and with a wider model, whose linear maps cost the same for every mixer and hide the difference; a busy machine shifts it from run to run. (For the `paper` model, width and heads differ from these: change `builders` and measure.) What is certain is the shape: a slope of two meets a slope of one somewhere, and beyond that point softmax loses more with each doubling. **Below the crossing, the reason to use a linear mixer can only be accuracy**, and that takes training.
 #
 # ## 7 · Training all four

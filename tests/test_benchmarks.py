@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks import packages, peers, record, roofline, scaling, stacks, summary, timing
+from vixlib import measured
 from vixlib.measure import kept_for_backward
 
 SMALL = stacks.Shape(batch=2, tokens=37, depth=2, dim=24, heads=3, dim_head=8, mlp_dim=48, landmarks=5)
@@ -151,28 +152,32 @@ def test_traffic_counts_reads_and_writes_but_no_views():
 @pytest.mark.parametrize("power", [0.0, 1.0, 1.5, 2.0])
 def test_slope_recovers_a_power_law(power):
     tokens = [65, 129, 257, 1025]
-    assert scaling.slope(tokens, [3e-4 * n ** power for n in tokens]) == pytest.approx(power, abs=1e-12)
-    assert scaling.slope(tokens[:2], [1.0, 2.0]) is None
+    assert measured.slope(tokens, [3e-4 * n ** power for n in tokens]) == pytest.approx(power, abs=1e-12)
+    assert measured.slope(tokens[:2], [1.0, 2.0]) is None
 
 
 def scaling_row(mixer, cost, tokens):
-    phases = {phase: [cost(n) for n in tokens] for phase in scaling.PHASES}
+    phases = {phase: [cost(n) for n in tokens] for phase in measured.PHASES}
     return {"mixer": mixer, "precision": "float32", "tokens": tokens, "kept": [], "seconds": phases, "bytes": phases,
             "left_out": [n for n in scaling.TOKENS if n not in tokens]}
 
 
 def test_crossing_points_are_told_in_words():
-    rows = [scaling_row(scaling.REFERENCE, lambda n: n * n, scaling.TOKENS[:6]),
+    rows = [scaling_row(measured.REFERENCE, lambda n: n * n, scaling.TOKENS[:6]),
             scaling_row("linear", lambda n: 300 * n, scaling.TOKENS),
             scaling_row("free", lambda n: n / 2, scaling.TOKENS),
             scaling_row("dear", lambda n: 1e6 * n, scaling.TOKENS[:5])]
-    said = [scaling.begins(rows[0], row, "seconds", "training") for row in rows[1:]]
+    said = [measured.begins(rows[0], row, "seconds", "training") for row in rows[1:]]
     assert said == ["300", "always", "not up to 1,025"]
     found = record.begin("scaling", CPU, True, batch=2, dim=128, heads=4, tokens=scaling.TOKENS,
                          limits={"seconds": 5, "bytes": 2**30})
-    table = scaling.crossings(found | {"rows": rows})[0]
+    table = measured.crossings(found | {"rows": rows})[0]
     assert table.rows[1] == ["linear", *["300"] * 4, *["1.00"] * 4]
-    assert f"{scaling.REFERENCE} from 4,097; dear from 2,049" in str(table)
+    assert f"{measured.REFERENCE} from 4,097; dear from 2,049" in str(table)
+    at_1025, = measured.relative(found | {"rows": rows})
+    assert {row[0]: row[1] for row in at_1025.rows} == {measured.REFERENCE: "1.00", "linear": f"{300 / 1025:.2f}",
+                                                        "free": "0.00", "dear": f"{1e6 / 1025:.2f}"}
+    assert measured.relative(found | {"rows": rows}, tokens=4097) == []  # fused softmax was not measured there
     times = scaling.costs(found | {"rows": rows})[0]
     assert times.rows[-1][1] == "left out" and times.rows[0][2] == "19500.00 s | 19500.00 s"
 
@@ -196,7 +201,7 @@ def test_records_come_back_as_written_and_the_readme_shows_them(tmp_path, monkey
     monkeypatch.setattr(peers, "precisions", lambda device: ["float32", "bfloat16"])      # as on a GPU
     sizes = ["--device", "cpu", "--batch", "2", "--quick", "--results", str(tmp_path)]
     assert peers.main([*sizes, "--tokens", "9", "--rounds", "2", "--seed", "3"]) == 0
-    (found,) = record.read(tmp_path)
+    (found,) = measured.read(tmp_path)
     (path,) = tmp_path.iterdir()
     assert found == json.loads(path.read_text()) and path.name.startswith("peers_CPU") and "quick" in path.name
     assert found["finished"] and found["settings"]["tokens"] == 9 and found["settings"]["seed"] == 3
@@ -204,15 +209,15 @@ def test_records_come_back_as_written_and_the_readme_shows_them(tmp_path, monkey
     assert [row["model"] for row in found["rows"]] == list(stacks.MODELS)
     for row in found["rows"]:
         assert row["difference"] < 1e-12
-        for measured in (row["measured"]["float32"], row["measured"]["bfloat16"]):
-            assert all(len(seconds) == 2 for seconds in measured["seconds"].values())
-            assert measured["peak"]["theirs"] > 0 < measured["kept"]["vixlib"]
+        for one in (row["measured"]["float32"], row["measured"]["bfloat16"]):
+            assert all(len(seconds) == 2 for seconds in one["seconds"].values())
+            assert one["peak"]["theirs"] > 0 < one["kept"]["vixlib"]
     text = summary.summary(tmp_path)
     assert text == str(peers.table(found)) and "authors' form" in text
     assert [line[2] for line in peers.table(found).rows[:3]] == ["float32", "bfloat16", "float32 / bfloat16"]
 
     record.save({**found, "quick": False, "finished": None}, tmp_path)           # a full one hides the quick one
-    assert [one["quick"] for one in record.read(tmp_path)] == [False]
+    assert [one["quick"] for one in measured.read(tmp_path)] == [False]
     assert "stopped before its end" in summary.summary(tmp_path)
 
 
