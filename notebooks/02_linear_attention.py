@@ -391,6 +391,21 @@ print("This run follows the paper's protocol, with one seed." if same_protocol e
       "Its order is not evidence for or against the paper's.")
 
 # %% [markdown]
+# ### What it costs, and the verdict
+#
+# The other half of the paper's claim is memory. Today's figures for the same systems, three ways: as the paper ran them, in mixed precision with the matrix stored, and with the fused kernel. Then the claims, each with a verdict that is computed from the records when this cell runs: one seed shows a direction and decides nothing.
+
+# %%
+from vixlib.memory import cost_table
+
+cost_table(1)
+
+# %%
+from vixlib.verdicts import verdict_table
+
+verdict_table("02")
+
+# %% [markdown]
 # ### The parameters, to the digit
 #
 # The printed counts of Table 1 can be reproduced exactly, and that is how the layers behind each row were found. The rule of the tool that printed them, *torchsummary*: add up every module's `weight` and `bias`. It passes over the position table, the class token and Linformer's P, which are bare parameters, and it counts a module twice if it can be reached by two paths. In the published ViP, the whole transformer can.

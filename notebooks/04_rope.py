@@ -409,6 +409,14 @@ rope_table(runs.values())
 print(*rope_claims(), sep="\n")
 
 # %% [markdown]
+# And the authors' own claim, 1-D RoPE against the learned table, pair by pair beside their logs:
+
+# %%
+from vixlib.verdicts import verdict_table
+
+verdict_table("04")
+
+# %% [markdown]
 # ### What the authors' logs can tell
 #
 # A best epoch is a maximum, and a longer log has more to choose from. So compare over the epochs that *both* logs of a pair have, and only pairs of logs that start from scratch and last ten epochs or more:

@@ -479,8 +479,6 @@ Table("Swap less softmax in the same host: top-1, in percentage points", ["sourc
 # What is "comparable"? Picking the best test epoch of the best of three runs moves a number by a point or two, so a loss below three points is within what selection can make. The sentences are computed when the cell runs:
 
 # %%
-from vixlib.claims import claims
-
 margin = 3.0  # points
 for source, gain in found.items():
     holds = [name for name, points in gain.items() if points >= -margin]
@@ -489,8 +487,19 @@ for source, gain in found.items():
           + (f"; not so {', '.join(fails)}" if fails else ""))
 shares = [table4[name]["gpu_gb"] / table4[host]["gpu_gb"] for name, host in hosts.SWAPS]
 print(f"The paper's swaps need {min(shares):.0%} to {max(shares):.0%} of the GPU memory of their softmax.")
-print("\nRecorded runs, equal in everything but the system, as pairs:")
-print(*claims(hosts.SWAPS), sep="\n")
+
+# %% [markdown]
+# The recorded runs, equal in everything but the system, as pairs with a verdict each (one seed shows a direction and decides nothing), and what each system costs:
+
+# %%
+from vixlib.verdicts import verdict_table
+
+verdict_table("05")
+
+# %%
+from vixlib.memory import cost_table
+
+cost_table(4)
 
 # %%
 if (profile.name, data.name) == ("paper", "cifar10") and not given and wanted == everything:

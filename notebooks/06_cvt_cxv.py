@@ -378,9 +378,9 @@ print(f"{timed[-1]**2 / timed[-2]**2:.2f} times the tokens take {min(growth):.2f
 # Memory is CPV's price, and the source of the quoted accuracies names it: 3.2 GB against ResNet-18's 0.6. It does not say for which batch. Here is what a whole step needs at its peak for 64 pictures, the batch of the series' paper:
 
 # %%
-from vixlib.memory import memory_table, stored
+from vixlib.memory import cost_table, stored
 
-memory_table("cxv")
+cost_table("cxv")
 
 # %%
 needed, source = stored()
@@ -492,6 +492,11 @@ differs = {"data": (data.name, "cifar10"), "tokens": (num_tokens, 1024), "epochs
            "pictures": (len(data.train_labels), 50_000)}
 print("this run: one seed" + "".join(f", {what} {here} instead of {there}" for what, (here, there) in differs.items()
                                      if here != there))
+
+# %%
+from vixlib.verdicts import verdict_table
+
+verdict_table("06")
 
 # %%
 for name in ("CvN", "CvP"):

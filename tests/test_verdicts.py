@@ -11,7 +11,7 @@ from vixlib.verdicts import CLAIMS, Claim, printed_difference, verdict_table
 
 
 def test_without_records_every_claim_stands_there_unmeasured(tmp_path):
-    rows = verdict_table(tmp_path).rows
+    rows = verdict_table(results=tmp_path).rows
     assert len(rows) == sum(len(claim.pairs) for claim in CLAIMS) + 1
     assert all(NOT_MEASURED in row[-1] for row in rows)  # no GPU has measured memory either
 
@@ -28,7 +28,7 @@ def test_three_seeds_decide(tmp_path, ours, verdict):
     for seed, top1 in enumerate(ours):
         write_record(record("ViN", "learned", top1, seed=seed, profile="paper", config="paper"), tmp_path)
         write_record(record("ViT", "learned", 55.0 + seed / 10, seed=seed, profile="paper", config="paper"), tmp_path)
-    row = next(row for row in verdict_table(tmp_path).rows if row[2] == "ViN against ViT")
+    row = next(row for row in verdict_table(results=tmp_path).rows if row[2] == "ViN against ViT")
     assert row[-1] == verdict and "(n=3)" in row[-2]
 
 
@@ -38,3 +38,11 @@ def test_three_seeds_decide(tmp_path, ours, verdict):
 def test_equally_accurate_means_an_interval_inside_the_band(gaps, verdict):
     claim = Claim("", "", (("CCN", "CCT"),), within=2.0)
     assert claim.verdict(Difference("CCN", "CCT", pairs=tuple((80.0 + gap, 80.0) for gap in gaps))) == verdict
+
+
+def test_a_notebook_shows_its_own_claims():
+    whole, parts = verdict_table(), [verdict_table(number) for number in ("02", "03", "04", "05", "06")]
+    assert sorted(row[1:] for row in whole.rows) == sorted(row[1:] for part in parts for row in part.rows)
+    assert {row[1] for row in verdict_table("05").rows} == {"05"}
+    with pytest.raises(ValueError, match="notebook='07' is unknown"):
+        verdict_table("07")

@@ -18,7 +18,8 @@ from .measure import MARGIN, max_batch_size, peak_memory, predict_peak_memory, s
 from .models.zoo import CONFIGS, applicable, build, names, settings
 from .records import ROOT, environment, read_records, record_name, write_atomic
 from .report import Table
-from .tables import paper_table, table_rows
+from .speeds import SPEED_HEADER, SPEED_NOTE, speed_cells
+from .tables import table_rows
 
 MEMORY = ROOT / "data" / "memory"
 BATCH, CARD_GB = 64, 16
@@ -104,17 +105,21 @@ def stored(folder: Path = MEMORY) -> tuple[dict[tuple[str, str], dict], str]:
     return rows, f"{how} (torch {chosen['torch']})"
 
 
-def memory_table(table: int | str, folder: Path = MEMORY) -> Table:
-    """What each row of a paper's table needs, beside what the paper printed."""
+def cost_table(table: int | str, folder: Path = MEMORY, results: str | Path | None = None) -> Table:
+    """What each row of a paper's table costs in memory and time, beside the memory that the paper printed.
+
+    results: the folder of recorded runs; None: the project's.
+    """
     rows, source = stored(folder)
-    printed = {row["model"]: row.get("gpu_gb") for row in paper_table(table)["rows"]}
+    records = read_records(results)
     lines = []
-    for model in (row.model for row in table_rows(table)):
-        row = rows[model, "paper"]
-        paper = "-" if printed.get(model) is None else f"{printed[model]:.1f}"
-        lines.append([model, paper, *_cells(row)])
-    caption = f"Memory of a training step, the systems of table {table}"
-    return Table(caption, ["system", "paper\nGPU (GB)", *HEADER], lines, _notes(source))
+    for row in table_rows(table):
+        paper = row.printed.get("gpu_gb")
+        own = [record for record in records if (record["model"], record["position"]) == (row.model, row.position)]
+        lines.append([row.model, "-" if paper is None else f"{paper:.1f}", *_cells(rows[row.model, "paper"]),
+                      *speed_cells(own, row.printed.get("top1"))])
+    return Table(f"What a training step costs, the systems of table {table}",
+                 ["system", "paper\nGPU (GB)", *HEADER, *SPEED_HEADER], lines, (*_notes(source), SPEED_NOTE))
 
 
 def fits_table(folder: Path = MEMORY) -> Table:

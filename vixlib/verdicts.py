@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .claims import Difference, Results, differences
+from .errors import require_known
 from .memory import stored
 from .report import NOT_MEASURED, Table
 from .tables import ROPE_MODELS, authors_runs, paper_table
@@ -54,16 +55,20 @@ def printed_difference(a: str, b: str) -> str:
     return f"{logs[0][0]['best_top1'] - logs[1][0]['best_top1']:+.2f} (logs)"
 
 
-def verdict_table(results: Results = None) -> Table:
-    """Every claim, pair by pair: the printed difference, the recorded one in each setting, the verdict."""
+def verdict_table(notebook: str | None = None, results: Results = None) -> Table:
+    """Every claim (of one `notebook`, "02" to "06"), pair by pair: printed difference, recorded ones, the verdict."""
+    require_known("notebook", notebook, (None, *sorted({claim.notebook for claim in CLAIMS})))
     rows = []
     for claim in CLAIMS:
+        if notebook not in (None, claim.notebook):
+            continue
         for i, (a, b) in enumerate(claim.pairs):
             for j, found in enumerate(differences(a, b, results)):
                 rows.append([claim.text if i == j == 0 else "", claim.notebook, f"{a} against {b}",
                              printed_difference(a, b), str(found.group or NOT_MEASURED), _recorded(found),
                              claim.verdict(found)])
-    rows.append(_memory_row())
+    if notebook in (None, "02"):
+        rows.append(_memory_row())
     return Table("The paper's claims and what the records say",
                  ["claim", "notebook", "pair", "printed\n(points)", "recorded setting", "recorded (points)", "verdict"],
                  rows,

@@ -1,0 +1,36 @@
+"""Speeds of recorded runs: only runs that had a GPU to themselves count."""
+from __future__ import annotations
+
+from test_claims import record
+
+from vixlib.memory import cost_table
+from vixlib.records import write_record
+from vixlib.report import NOT_MEASURED
+from vixlib.speeds import seconds_to, speed_cells
+
+
+def run(**changed) -> dict:
+    history = [{"epoch": 1 + i, "loss": 1.0, "top1": top1, "top5": 90.0, "seconds": 10.0}
+               for i, top1 in enumerate((40.0, 56.0, 54.0, 58.0))]
+    return record("ViT", "learned", 58.0, profile="paper", config="paper") | {
+        "device": "NVIDIA T4", "history": history, "images_per_second": 500.0} | changed
+
+
+def test_seconds_count_to_the_first_epoch_that_was_good_enough():
+    assert seconds_to(run(), 55.67) == 20.0
+    assert seconds_to(run(), 58.5) is None
+
+
+def test_shared_and_slow_devices_say_nothing():
+    assert speed_cells([run(), run(images_per_second=700.0, seed=1)], 55.67) == ["600", "20 (2 of 2 runs)"]
+    assert speed_cells([run()], 90.0) == ["500", "not reached (n=1)"]
+    for silent in ({"device": "CPU x86_64, 2 threads"}, {"concurrent_runs": 4}, {"profile": "quick"}):
+        assert speed_cells([run(**silent)], 55.67) == [NOT_MEASURED] * 2
+    assert speed_cells([run()], None) == ["500", "-"]
+
+
+def test_the_cost_table_has_a_row_a_system(tmp_path):
+    cells = [row[-2:] for row in cost_table(1, results=tmp_path).rows]
+    assert cells == [[NOT_MEASURED] * 2] * 4 + [[NOT_MEASURED, "-"]] * 2
+    write_record(run(), tmp_path)
+    assert cost_table(1, results=tmp_path).rows[0][-2:] == ["500", "20 (1 of 1 runs)"]
