@@ -125,7 +125,7 @@ def _setting(record: dict, model: str, position: str) -> str:
     """All that must be equal for a pair with a run of `model`; options which that system lacks cannot differ."""
     # Through TrainConfig, because a record older than a setting was made with its default.
     train = TrainConfig(**record["train"]).to_dict()
-    train = {name: value for name, value in train.items() if name not in ("seed", "eval_batch_size")}
+    train = {name: value for name, value in train.items() if name not in ("seed", "eval_batch_size", "compile")}
     options = applicable(model, {**record["options"], "position": position}, record["config"])
     options.pop("position", None)
     return json.dumps([record["profile"], record["dataset"], record["config"], options, train], sort_keys=True)

@@ -35,6 +35,7 @@ class TrainConfig:
     label_smoothing: part of every training target that is spread evenly over the classes (Szegedy et al.,
     "Rethinking the Inception Architecture for Computer Vision", section 7); the training loss then contains it.
     ema_decay: 0, or how much of the running average of weights stays at every step; see `WeightAverage`.
+    compile: run the model through torch.compile; "auto": where a GPU and a long run make it pay, see `compiles`.
     """
 
     epochs: int = 40
@@ -53,6 +54,7 @@ class TrainConfig:
     schedule: str = "constant"
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
+    compile: bool | str = False
 
     def __post_init__(self) -> None:
         if isinstance(self.augment, str):
@@ -80,6 +82,8 @@ class TrainConfig:
             raise ValueError(f"warmup_epochs={self.warmup_epochs} must be less than the {self.adamw_epochs} epochs "
                              "that AdamW trains; use fewer, or more epochs")
         require_known("schedule", self.schedule, SCHEDULES)
+        if not (isinstance(self.compile, bool) or self.compile == "auto"):
+            raise ValueError(f'compile={self.compile!r} is unknown; use False, True or "auto"')
         require_known("precision", self.precision, ("auto", *PRECISIONS))
         for kind in self.augment:
             require_known("augment", kind, AUGMENTATIONS)

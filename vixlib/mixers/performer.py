@@ -104,9 +104,7 @@ class Quotient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, numerator: Tensor, denominator: Tensor) -> Tensor:
-        batch, heads, tokens, width = numerator.shape
-        quotient = numerator.new_empty(batch, tokens, heads, width).transpose(1, 2)
-        torch.div(numerator, denominator, out=quotient)
+        quotient = numerator.transpose(1, 2).contiguous().transpose(1, 2).div_(denominator)
         # A copy, because a slice would keep the numerator beside it alive.
         ctx.save_for_backward(quotient, denominator.clone(memory_format=torch.contiguous_format))
         return quotient
