@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -22,6 +23,14 @@ def check_images(images: Tensor, channels: int) -> None:
     """`images` must be `[B, channels, H, W]`; the ValueError says what it is instead."""
     if images.ndim != 4 or images.shape[1] != channels:
         raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, {channels}, H, W]")
+
+
+def features_last(images: Tensor) -> Tensor:
+    """The same `[B, C, H, W]` with a place's features side by side in memory, as tokens have them.
+
+    Convolutions keep that layout, so that neither they nor the way to tokens has to copy into another.
+    """
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 class LinearEmbedding(nn.Module):
@@ -106,7 +115,7 @@ class ConvEmbedding(nn.Module):
         return height, width
 
     def forward(self, images: Tensor) -> Tensor:
-        return rearrange(self.stages(images), "b d h w -> b (h w) d")
+        return rearrange(self.stages(features_last(images)), "b d h w -> b (h w) d")
 
 
 class ConvPoolEmbedding(ConvEmbedding):

@@ -4,7 +4,7 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..embeddings import Size, as_pair, check_images
+from ..embeddings import Size, as_pair, check_images, features_last
 from ..errors import require_count, require_known
 from ..mixers import HeadsQKV
 from .feedforward import ChannelNorm
@@ -63,7 +63,7 @@ class CvT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.channels)
-        x = images
+        x = features_last(images)
         for embed, norm, blocks in zip(self.embed, self.norms, self.stages, strict=True):
             x = embed(x)
             rows = x.shape[2]

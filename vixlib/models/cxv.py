@@ -4,7 +4,7 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..embeddings import Size, as_pair, check_images, halvings
+from ..embeddings import Size, as_pair, check_images, features_last, halvings
 from ..errors import require_count, require_known
 from ..mixers import HeadsQKV
 from .feedforward import ChannelNorm, FeedForward
@@ -74,7 +74,7 @@ class CXV(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.channels)
-        x = self.stem(images)
+        x = self.stem(features_last(images))
         for block in self.blocks:
             x = block(x)
         return self.head(x.mean(dim=(2, 3)))
