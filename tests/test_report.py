@@ -8,7 +8,7 @@ import pytest
 import vixlib as vix
 from vixlib.records import FIELDS, write_record
 from vixlib.report import NOT_MEASURED, spread
-from vixlib.tables import table_rows
+from vixlib.tables import LARGEST, table_rows
 
 
 def record(model, seed=0, best=50.0, last=49.0, profile="quick", dataset="shapes", position="learned", **options):
@@ -57,6 +57,16 @@ def test_runs_of_other_sizes_data_or_positions_do_not_mix(tmp_path):
     row = cells(vix.compare(1, results=tmp_path), "ViN")
     assert [cell.split(" |")[0] for cell in row if cell.startswith("4")] == ["42.00", "41.00", "40.00"]
     assert cells(vix.compare("rope", results=tmp_path), "ViN, rope")[-1].startswith("43.00")
+
+
+def test_table_2_shows_runs_with_its_own_batches_and_table_1_does_not(tmp_path):
+    for profile, batch_size, last in (("paper", 64, 57.0), (LARGEST, 192, 58.0)):
+        write_record({**record("ViP", best=last, last=last, profile=profile),
+                      "train": {"epochs": 1, "batch_size": batch_size}}, tmp_path)
+    shown = {table: next(row for row in vix.compare(table, results=tmp_path).rows if row[0] == "ViP")
+             for table in (1, 2)}
+    assert shown[1][-1] == "57.00 | 57.00" and shown[2][-1] == "58.00 | 58.00"
+    assert len(shown[1]) == len(shown[2])  # each has one column of recorded runs
 
 
 def test_a_run_of_this_session_has_its_own_column(tmp_path):

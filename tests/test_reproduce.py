@@ -12,8 +12,8 @@ import pytest
 
 import vixlib as vix
 from vixlib import reproduce
-from vixlib.jobs import most_missing_first
-from vixlib.profiles import Profile
+from vixlib.jobs import most_missing_first, plan
+from vixlib.profiles import PROFILES, Profile
 from vixlib.records import read_records
 from vixlib.shapes import make_shapes
 
@@ -116,6 +116,15 @@ def test_sigkill_in_training_changes_nothing_in_the_end(tmp_path):
     for epoch in (*first, *second):
         del epoch["seconds"]
     assert first == second
+
+
+def test_table_2_trains_with_the_batches_it_prints():
+    jobs = plan(2, PROFILES["paper"], "cifar10")
+    assert {job.row.model: job.train_config.batch_size for job in jobs} == {
+        "ViT": 64, "ViP": 192, "ViL": 336, "ViN": 152}
+    table1 = {job.row.model: job.name for job in plan(1, PROFILES["paper"], "cifar10")}
+    assert [job.row.model for job in jobs if job.name == table1[job.row.model]] == ["ViT"]  # one run serves both
+    assert {job.train_config.batch_size for job in plan(2, PROFILES["quick"], "cifar10")} == {128}
 
 
 def test_unknown_models_are_named():

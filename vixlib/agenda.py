@@ -52,6 +52,7 @@ def agenda(dataset: str, results: Path) -> list[Part]:
             Part("of Tables 1, 3 and 4", [ColumnsJob(tuple(row.model for table in (1, 3, 4)
                                                            for row in table_rows(table)))]),
             Part("recipe modern for the best row of each table", best),
+            runs(2, SEEDS[0], "Table 2"),
             runs("cxv", SEEDS[0], "Convolutional X-formers"),
             *(runs(table, seed, title) for seed in SEEDS[1:]
               for table, title in {**titles, "cxv": "Convolutional X-formers"}.items())]

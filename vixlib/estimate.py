@@ -42,7 +42,7 @@ class Estimator:
         left = job.epochs - (len(run.history) if run else 0)
         if run is not None and run.device == self.device and run.history:
             return Estimate(left * mean(epoch["seconds"] for epoch in run.history), "its own epochs")
-        wanted = _setting(job.identity(), job.profile.train.batch_size)
+        wanted = _setting(job.identity(), job.train_config.batch_size)
         found = [mean(epoch["seconds"] for epoch in r["history"]) / r.get("concurrent_runs", 1)
                  for r in self.records if _setting(r, r["train"]["batch_size"]) == wanted]
         if found:
@@ -54,7 +54,7 @@ class Estimator:
     def _measured(self, job: Job, key: str) -> float:
         """Seconds an epoch, from training steps; the forward passes of evaluation cost a third of training's."""
         if key not in self.measured:
-            model, batch = job.build(self.data).to(pick_device()), job.profile.train.batch_size
+            model, batch = job.build(self.data).to(pick_device()), job.train_config.batch_size
             speed = throughput(model, min(batch, SMALL), repeats=1)
             if batch / speed < PATIENCE:  # a whole batch: what a step costs beside its images counts in small models
                 speed = throughput(model, batch, repeats=3)

@@ -15,8 +15,8 @@ from .measure import count_parameters
 from .models.zoo import applicable, build
 from .profiles import Profile
 from .records import environment, record_name, write_record
-from .run import Run
-from .tables import Row, table_rows
+from .run import Run, TrainConfig
+from .tables import LARGEST, Row, table_rows
 from .train import fit
 
 
@@ -56,10 +56,20 @@ class Job:
         """The zoo's configuration: positions are compared at equal sizes, whatever the profile says."""
         return "uniform" if self.table == "rope" else self.profile.config
 
+    @property
+    def train_config(self) -> TrainConfig:
+        """The profile's, with this run's seed; under the paper's protocol Table 2's rows have a batch size each."""
+        batch_size = self.profile.train.batch_size
+        if self.table == 2 and self.profile.name == "paper":
+            batch_size = self.row.printed["batch_size"]
+        return replace(self.profile.train, seed=self.seed, batch_size=batch_size)
+
     def identity(self) -> dict:
         """The fields of a record that tell this run from every other."""
-        return {"dataset": self.dataset, "profile": self.profile.name, "model": self.row.model, "config": self.config,
-                "position": self.row.position, "options": self.profile.options_for(self.row.model), "seed": self.seed}
+        same_batch = self.train_config.batch_size == self.profile.train.batch_size  # ViT's in Table 2 is Table 1's
+        return {"dataset": self.dataset, "profile": self.profile.name if same_batch else LARGEST,
+                "model": self.row.model, "config": self.config, "position": self.row.position,
+                "options": self.profile.options_for(self.row.model), "seed": self.seed}
 
     @property
     def name(self) -> str:
@@ -86,7 +96,7 @@ class Job:
 
     def train(self, model: nn.Module, data: ImageData, checkpoints: Path, minutes: float | None, **more) -> Run:
         """Train, from this run's checkpoint if there is one; `run.finished` tells whether time sufficed."""
-        return fit(model, data, replace(self.profile.train, seed=self.seed),
+        return fit(model, data, self.train_config,
                    checkpoint=checkpoints / f"{self.name}.pt", minutes=minutes, **more)
 
     def record(self, model: nn.Module, run: Run, place: Place) -> dict:

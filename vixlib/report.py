@@ -13,7 +13,7 @@ from .measure import count_parameters
 from .models.zoo import applicable, build, position_of
 from .records import read_records
 from .run import Run
-from .tables import Row, authors_runs, paper_table, table_rows
+from .tables import LARGEST, Row, authors_runs, paper_table, table_rows
 
 NOT_MEASURED = "not measured"
 
@@ -88,7 +88,7 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     """
     rows, records = table_rows(table), read_records(results)
     live = {(run.model, run.options.get("position") or position_of(run.model)): run for run in runs}
-    recorded = {row: [r for r in records if (r["model"], r["position"]) == (row.model, row.position)] for row in rows}
+    recorded = {row: _recorded(row, table, records) for row in rows}
     groups = sorted({Group.of(record) for found in recorded.values() for record in found})
     protocols = [group for group in groups if group.profile == "paper"]
     others = [group for group in groups if group.profile != "paper"]
@@ -112,6 +112,15 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     if any("*" in line[4] for line in lines):
         notes.append("* continued from an earlier checkpoint: not a curve from scratch")
     return Table(_caption(table), header, lines, tuple(notes))
+
+
+def _recorded(row: Row, table: int | str, records: list[dict]) -> list[dict]:
+    """The records of one row. Table 2 has its own under the paper's protocol: those with the batch it prints."""
+    found = [r for r in records if (r["model"], r["position"]) == (row.model, row.position)]
+    if table != 2:
+        return [r for r in found if r["profile"] != LARGEST]
+    return [{**r, "profile": "paper"} if r["profile"] == LARGEST else r for r in found
+            if r["profile"] not in ("paper", LARGEST) or r["train"]["batch_size"] == row.printed["batch_size"]]
 
 
 def _caption(table: int | str) -> str:

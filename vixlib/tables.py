@@ -33,6 +33,8 @@ class Row:
 ROPE_MODELS = ("ViT", "ViP", "ViL", "ViN", "HybridViT", "HybridViP", "HybridViL", "HybridViN")
 ROPE_POSITIONS = ("none", "learned", "rope", "rope2d")
 TABLES = (1, 2, 3, 4, "cxv", "rope")
+# The profile in records of Table 2's runs: the paper's protocol with the largest batch that it found to fit 16 GB.
+LARGEST = "paper-largest"
 # Systems of the sources that a table is compared with and that it does not print.
 BESIDE = {1: ("FNet", "MLPMixer"), 3: ("HybridFNet", "HybridMLPMixer"), "cxv": ("CNV", "CLTV", "CvT", "CvP", "CvN")}
 
