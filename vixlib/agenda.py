@@ -44,7 +44,8 @@ def agenda(dataset: str, results: Path) -> list[Part]:
     def runs(table: int | str, seed: int, title: str) -> Part:
         jobs = plan(table, paper, dataset, [seed])
         # ViT's largest batch is the protocol's: Table 1 has that run already.
-        return Part(f"{title}, seed {seed}", [job for job in jobs if table != 2 or job.identity()["profile"] == LARGEST])
+        return Part(f"{title}, seed {seed}",
+                    [job for job in jobs if table != 2 or job.identity()["profile"] == LARGEST])
 
     titles = {1: "Table 1", 3: "Table 3", 4: "Table 4", "rope": "positions"}
     best = [Job(table, best_row(table, results, dataset), PROFILES["modern"], dataset, SEEDS[0]) for table in (1, 3, 4)]
