@@ -41,9 +41,9 @@ def test_a_compiled_run_is_the_same_and_says_what_the_first_step_took(monkeypatc
     assert (said.out + said.err).count("torch.compile: the first forward pass took") == 1
 
 
-@pytest.mark.parametrize("name", ["ViT", "ViP", "ViL", "FNet"])
+@pytest.mark.parametrize("name", ["ViT", "ViP", "ViL", "ViN", "FNet"])
 def test_a_mixer_is_one_graph(name):
-    model = vix.build(name, **TINY, **({"rank": 4} if name == "ViL" else {}))
+    model = vix.build(name, **TINY, **{"ViL": {"rank": 4}, "ViN": {"num_landmarks": 4}}.get(name, {}))
     images = torch.randn(2, 3, 8, 8)
     plain = torch.autograd.grad(model(images).square().sum(), list(model.parameters()))
     torch._dynamo.reset()

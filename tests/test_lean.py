@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import vixlib as vix
+from vixlib.mixers.nystrom import IterativeInverse, newton_schulz
 from vixlib.mixers.performer import Quotient
 from vixlib.models.feedforward import ChannelNorm, FeedForward
 
@@ -64,6 +65,16 @@ def test_dropout_in_the_feed_forward_still_drops():
     assert not torch.equal(ff(x, nn.LayerNorm(8)), ff(x, nn.LayerNorm(8)))
     ff.eval()
     assert torch.equal(ff(x, nn.LayerNorm(8)), ff(x, nn.LayerNorm(8)))
+
+
+@pytest.mark.parametrize("iterations", [1, 6])
+def test_the_pseudo_inverse_has_the_gradient_of_its_iterations(iterations):
+    torch.manual_seed(0)
+    a = torch.randn(2, 3, 7, 7, dtype=torch.float64).softmax(-1).requires_grad_()
+    lean, plain = IterativeInverse.apply(a, iterations), newton_schulz(a, iterations)
+    assert torch.equal(lean, plain)
+    (ours,), (theirs,) = gradients(lean, [a]), gradients(plain, [a])
+    assert (ours - theirs).abs().max() < 1e-12 * theirs.abs().max()
 
 
 def test_the_quotient_and_its_gradients():

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..errors import require_count
 from .heads import HeadsQKV, Rotary, at_least_float32, float32_region
@@ -22,23 +23,34 @@ def segment_means(x: Tensor, segments: int) -> Tensor:
                       rearrange(tail, "b h (m s) d -> b h m s d", s=short).mean(3)], dim=2)
 
 
-def newton_schulz(a: Tensor, iterations: int) -> Tensor:
+def starting_scale(a: Tensor) -> Tensor:
+    """The largest row sum times the largest column sum of each `[..., m, m]`, as `[..., 1, 1]`; a constant (detached).
+
+    One a matrix, not one for the batch: an image's result must not depend on its neighbours.
+    """
+    sizes = a.detach().abs()
+    return (sizes.sum(-1).amax(-1) * sizes.sum(-2).amax(-1))[..., None, None]
+
+
+def newton_schulz(a: Tensor, iterations: int, trace: list[tuple[Tensor, ...]] | None = None) -> Tensor:
     """Approximate pseudo-inverse of row-stochastic `[..., m, m]`: Xiong et al., "Nyströmformer", eq. (15).
 
-    The starting scale is taken per matrix (not over the batch: an image's result must not depend on its
-    neighbours) and detached.
+    trace: a list that receives each iteration's z, az, u = 15 - az (7 - az) and p = 13 - az u.
     """
-    norms = a.detach().abs()
-    z = a.mT / (norms.sum(-1).amax(-1) * norms.sum(-2).amax(-1))[..., None, None]
+    z = a.mT / starting_scale(a)
     identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     for _ in range(iterations):
         az = a @ z
-        z = 0.25 * z @ (13 * identity - az @ (15 * identity - az @ (7 * identity - az)))
+        u = 15 * identity - az @ (7 * identity - az)
+        p = 13 * identity - az @ u
+        if trace is not None:
+            trace.append((z, az, u, p))
+        z = 0.25 * z @ p
     return z
 
 
 class IterativeInverse(torch.autograd.Function):
-    """newton_schulz that keeps only its input and recomputes the iterations in backward (24 m×m matrices less)."""
+    """newton_schulz that keeps only its input: backward makes the iterations again and differentiates them in turn."""
 
     @staticmethod
     def forward(ctx, a: Tensor, iterations: int) -> Tensor:
@@ -47,11 +59,22 @@ class IterativeInverse(torch.autograd.Function):
         return newton_schulz(a, iterations)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        a = ctx.saved_tensors[0].detach().requires_grad_()
-        with torch.enable_grad():
-            z = newton_schulz(a, ctx.iterations)
-        return torch.autograd.grad(z, a, grad)[0], None
+        a, = ctx.saved_tensors
+        trace: list[tuple[Tensor, ...]] = []
+        d_a = torch.zeros_like(a)
+        with float32_region(a):
+            newton_schulz(a, ctx.iterations, trace)
+            seven = 7 * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+            for z, az, u, p in reversed(trace):
+                grad = 0.25 * grad
+                d_p = z.mT @ grad
+                d_u = -az.mT @ d_p
+                d_az = az.mT @ d_u - d_u @ (seven - az).mT - d_p @ u.mT
+                d_a += d_az @ z.mT
+                grad = grad @ p.mT + a.mT @ d_az
+        return d_a + (grad / starting_scale(a)).mT, None
 
 
 class NystromAttention(HeadsQKV):
