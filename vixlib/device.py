@@ -9,24 +9,24 @@ import warnings
 import torch
 import torch.nn.functional as F
 
+from .errors import as_device, require_known
+
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
-def pick_device(prefer: str | torch.device | None = None) -> torch.device:
+def pick_device(prefer: str | torch.device | None = None, argument: str = "prefer") -> torch.device:
     """The preferred device if it works, else the CPU with a warning that says why.
 
     prefer: "cpu", "cuda", "cuda:1", a torch.device, or None for a GPU where a working one is present.
     A GPU counts as working once a small matrix product, convolution and backward pass succeed on it:
     `torch.cuda.is_available()` alone is also true for cards that this torch has no kernels for.
+    argument: what the caller calls `prefer`, for its errors.
     """
     if prefer is None:
         prefer = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        wanted = torch.device(prefer)
-    except RuntimeError as error:
-        raise ValueError(f'prefer={prefer!r} is no device; use None, "cpu", "cuda" or "cuda:0"') from error
+    wanted = as_device(argument, prefer)
     if wanted.type not in ("cpu", "cuda"):
-        raise ValueError(f'prefer={prefer!r} is not supported; use None, "cpu", "cuda" or "cuda:0"')
+        raise ValueError(f'{argument}={prefer!r} is not supported; use None, "cpu", "cuda" or "cuda:0"')
     problem = _problem(wanted)
     if problem is None:
         return wanted
@@ -69,7 +69,7 @@ def _try_small_step(device: torch.device) -> None:
 
 def device_name(device: torch.device | str) -> str:
     """The hardware's name, as recorded with every result: "NVIDIA H200", "CPU x86_64, 2 threads"."""
-    device = torch.device(device)
+    device = as_device("device", device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
@@ -77,7 +77,7 @@ def device_name(device: torch.device | str) -> str:
 
 def describe(device: torch.device | str) -> str:
     """One line for people: name, memory in GiB (1024³ bytes), torch version."""
-    device = torch.device(device)
+    device = as_device("device", device)
     memory = None
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
@@ -95,9 +95,8 @@ def pick_precision(device: torch.device | str, wanted: str = "auto",
     above), float16 on older ones such as the T4. capability: of the GPU; None asks the device.
     Raises ValueError for a precision that the device lacks.
     """
-    device = torch.device(device)
-    if wanted not in ("auto", *PRECISIONS):
-        raise ValueError(f"precision={wanted!r} is unknown; use one of {('auto', *PRECISIONS)}")
+    device = as_device("device", device)
+    require_known("precision", wanted, ("auto", *PRECISIONS))
     if wanted == "float32":
         return wanted
     if device.type != "cuda":

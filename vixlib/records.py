@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from .device import device_name, pick_device
+from .errors import require_path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "results"
@@ -92,7 +93,12 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
     unknown = sorted(set(match) - set(FIELDS))
     if unknown:
         raise TypeError(f"read_records() got unknown fields {unknown}; a record has {', '.join(FIELDS)}")
-    wanted = json.loads(json.dumps(match))  # as it would come back from a file: tuples are lists
+    if folder is not None:
+        require_path("folder", folder)
+    try:
+        wanted = json.loads(json.dumps(match))  # as it would come back from a file: tuples are lists
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"match={match!r} holds what no record can hold: {error}") from error
     records = (_read(path) for path in sorted(Path(folder or RESULTS).glob("*.json")))
     return [record for record in records if all(record[field] == value for field, value in wanted.items())]
 

@@ -19,6 +19,7 @@ from .averaging import WeightAverage
 from .checkpoint import Training
 from .data import ImageData
 from .device import device_name, fused_attention_problem, pick_device, pick_precision
+from .errors import require_flag, require_number, require_path, require_type
 from .run import Run, TrainConfig, now
 from .schedule import learning_rate
 from .scoring import Scores, check_fit, evaluate, logits_of, name_of, predict
@@ -54,10 +55,18 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     the Run as its attribute `run`, once the loss is no longer finite.
     """
     check_fit(model, data)
-    if minutes is not None and not minutes > 0:
-        raise ValueError(f"minutes={minutes} must be above 0; use None for no limit")
+    require_type("config", config, TrainConfig, "a TrainConfig")
+    require_flag(progress=progress)
+    if minutes is not None:
+        require_number("minutes", minutes, lambda value: value > 0, "above 0, or None for no limit")
+    if checkpoint is not None:
+        require_path("checkpoint", checkpoint)
+    if on_epoch is not None and not callable(on_epoch):
+        raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"model={name_of(model)} has no parameters that are trained (requires_grad); pass another")
     started = time.monotonic()
-    training, data = _prepare(model, data, config, pick_device(device))
+    training, data = _prepare(model, data, config, pick_device(device, argument="device"))
     path = None if checkpoint is None else Path(checkpoint)
     if path is None or not checkpoints.restore(path, training, data):
         torch.manual_seed(config.seed)

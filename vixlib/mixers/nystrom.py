@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from ..errors import require_count
+from ..errors import require_count, require_known, require_room
 from .heads import HeadsQKV, Rotary, at_least_float32, float32_region
 from .softmax import SoftmaxAttention
 
@@ -74,10 +74,12 @@ class NystromAttention(HeadsQKV):
         if seq_len is not None and num_landmarks > seq_len:
             raise ValueError(f"num_landmarks={num_landmarks} exceeds the sequence length {seq_len}; "
                              f"use at most {seq_len}, or a smaller patch_size")
-        if padding not in (None, "front"):
-            raise ValueError(f"padding={padding!r} is unknown; use None (no padding) or 'front'")
-        if conv_kernel < 0 or (conv_kernel and conv_kernel % 2 == 0):
+        require_known("padding", padding, (None, "front"))
+        if iterations is not None:
+            require_count(iterations=iterations)
+        if type(conv_kernel) is not int or conv_kernel < 0 or (conv_kernel and conv_kernel % 2 == 0):
             raise ValueError(f"conv_kernel={conv_kernel} must be odd, or 0 for none, to keep the number of tokens")
+        require_room(conv_kernel * heads, conv_kernel=conv_kernel, heads=heads)
         self.num_landmarks, self.iterations, self.padding = num_landmarks, iterations, padding
         self.conv = nn.Conv2d(heads, heads, (conv_kernel, 1), padding=(conv_kernel // 2, 0), groups=heads,
                               bias=False) if conv_kernel else None
