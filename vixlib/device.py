@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,25 @@ def pick_device(prefer: str | torch.device | None = None, argument: str = "prefe
         return wanted
     warnings.warn(f"{problem} Computing on the CPU instead.", RuntimeWarning, stacklevel=2)
     return torch.device("cpu")
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """If `wanted`, let torch use no operation whose result depends on the order in which a GPU's threads finish; the
+    settings are as before afterwards. RuntimeError, from torch, at an operation that has no such form."""
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    # cuBLAS looks for this where it is first used, and torch refuses to go on without it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # it picks the fastest kernel, which need not be the same one each time
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
 
 
 def _problem(device: torch.device) -> str | None:

@@ -180,9 +180,14 @@ def max_batch_size(model: nn.Module, memory_gb: float = 16, precision: str = "au
     if isinstance(memory_gb, bool) or not isinstance(memory_gb, (int, float)) or not 1 < memory_gb < 2**20:
         raise ValueError(f"memory_gb={memory_gb!r} must exceed 1, which CUDA's context and fragmentation take, and be "
                          "below 2**20")
+    return fitting_batch(model, (memory_gb - 1) * 2**30, precision, image_size)
+
+
+def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: Size | None = None) -> int:
+    """The largest batch whose predicted training step, MARGIN added, fits `memory` bytes; 0: none does."""
     small, large = (MARGIN * predict_peak_memory(model, batch, precision, image_size).bytes for batch in (8, 16))
     per_image = (large - small) / 8
-    return max(0, int(((memory_gb - 1) * 2**30 - (small - 8 * per_image)) / per_image))
+    return max(0, int((memory - (small - 8 * per_image)) / per_image))
 
 
 def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precision: str = "auto",

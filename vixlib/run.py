@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .data import AUGMENTATIONS
 from .device import PRECISIONS
-from .errors import require_count, require_known, require_number, require_seed
+from .errors import require_count, require_flag, require_known, require_number, require_seed
 from .records import write_atomic
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class TrainConfig:
     label_smoothing: part of every training target that is spread evenly over the classes (Szegedy et al.,
     "Rethinking the Inception Architecture for Computer Vision", section 7); the training loss then contains it.
     ema_decay: 0, or how much of the running average of weights stays at every step; see `WeightAverage`.
+    deterministic: on a GPU, too, the same seed gives the same bits, with slower kernels; on a CPU it always does.
     """
 
     epochs: int = 40
@@ -60,6 +61,7 @@ class TrainConfig:
     schedule: str = "constant"
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         for name in ("augment", "betas"):
@@ -76,6 +78,7 @@ class TrainConfig:
             require_count(eval_batch_size=self.eval_batch_size)
         if self.sgd_from is not None:
             require_count(sgd_from=self.sgd_from)
+        require_flag(deterministic=self.deterministic)
         for name, (allowed, what) in NUMBERS.items():
             require_number(name, getattr(self, name), allowed, what)
         if len(self.betas) != 2:

@@ -7,7 +7,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..errors import require_count, require_known, require_room
-from .heads import HeadsQKV, Rotary, at_least_float32, float32_region
+from .heads import HeadsQKV, Rotary, at_least_float32, check_tokens, float32_region
 from .softmax import SoftmaxAttention
 
 
@@ -70,7 +70,7 @@ class NystromAttention(HeadsQKV):
                  num_landmarks: int = 64, iterations: int | None = 6, conv_kernel: int = 33,
                  padding: str | None = None, **maps) -> None:
         super().__init__(dim, heads, dim_head, **maps)
-        require_count(num_landmarks=num_landmarks)
+        require_count(num_landmarks=num_landmarks, **({} if seq_len is None else {"seq_len": seq_len}))
         if seq_len is not None and num_landmarks > seq_len:
             raise ValueError(f"num_landmarks={num_landmarks} exceeds the sequence length {seq_len}; "
                              f"use at most {seq_len}, or a smaller patch_size")
@@ -85,6 +85,7 @@ class NystromAttention(HeadsQKV):
                               bias=False) if conv_kernel else None
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        check_tokens(x, self.dim, next(self.parameters()))
         tokens = x.shape[1]
         if tokens < self.num_landmarks:
             raise ValueError(f"num_landmarks={self.num_landmarks} exceeds the {tokens} tokens of x")

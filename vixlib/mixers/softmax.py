@@ -26,6 +26,9 @@ class SoftmaxAttention(HeadsQKV):
         self.fused, self.bias_grid = fused, bias_grid
         if bias_grid is not None:
             require_grid("bias_grid", bias_grid)
+            if seq_len not in (None, bias_grid[0] * bias_grid[1]):
+                raise ValueError(f"bias_grid={bias_grid!r} has {bias_grid[0] * bias_grid[1]} places, but there are "
+                                 f"{seq_len} tokens; use the grid of the tokens, without CLS")
             require_room(2 * (bias_grid[0] * bias_grid[1]) ** 2, bias_grid=bias_grid)
             self.distance_bias = nn.Parameter(torch.zeros(heads, bias_grid[0] * bias_grid[1]))
             self.register_buffer("distances", grid_distances(*bias_grid), persistent=False)
