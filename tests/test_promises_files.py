@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -287,7 +288,8 @@ def test_a_download_with_another_checksum_is_refused(tmp_path, monkeypatch):
     from vixlib import sources
 
     wrong = archive(tmp_path / "tiny-imagenet-200.zip", {"tiny-imagenet-200/train/a/1.jpg": b"x"})
-    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, max_hops: wrong.as_uri())
+    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, max_hops: url)
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", lambda url, path: shutil.copy(wrong, path))
     with pytest.raises(RuntimeError, match=r"could not be downloaded .*corrupted"):
         sources.download("tiny-imagenet", tmp_path / "in")
     assert not (tmp_path / "in/tiny-imagenet-200").exists()

@@ -35,7 +35,8 @@ def unpack(archive: Path, into: Path, folder: str) -> Path:
         shutil.rmtree(into / folder, ignore_errors=True)
         os.replace(temporary / folder, into / folder)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{archive} is truncated or no archive ({error}); delete it and download again") from error
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"{archive} is truncated or no archive ({reason}); delete it and download again") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return into / folder

@@ -57,14 +57,15 @@ def largest_batch(attempt: Callable[[int], None], start: int = 64, most: int = 2
     return fitting
 
 
-def real_steps(model: nn.Module, precision: str) -> Callable[[int], None]:
+def real_steps(model: nn.Module, precision: str,
+               image_size: tuple[int, int] | None = None) -> Callable[[int], None]:
     """For `largest_batch`: two training steps of a copy of `model` on its GPU, the second with AdamW's state."""
     device = next(model.parameters()).device
 
     def attempt(batch_size: int) -> None:
         if device.type == "cuda":
             torch.cuda.empty_cache()  # what an earlier attempt left in pieces must not decide this one
-        step = training_step(copy.deepcopy(model), batch_size, precision)
+        step = training_step(copy.deepcopy(model), batch_size, precision, image_size)
         step()
         step()
         if device.type == "cuda":
@@ -101,10 +102,11 @@ def memory_problem(model: nn.Module, batch_size: int, precision: str, image_size
             f"{fitting_batch(model, free, precision, image_size)}, or checkpointing=True in vixlib.build")
 
 
-def out_of_memory(model: nn.Module, batch_size: int, precision: str, where: str) -> torch.OutOfMemoryError:
+def out_of_memory(model: nn.Module, batch_size: int, precision: str, image_size: tuple[int, int],
+                  where: str) -> torch.OutOfMemoryError:
     """The error to raise once a batch of `batch_size` has not fitted, with the largest that does, found by trying. The
     memory of the failed step must have been given back before (its exception holds it)."""
-    fits = largest_batch(real_steps(model, precision), start=max(1, batch_size // 2), most=batch_size - 1)
+    fits = largest_batch(real_steps(model, precision, image_size), start=max(1, batch_size // 2), most=batch_size - 1)
     advice = (f"the largest that fits is batch_size={fits}" if fits else
               "not even one picture fits; use a smaller model or larger patches")
     return torch.OutOfMemoryError(f"batch_size={batch_size} needs more memory than {where} has free; {advice}")

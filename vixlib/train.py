@@ -121,7 +121,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
     if too_large:  # here, because the exception held every tensor of the failed step
         training.optimizer = None
         model.zero_grad(set_to_none=True)
-        raise out_of_memory(model, config.batch_size, run.precision, run.device)
+        raise out_of_memory(model, config.batch_size, run.precision, data.image_size, run.device)
     return run
 
 
