@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import require_known
+from .errors import as_device, require_known, require_number, require_path, require_seed, require_type
 from .folders import read_image_folder
 from .sources import SOURCES, find, own_name, pickled_copy
 from .sources import download as fetch
@@ -38,12 +38,17 @@ class ImageData:
     train_fraction: float = 1.0
 
     def __post_init__(self) -> None:
+        require_type("name", self.name, str, "a text")
+        require_type("classes", self.classes, (tuple, list), "a tuple of names")
+        require_number("train_fraction", self.train_fraction, lambda part: 0 < part <= 1, "above 0 and at most 1")
         if len(self.classes) < 2:
             raise ValueError(f"classes={self.classes!r} must name at least two classes")
         for split in ("train", "test"):
             images, labels = self._split(split)
-            if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
-                raise ValueError(f"{split}_images must be uint8 [N, C, H, W] with N >= 1, "
+            require_type(f"{split}_images", images, Tensor, "a tensor, uint8 [N, C, H, W]")
+            require_type(f"{split}_labels", labels, Tensor, "a tensor, int64 [N]")
+            if images.dtype != torch.uint8 or images.ndim != 4 or 0 in images.shape:
+                raise ValueError(f"{split}_images must be uint8 [N, C, H, W], none of them 0, "
                                  f"got {images.dtype} {list(images.shape)}")
             if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
                 raise ValueError(f"{split}_labels must be int64 [{len(images)}], one for each picture, "
@@ -81,6 +86,7 @@ class ImageData:
 
     def to(self, device: str | torch.device) -> ImageData:
         """The same data with all tensors on `device`."""
+        device = as_device("device", device)
         fields = ("train_images", "train_labels", "test_images", "test_labels")
         return replace(self, **{field: getattr(self, field).to(device) for field in fields})
 
@@ -89,8 +95,8 @@ class ImageData:
 
         With one seed a smaller subset is part of every larger one. At least one picture a class is kept.
         """
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction={fraction} must be greater than 0 and at most 1")
+        require_number("fraction", fraction, lambda part: 0 < part <= 1, "greater than 0 and at most 1")
+        require_seed("seed", seed)
         generator = torch.Generator().manual_seed(seed)
         labels, kept = self.train_labels.cpu(), []
         for label in range(self.num_classes):
@@ -110,9 +116,12 @@ class ImageData:
         picture from `generator`, which may live on another device (default: the global one of this device).
         """
         require_known("split", split, ("train", "test"))
+        require_type("augment", augment, (tuple, list, set, frozenset), 'a tuple, for instance ("flip",)')
         for kind in augment:
             require_known("augment", kind, AUGMENTATIONS)
+        require_type("generator", generator, (torch.Generator, type(None)), "a torch.Generator or None")
         all_images, all_labels = self._split(split)
+        _require_index(index, len(all_labels))
         index = index.to(self.device)
         images, labels = all_images[index], all_labels[index]
         if "flip" in augment:
@@ -123,6 +132,16 @@ class ImageData:
 
     def _split(self, split: str) -> tuple[Tensor, Tensor]:
         return getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
+
+
+def _require_index(index: Tensor, count: int) -> None:
+    require_type("index", index, Tensor, "a tensor, int64 [B]")
+    if index.dtype != torch.int64 or index.ndim != 1 or len(index) == 0:
+        raise ValueError(f"index is {index.dtype} {list(index.shape)}, but must be int64 [B], B >= 1")
+    if index.device.type == "cpu":  # on a GPU the host would have to wait for the answer
+        low, high = (int(bound) for bound in index.aminmax())
+        if low < 0 or high >= count:
+            raise ValueError(f"index runs from {low} to {high}, but there are pictures 0 to {count - 1}")
 
 
 def _flip(images: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -154,6 +173,10 @@ def load(name: str | os.PathLike = "cifar10", root: str | os.PathLike | None = N
 
     Raises ValueError for an unknown name or unusable files, RuntimeError if the data set cannot be had.
     """
+    require_path("name", name)
+    if root is not None:
+        require_path("root", root)
+    device = as_device("device", device)
     if name == "shapes":
         from .shapes import make_shapes
 

@@ -5,33 +5,54 @@ from __future__ import annotations
 import os
 import platform
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 
+from .errors import as_device, require_known
+
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
-def pick_device(prefer: str | torch.device | None = None) -> torch.device:
+def pick_device(prefer: str | torch.device | None = None, argument: str = "prefer") -> torch.device:
     """The preferred device if it works, else the CPU with a warning that says why.
 
     prefer: "cpu", "cuda", "cuda:1", a torch.device, or None for a GPU where a working one is present.
     A GPU counts as working once a small matrix product, convolution and backward pass succeed on it:
     `torch.cuda.is_available()` alone is also true for cards that this torch has no kernels for.
+    argument: what the caller calls `prefer`, for its errors.
     """
     if prefer is None:
         prefer = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        wanted = torch.device(prefer)
-    except RuntimeError as error:
-        raise ValueError(f'prefer={prefer!r} is no device; use None, "cpu", "cuda" or "cuda:0"') from error
+    wanted = as_device(argument, prefer)
     if wanted.type not in ("cpu", "cuda"):
-        raise ValueError(f'prefer={prefer!r} is not supported; use None, "cpu", "cuda" or "cuda:0"')
+        raise ValueError(f'{argument}={prefer!r} is not supported; use None, "cpu", "cuda" or "cuda:0"')
     problem = _problem(wanted)
     if problem is None:
         return wanted
     warnings.warn(f"{problem} Computing on the CPU instead.", RuntimeWarning, stacklevel=2)
     return torch.device("cpu")
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """If `wanted`, let torch use no operation whose result depends on the order in which a GPU's threads finish; the
+    settings are as before afterwards. RuntimeError, from torch, at an operation that has no such form."""
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    # cuBLAS looks for this where it is first used, and torch refuses to go on without it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # it picks the fastest kernel, which need not be the same one each time
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
 
 
 def _problem(device: torch.device) -> str | None:
@@ -69,7 +90,7 @@ def _try_small_step(device: torch.device) -> None:
 
 def device_name(device: torch.device | str) -> str:
     """The hardware's name, as recorded with every result: "NVIDIA H200", "CPU x86_64, 2 threads"."""
-    device = torch.device(device)
+    device = as_device("device", device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
@@ -77,7 +98,7 @@ def device_name(device: torch.device | str) -> str:
 
 def describe(device: torch.device | str) -> str:
     """One line for people: name, memory in GiB (1024³ bytes), torch version."""
-    device = torch.device(device)
+    device = as_device("device", device)
     memory = None
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
@@ -95,9 +116,8 @@ def pick_precision(device: torch.device | str, wanted: str = "auto",
     above), float16 on older ones such as the T4. capability: of the GPU; None asks the device.
     Raises ValueError for a precision that the device lacks.
     """
-    device = torch.device(device)
-    if wanted not in ("auto", *PRECISIONS):
-        raise ValueError(f"precision={wanted!r} is unknown; use one of {('auto', *PRECISIONS)}")
+    device = as_device("device", device)
+    require_known("precision", wanted, ("auto", *PRECISIONS))
     if wanted == "float32":
         return wanted
     if device.type != "cuda":

@@ -1,13 +1,14 @@
 """Embeddings: how a picture becomes tokens, `[B, C, H, W] -> [B, N, D]`, N = rows · columns."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .errors import require_count, require_known
+from .errors import require_count, require_known, require_like, require_room, require_several
 
 Size = int | tuple[int, int]
 
@@ -19,10 +20,12 @@ def as_pair(name: str, size: Size) -> tuple[int, int]:
     return height, width
 
 
-def check_images(images: Tensor, channels: int) -> None:
-    """`images` must be `[B, channels, H, W]`; the ValueError says what it is instead."""
-    if images.ndim != 4 or images.shape[1] != channels:
-        raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, {channels}, H, W]")
+def check_images(images: Tensor, channels: int, model: nn.Module) -> None:
+    """`images` must be `[B, channels, H, W]`, B, H, W >= 1, floating-point, like `model`'s weights in type and device;
+    the ValueError or TypeError says what it is instead."""
+    require_like("images", images, next(model.parameters(), None))
+    if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
+        raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, {channels}, H, W], at least one image")
 
 
 def features_last(images: Tensor) -> Tensor:
@@ -45,6 +48,7 @@ class LinearEmbedding(nn.Module):
         super().__init__()
         require_count(channels=channels, dim=dim)
         self.patch = as_pair("patch_size", patch_size)
+        require_room(channels * self.patch[0] * self.patch[1] * dim, patch_size=patch_size, channels=channels, dim=dim)
         self.project = nn.Linear(channels * self.patch[0] * self.patch[1], dim)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -68,7 +72,8 @@ HALVINGS = {1: 0, 2: 1, 4: 2, 8: 3}
 
 def halvings(patch_size: int, stages: int) -> list[int]:
     """The stride of each stage for a total stride of patch_size; the first ones halve: fewest multiplications."""
-    if patch_size not in HALVINGS or HALVINGS[patch_size] > stages:
+    # Only an integer is looked up: a pair of sides cannot be, and True counts as 1.
+    if type(patch_size) is not int or patch_size not in HALVINGS or HALVINGS[patch_size] > stages:
         allowed = [str(size) for size, count in HALVINGS.items() if count <= stages]
         raise ValueError(f"patch_size={patch_size!r} is no total stride of {stages} convolution(s); "
                          f"use one of {', '.join(allowed)}")
@@ -77,9 +82,12 @@ def halvings(patch_size: int, stages: int) -> list[int]:
 
 def stage_widths(dim: int, widths: Sequence[float]) -> list[int]:
     """Channels after each stage, for `widths` given as parts of dim, which must come out whole."""
+    if not isinstance(widths, (list, tuple)) or not widths or any(
+            isinstance(part, bool) or not isinstance(part, (int, float)) or not math.isfinite(part) for part in widths):
+        raise ValueError(f"widths={widths!r} must be parts of dim, one a stage, for instance (0.25, 0.5, 1)")
     channels = [dim * part for part in widths]
-    if not channels or channels[-1] != dim or any(count != int(count) or count < 1 for count in channels):
-        raise ValueError(f"dim={dim} and widths={tuple(widths)} must give whole numbers of channels, ending with dim")
+    if channels[-1] != dim or any(count != int(count) or count < 1 for count in channels):
+        raise ValueError(f"dim={dim} and widths={widths!r} must give whole numbers of channels, ending with dim")
     return [int(count) for count in channels]
 
 
@@ -98,15 +106,17 @@ class ConvEmbedding(nn.Module):
         require_count(channels=channels, dim=dim)
         require_known("activation", activation, ACTIVATIONS)
         require_known("normalisation", normalisation, NORMS)
-        self.strides = halvings(patch_size, len(widths))
         sizes = [channels, *stage_widths(dim, widths)]
+        self.strides = halvings(patch_size, len(widths))
+        require_room(9 * sum(before * after for before, after in zip(sizes, sizes[1:], strict=False)),
+                     channels=channels, dim=dim, widths=widths)
         stages = []
         for i, stride in enumerate(self.strides):
             last = i == len(self.strides) - 1
             stages += [nn.Conv2d(sizes[i], sizes[i + 1], 3, stride=stride, padding=1),
                        nn.Identity() if normalisation is None else NORMS[normalisation](sizes[i + 1]),
                        nn.Identity() if last else ACTIVATIONS[activation]()]
-        self.stages = nn.Sequential(*stages)
+        self.stages, self.normalised = nn.Sequential(*stages), normalisation is not None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of tokens for a picture of height × width pixels; sides are rounded up."""
@@ -115,6 +125,9 @@ class ConvEmbedding(nn.Module):
         return height, width
 
     def forward(self, images: Tensor) -> Tensor:
+        rows, columns = self.grid(*images.shape[-2:])
+        if self.normalised:
+            require_several(len(images) * rows * columns, self.training, images.shape)
         return rearrange(self.stages(features_last(images)), "b d h w -> b (h w) d")
 
 

@@ -1,17 +1,141 @@
 """Checks of arguments: an error names the argument, its value and the fix."""
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+MOST = 2**24            # beyond every size that makes sense here, and far below where 64-bit products overflow
+MOST_LAYERS = 1000
+ALWAYS_FITS = 2**28     # numbers, a GiB in float32: below this nobody looks at the machine's memory
+
 
 def require_count(**values: int) -> None:
-    """Each keyword must be an integer of at least 1; TypeError or ValueError names the first that is not."""
+    """Each keyword must be an integer from 1 to MOST (a depth: to MOST_LAYERS); TypeError or ValueError names the
+    first that is not."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{name}={value!r} must be an integer, got {type(value).__name__}")
+        most = MOST_LAYERS if name.startswith("depth") else MOST
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
+        if value > most:
+            raise ValueError(f"{name}={value} must be at most {most}")
+
+
+def require_number(name: str, value: float, allowed: Callable[[float], bool], what: str) -> None:
+    """`value` must be a finite number that is `allowed`; `what` says which are, "above 0" for instance."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}={value!r} must be a finite number {what}, got {type(value).__name__}")
+    if not abs(value) <= sys.float_info.max or not allowed(value):
+        raise ValueError(f"{name}={value!r} must be a finite number {what}")
+
+
+def require_rate(name: str, value: float) -> None:
+    """`value` must be a number from 0 to below 1, as dropout takes."""
+    require_number(name, value, lambda rate: 0 <= rate < 1, "from 0 to below 1")
+
+
+def require_seed(name: str, value: int) -> None:
+    """`value` must be an integer that generators take: from 0 to below 2**63."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"{name}={value!r} must be an integer from 0 to below 2**63")
+
+
+def require_flag(**values: bool) -> None:
+    """Each keyword must be True or False; "no" and 2 would otherwise silently count as True."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}={value!r} must be True or False, got {type(value).__name__}")
+
+
+def require_type(name: str, value: object, types: type | tuple[type, ...], what: str) -> None:
+    """`value` must be an instance of `types`; `what` says so in words, "a model" for instance."""
+    if not isinstance(value, types):
+        raise TypeError(f"{name}={shown(value)} must be {what}, got {type(value).__name__}")
+
+
+def require_model(model: object) -> None:
+    """`model` must be an nn.Module."""
+    require_type("model", model, nn.Module, "a module, for instance from vixlib.build")
+
+
+def require_path(name: str, value: object) -> None:
+    """`value` must be a path that is not empty, as text or os.PathLike."""
+    require_type(name, value, (str, os.PathLike), "a path")
+    if not os.fspath(value):
+        raise ValueError(f"{name}={value!r} is empty; name a file or folder")
+
+
+def shown(value: object) -> str:
+    """`value` in an error: in full where it is short."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def require_mapping(name: str, value: object) -> None:
+    """`value` must be a dict or the like."""
+    require_type(name, value, Mapping, "a dict")
+
+
+def as_device(name: str, value: object) -> torch.device:
+    """The torch.device that `value` names; the ValueError says what it may be."""
+    try:
+        if isinstance(value, bool) or not isinstance(value, (str, torch.device)):
+            raise TypeError(type(value).__name__)
+        return torch.device(value)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f'{name}={shown(value)} is no device; use "cpu", "cuda" or "cuda:0"') from error
 
 
 def require_known(name: str, value: object, known: dict | list | tuple) -> None:
     """`value` must be one of `known`; the ValueError lists them."""
-    if value not in known:
+    # By type as well: True equals 1, and what cannot be hashed cannot be looked up.
+    if not any(type(value) is type(choice) and value == choice for choice in known):
         raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(map(repr, known))}")
+
+
+def require_room(numbers: int, **sizes: object) -> None:
+    """`numbers` float32 numbers must fit this machine's memory; the ValueError names the `sizes` that make them so
+    many. Without it torch fails deep inside, or the system ends the process."""
+    if numbers <= ALWAYS_FITS or not hasattr(os, "sysconf"):  # not on Windows
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 4 * numbers > memory:
+        named = ", ".join(f"{name}={value}" for name, value in sizes.items())
+        raise ValueError(f"{named}: that takes {4 * numbers / 2**30:,.0f} GiB, more than this machine's "
+                         f"{memory / 2**30:.0f}; use smaller sizes")
+
+
+def require_like(name: str, x: Tensor, weight: Tensor | None) -> None:
+    """`x` must be a tensor of floating-point numbers, on the device and (unless under autocast) of the type of
+    `weight`."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}={shown(x)} must be a tensor, got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} has type {x.dtype}, but floating-point numbers are wanted; pictures of 0 ... 255 are "
+                        "normalised by images.float().div(127.5).sub(1)")
+    if weight is None:
+        return
+    if x.device != weight.device:
+        raise ValueError(f"{name} is on {x.device}, but the weights are on {weight.device}; move one of them with .to")
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"{name} has type {x.dtype}, but the weights are {weight.dtype}; change one of them with .to, "
+                        "or compute under torch.autocast")
+
+
+def require_several(values: int, training: bool, shape: tuple[int, ...]) -> None:
+    """Batch normalisation in training takes more than one value of each channel."""
+    if training and values < 2:
+        raise ValueError(f"batch normalisation got a shape of {tuple(shape)}, one value for each channel, and cannot "
+                         "normalise that in training; use a batch_size that leaves no picture alone, or model.eval()")
+
+
+def require_grid(name: str, value: tuple[int, int]) -> None:
+    """`value` must be (rows, columns), both at least 1."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name}={value!r} must be a pair (rows, columns)")
+    require_count(**{f"rows of {name}={value!r}: rows": value[0], f"columns of {name}={value!r}: columns": value[1]})

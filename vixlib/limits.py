@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .device import pick_device
-from .measure import training_step
+from .measure import fitting_batch, predict_peak_memory, training_step
 
 CONTEXT_GB = 0.5  # what CUDA itself takes of a card beside torch's allocations, about
 
@@ -57,15 +57,57 @@ def largest_batch(attempt: Callable[[int], None], start: int = 64, most: int = 2
     return fitting
 
 
-def real_steps(model: nn.Module, precision: str) -> Callable[[int], None]:
+def real_steps(model: nn.Module, precision: str,
+               image_size: tuple[int, int] | None = None) -> Callable[[int], None]:
     """For `largest_batch`: two training steps of a copy of `model` on its GPU, the second with AdamW's state."""
     device = next(model.parameters()).device
 
     def attempt(batch_size: int) -> None:
-        torch.cuda.empty_cache()  # what an earlier attempt left in pieces must not decide this one
-        step = training_step(copy.deepcopy(model), batch_size, precision)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what an earlier attempt left in pieces must not decide this one
+        step = training_step(copy.deepcopy(model), batch_size, precision, image_size)
         step()
         step()
-        torch.cuda.synchronize(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     return attempt
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """What torch may still take of a GPU, its own unused cache and a `cap_memory` included; None for a CPU, whose
+    memory is not this process's alone."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    capped = total * torch.cuda.get_per_process_memory_fraction(device) - torch.cuda.memory_allocated(device)
+    return int(min(free + cached, capped))
+
+
+def memory_problem(model: nn.Module, batch_size: int, precision: str, image_size: tuple[int, int],
+                   device: torch.device) -> str | None:
+    """Why a training step of `batch_size` will probably not fit what `device` has free, in a sentence with the largest
+    batch that will; None if it fits, or on a CPU."""
+    free = free_bytes(device)
+    if free is None:
+        return None
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    free += weights  # the model is there already, and the prediction counts it, too
+    needed = predict_peak_memory(model, batch_size, precision, image_size).bytes
+    if needed <= free:
+        return None
+    return (f"batch_size={batch_size} is predicted to need {needed / 2**30:.2f} GiB in training, but {device} has "
+            f"{free / 2**30:.2f} GiB free; use at most about batch_size="
+            f"{fitting_batch(model, free, precision, image_size)}, or checkpointing=True in vixlib.build")
+
+
+def out_of_memory(model: nn.Module, batch_size: int, precision: str, image_size: tuple[int, int],
+                  where: str) -> torch.OutOfMemoryError:
+    """The error to raise once a batch of `batch_size` has not fitted, with the largest that does, found by trying. The
+    memory of the failed step must have been given back before (its exception holds it)."""
+    fits = largest_batch(real_steps(model, precision, image_size), start=max(1, batch_size // 2), most=batch_size - 1)
+    advice = (f"the largest that fits is batch_size={fits}" if fits else
+              "not even one picture fits; use a smaller model or larger patches")
+    return torch.OutOfMemoryError(f"batch_size={batch_size} needs more memory than {where} has free; {advice}")
+

@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .device import pick_precision
-from .errors import require_count, require_known
+from .embeddings import Size, as_pair
+from .errors import require_count, require_known, require_model, require_room
 
 HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 MARGIN = 1.15  # predictions fall a few percent short of a real step; what a plan needs is an upper bound
@@ -36,6 +37,8 @@ def count_parameters(model: nn.Module) -> ParameterCount:
     projections are bare parameters and left out; modules reachable by two paths were hooked, and counted,
     twice, which the zoo states in `model.counted_twice_by_paper` for the Performer rows of tables 1 and 3.
     """
+    require_model(model)
+
     def weights_and_biases(part: nn.Module) -> int:
         return sum(p.numel() for module in part.modules()
                    for name, p in module.named_parameters(recurse=False) if name in ("weight", "bias"))
@@ -45,13 +48,15 @@ def count_parameters(model: nn.Module) -> ParameterCount:
     return ParameterCount(true=sum(p.numel() for p in model.parameters()), as_paper=as_paper)
 
 
-def saved_bytes_per_image(model: nn.Module, image_size: tuple[int, int] | None = None,
+def saved_bytes_per_image(model: nn.Module, image_size: Size | None = None,
                           precision: str = "float32") -> float:
     """Bytes that autograd keeps between forward and backward for each image; needs no GPU.
 
     Counted once per storage, parameters left out, as the difference between batches of 4 and 2, so that what
     does not grow with the batch cancels. precision "float16" or "bfloat16" counts under autocast.
     """
+    image_size = _checked(model, image_size)
+    require_known("precision", precision, ("float32", *HALF))
     model = copy.deepcopy(model).train()  # a forward pass would move BatchNorm's statistics
     kept = [_saved_bytes(model, _images(model, batch, image_size), precision) for batch in (2, 4)]
     return (kept[1] - kept[0]) / 2
@@ -109,12 +114,13 @@ class PeakMemory:
 
 
 def peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
-                image_size: tuple[int, int] | None = None) -> PeakMemory:
+                image_size: Size | None = None) -> PeakMemory:
     """Peak memory of a training step (forward, backward, AdamW): measured if `model` is on a GPU, else predicted.
 
     The measure is torch's own allocations; the CUDA context adds about half a GiB that no model decides.
     """
     require_count(batch_size=batch_size)
+    image_size = _checked(model, image_size)
     device = next(model.parameters()).device
     if device.type != "cuda":
         return predict_peak_memory(model, batch_size, precision, image_size)
@@ -129,7 +135,7 @@ def peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
 
 
 def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
-                        image_size: tuple[int, int] | None = None) -> PeakMemory:
+                        image_size: Size | None = None) -> PeakMemory:
     """The same without a GPU and without the memory: a training step on tensors that have shapes but no data.
 
     No margin is added; a real step on a CPU needs the same within 10 % (a test holds that). precision "auto" means
@@ -139,6 +145,8 @@ def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str =
     from torch.distributed._tools.mem_tracker import MemTracker
 
     require_count(batch_size=batch_size)
+    image_size = _checked(model, image_size)
+    require_known("precision", precision, ("auto", "float32", *HALF))
     precision = "float16" if precision == "auto" else precision
     mode = FakeTensorMode()
     fake = _with_fake_tensors(model, mode)
@@ -163,30 +171,39 @@ def _with_fake_tensors(model: nn.Module, mode) -> nn.Module:
 
 
 def max_batch_size(model: nn.Module, memory_gb: float = 16, precision: str = "auto",
-                   image_size: tuple[int, int] | None = None) -> int:
+                   image_size: Size | None = None) -> int:
     """The largest batch whose predicted training step fits `memory_gb` (GiB), from two predictions; 0: none does.
 
     Peak memory is a constant (weights, gradients, AdamW's moments) plus a constant per image. A plan needs an upper
     bound, so MARGIN is added, and about 1 GiB of the card is left to CUDA's context and fragmentation.
     """
-    if not memory_gb > 1:
-        raise ValueError(f"memory_gb={memory_gb} must exceed 1, which CUDA's context and fragmentation take")
+    if isinstance(memory_gb, bool) or not isinstance(memory_gb, (int, float)) or not 1 < memory_gb < 2**20:
+        raise ValueError(f"memory_gb={memory_gb!r} must exceed 1, which CUDA's context and fragmentation take, and be "
+                         "below 2**20")
+    return fitting_batch(model, (memory_gb - 1) * 2**30, precision, image_size)
+
+
+def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: Size | None = None) -> int:
+    """The largest batch whose predicted training step, MARGIN added, fits `memory` bytes; 0: none does."""
     small, large = (MARGIN * predict_peak_memory(model, batch, precision, image_size).bytes for batch in (8, 16))
     per_image = (large - small) / 8
-    return max(0, int(((memory_gb - 1) * 2**30 - (small - 8 * per_image)) / per_image))
+    return max(0, int((memory - (small - 8 * per_image)) / per_image))
 
 
 def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precision: str = "auto",
-               image_size: tuple[int, int] | None = None) -> float:
+               image_size: Size | None = None) -> float:
     """Images a second of a whole training step on the model's device, median of `repeats` after one warm-up."""
     require_count(batch_size=batch_size, repeats=repeats)
+    image_size = _checked(model, image_size)
+    height, width = image_size or getattr(model, "image_size", (32, 32))
+    require_room(batch_size * height * width, batch_size=batch_size, image_size=image_size)
     device = next(model.parameters()).device
     step = training_step(copy.deepcopy(model), batch_size, pick_precision(device, precision), image_size)
     step()
     return batch_size / median(_seconds(step, device) for _ in range(repeats))
 
 
-def training_step(model: nn.Module, batch_size: int, precision: str, image_size: tuple[int, int] | None = None):
+def training_step(model: nn.Module, batch_size: int, precision: str, image_size: Size | None = None):
     """A callable that trains `model` one step on a fixed random batch: forward, backward, AdamW."""
     images = _images(model.train(), batch_size, image_size)
     optimizer = torch.optim.AdamW(model.parameters())
@@ -198,6 +215,14 @@ def training_step(model: nn.Module, batch_size: int, precision: str, image_size:
 
     step.optimizer = optimizer
     return step
+
+
+def _checked(model: nn.Module, image_size: Size | None) -> tuple[int, int] | None:
+    """`image_size` as (height, width); errors for what is no model to measure or no size."""
+    require_model(model)
+    if next(model.parameters(), None) is None:
+        raise ValueError(f"model={type(model).__name__} has no parameters to measure a training step of")
+    return None if image_size is None else as_pair("image_size", image_size)
 
 
 def _images(model: nn.Module, batch_size: int, image_size: tuple[int, int] | None) -> Tensor:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .errors import require_number
+
 Grid = tuple[int, int]
 
 
@@ -41,6 +43,7 @@ class LearnedPosition(NoPosition):
 
     def __init__(self, *, dim: int, dim_head: int, grid: Grid, cls: bool, position_std: float = 1.0) -> None:
         super().__init__(dim=dim, dim_head=dim_head, grid=grid, cls=cls)
+        require_number("position_std", position_std, lambda value: value >= 0, "of 0 or above")
         self.grid = grid
         self.table = nn.Parameter(torch.randn(1, cls + grid[0] * grid[1], dim) * position_std)
 
@@ -88,6 +91,7 @@ class RotaryPosition(NoPosition):
         super().__init__(dim=dim, dim_head=dim_head, grid=grid, cls=cls)
         if dim_head % self.heads_divisible_by:
             raise ValueError(f"dim_head={dim_head} must be divisible by {self.heads_divisible_by} for rotary positions")
+        require_number("rope_base", rope_base, lambda value: value > 0, "above 0, for instance 100")
         self.dim_head, self.base = dim_head, rope_base
 
     def angles(self, grid: Grid, device: torch.device) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from .device import describe
-from .errors import require_known
+from .errors import as_device, require_known, require_type
 from .models.zoo import applicable
 from .train import TrainConfig
 
@@ -59,6 +59,7 @@ PROFILES = {profile.name: profile for profile in (
 
 def announce(profile: Profile, device: torch.device | str) -> None:
     """Print what this notebook runs on and with, and what to do if that is only a CPU."""
+    require_type("profile", profile, Profile, "one of vixlib.PROFILES' values")
     print(f"device    {describe(device)}")
     print(f"profile   {profile.name}: {profile.about}")
     print(f"training  {profile.train.epochs} epoch(s) of {profile.data}, batch {profile.train.batch_size}")
@@ -73,6 +74,7 @@ def current_profile(choice: str = "auto", device: torch.device | str = "cpu") ->
     "auto" takes smoke on a CPU, quick on a GPU. The variable VIX_DATASET (a name or folder for `load`)
     replaces the profile's data set.
     """
+    device = as_device("device", device)
     wanted = os.environ.get("VIX_PROFILE") or choice
     if wanted == "auto":
         wanted = "quick" if torch.device(device).type == "cuda" else "smoke"

@@ -8,12 +8,21 @@ import os
 import re
 import secrets
 import subprocess
+import time
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
-from .device import device_name, pick_device
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
+from .device import device_name, pick_device
+from .errors import require_path
+
+YOUNG = 5.0  # seconds; locking follows opening within microseconds
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "results"
 
@@ -26,18 +35,24 @@ FIELDS = (*IDENTITY, "table", "train", "params", "history", "best_top1", "last_t
 def write_atomic(path: str | Path, data: bytes | str) -> Path:
     """Write `data` to `path` so that a reader, or a crash at any moment, sees the old file or the new one.
 
-    Missing folders are made. An OSError names the path; the old file is intact and no temporary file stays.
+    Missing folders are made. An OSError names the path; the old file is intact and no temporary file stays, not even
+    from a process that was killed while it wrote into this folder: the next write there removes it.
     """
     path = Path(path)
     # In the same folder, because a rename is atomic only within one file system.
     temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent)
         with open(temporary, "wb") as file:
+            locked = _lock(file)
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            if locked:  # while it is, so that no other process takes it for abandoned
+                os.replace(temporary, path)
+        if not locked:
+            os.replace(temporary, path)
     except OSError as error:
         _remove(temporary)
         message = f"cannot write {path}: {error.strerror or error}; what was there before is unchanged"
@@ -46,6 +61,28 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
         _remove(temporary)
         raise
     return path
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Hold `file` until it is closed, by this process or by its end; False where the system has no such locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (AttributeError, OSError):  # Windows has no fcntl, some network folders no locks
+        return False
+    return True
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files in `folder` whose writers are gone: those that nobody holds locked. One that is a few
+    seconds old may be about to be locked."""
+    for path in folder.glob(".*.tmp"):
+        try:
+            if re.fullmatch(r"\.[0-9a-f]{12}\.tmp", path.name) and time.time() - path.stat().st_mtime > YOUNG:
+                with open(path, "r+b") as file:
+                    if _lock(file):
+                        path.unlink(missing_ok=True)
+        except OSError:
+            continue  # removed by somebody else meanwhile, or not ours to touch
 
 
 def _remove(path: Path) -> None:
@@ -92,7 +129,12 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
     unknown = sorted(set(match) - set(FIELDS))
     if unknown:
         raise TypeError(f"read_records() got unknown fields {unknown}; a record has {', '.join(FIELDS)}")
-    wanted = json.loads(json.dumps(match))  # as it would come back from a file: tuples are lists
+    if folder is not None:
+        require_path("folder", folder)
+    try:
+        wanted = json.loads(json.dumps(match))  # as it would come back from a file: tuples are lists
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"match={match!r} holds what no record can hold: {error}") from error
     records = (_read(path) for path in sorted(Path(folder or RESULTS).glob("*.json")))
     return [record for record in records if all(record[field] == value for field, value in wanted.items())]
 

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 
 from torch import nn
 
+from .errors import require_type
 from .measure import count_parameters
 from .models.zoo import applicable, build, position_of
 from .records import read_records
@@ -86,6 +87,10 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     Accuracies are top-1 in percent on the test images. "best" is the paper's protocol, the best epoch of the
     best seed, chosen on the test images; "last" is the last epoch, mean ± standard deviation over seeds.
     """
+    require_type("runs", runs, Iterable, "a list of runs that fit returned")
+    runs = list(runs)
+    for run in runs:
+        require_type(f"runs={runs!r:.60}: run", run, Run, "a Run, as fit returns it")
     rows, records = table_rows(table), read_records(results)
     live = {(run.model, run.options.get("position") or position_of(run.model)): run for run in runs}
     recorded = {row: _recorded(row, table, records) for row in rows}

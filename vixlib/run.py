@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
@@ -12,13 +11,21 @@ from typing import TYPE_CHECKING
 
 from .data import AUGMENTATIONS
 from .device import PRECISIONS
-from .errors import require_count, require_known
+from .errors import require_count, require_flag, require_known, require_number, require_seed
 from .records import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SCHEDULES = ("constant", "cosine")
+# Settings that are numbers: which are allowed, and in words.
+NUMBERS = {"lr": (lambda value: value > 0, "above 0, for instance 1e-3"),
+           "sgd_lr": (lambda value: value > 0, "above 0, for instance 1e-3"),
+           "eps": (lambda value: value > 0, "above 0, for instance 1e-8"),
+           "weight_decay": (lambda value: value >= 0, "of 0 or above"),
+           "label_smoothing": (lambda value: 0 <= value < 1, "from 0 to below 1"),
+           "ema_decay": (lambda value: 0 <= value < 1, "from 0 to below 1, for instance 0.999"),
+           "warmup_epochs": (lambda value: value >= 0, "of 0 or above")}
 LOSS_COLOUR, ACCURACY_COLOUR = "#0072B2", "#D55E00"  # told apart with any colour vision (Okabe and Ito, 2008)
 
 
@@ -36,6 +43,7 @@ class TrainConfig:
     "Rethinking the Inception Architecture for Computer Vision", section 7); the training loss then contains it.
     ema_decay: 0, or how much of the running average of weights stays at every step; see `WeightAverage`.
     compile: run the model through torch.compile; "auto": where a GPU and a long run make it pay, see `compiles`.
+    deterministic: on a GPU, too, the same seed gives the same bits, with slower kernels; on a CPU it always does.
     """
 
     epochs: int = 40
@@ -55,10 +63,15 @@ class TrainConfig:
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
     compile: bool | str = False
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.augment, str):
-            raise TypeError(f"augment={self.augment!r} must be a tuple, for instance ({self.augment!r},)")
+        for name in ("augment", "betas"):
+            value = getattr(self, name)
+            if not isinstance(value, (tuple, list, set, frozenset)):
+                raise TypeError(f"{name}={value!r} must be a tuple, for instance ({value!r},)")
+        for kind in self.augment:
+            require_known("augment", kind, AUGMENTATIONS)
         # JSON's lists become tuples, and augment gets one order, so that equal settings compare equal.
         object.__setattr__(self, "betas", tuple(self.betas))
         object.__setattr__(self, "augment", tuple(sorted(set(self.augment))))
@@ -67,26 +80,20 @@ class TrainConfig:
             require_count(eval_batch_size=self.eval_batch_size)
         if self.sgd_from is not None:
             require_count(sgd_from=self.sgd_from)
-        _require_number("sgd_lr", self.sgd_lr, self.sgd_lr > 0, "above 0, for instance 1e-3")
-        _require_number("lr", self.lr, self.lr > 0, "above 0, for instance 1e-3")
-        _require_number("eps", self.eps, self.eps > 0, "above 0, for instance 1e-8")
-        _require_number("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or above")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+        require_flag(deterministic=self.deterministic)
+        for name, (allowed, what) in NUMBERS.items():
+            require_number(name, getattr(self, name), allowed, what)
+        if len(self.betas) != 2:
             raise ValueError(f"betas={self.betas} must be two numbers in [0, 1), such as (0.9, 0.999)")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed={self.seed!r} must be an integer from 0 to below 2**63")
-        _require_number("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "from 0 to below 1")
-        _require_number("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "from 0 to below 1, for instance 0.999")
-        _require_number("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "0 or above")
+        for beta in self.betas:
+            require_number(f"betas={self.betas}: beta", beta, lambda value: 0 <= value < 1, "in [0, 1), such as 0.9")
+        require_seed("seed", self.seed)
         if self.warmup_epochs and self.warmup_epochs >= self.adamw_epochs:
             raise ValueError(f"warmup_epochs={self.warmup_epochs} must be less than the {self.adamw_epochs} epochs "
                              "that AdamW trains; use fewer, or more epochs")
         require_known("schedule", self.schedule, SCHEDULES)
-        if not (isinstance(self.compile, bool) or self.compile == "auto"):
-            raise ValueError(f'compile={self.compile!r} is unknown; use False, True or "auto"')
+        require_known("compile", self.compile, (False, True, "auto"))
         require_known("precision", self.precision, ("auto", *PRECISIONS))
-        for kind in self.augment:
-            require_known("augment", kind, AUGMENTATIONS)
 
     @property
     def adamw_epochs(self) -> int:
@@ -96,11 +103,6 @@ class TrainConfig:
     def to_dict(self) -> dict:
         """Every field, as JSON gives it back: lists for tuples."""
         return json.loads(json.dumps(asdict(self)))
-
-
-def _require_number(name: str, value: float, allowed: bool, what: str) -> None:
-    if isinstance(value, bool) or not allowed or not math.isfinite(value):
-        raise ValueError(f"{name}={value!r} must be a finite number {what}")
 
 
 def now() -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .data import ImageData
 from .device import pick_device, pick_precision
-from .errors import require_count, require_known
+from .errors import require_count, require_known, require_model, require_type
 
 
 class Scores(NamedTuple):
@@ -45,7 +45,8 @@ def evaluate(model: nn.Module, data: ImageData, split: str = "test", batch_size:
         for index in torch.arange(images_in_split, device=data.device).split(batch_size):
             images, labels = (tensor.to(device) for tensor in data.batch(index, split))
             logits = logits_of(model, images, precision, data.num_classes)
-            hits = logits.topk(min(5, data.num_classes)).indices == labels[:, None]
+            # A picture without an answer (NaN) is missed: topk would order its classes somehow.
+            hits = (logits.topk(min(5, data.num_classes)).indices == labels[:, None]) & ~logits.isnan().any(1, True)
             top1, top5 = top1 + hits[:, 0].sum(), top5 + hits.sum()
             loss += F.cross_entropy(logits, labels, reduction="sum")
     # Counted as integers and divided once, so that 100 % is 100.0.
@@ -56,7 +57,9 @@ def evaluate(model: nn.Module, data: ImageData, split: str = "test", batch_size:
 def predict(model: nn.Module, images: Tensor, device: str | torch.device | None = None) -> Tensor:
     """Class probabilities [B, num_classes], float32 on the CPU, of images uint8 [B, C, H, W], in evaluation
     mode. device: as in `evaluate`."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
+    require_model(model)
+    require_type("images", images, Tensor, "a tensor, uint8 [B, C, H, W]")
+    if images.dtype != torch.uint8 or images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"images are {images.dtype} {list(images.shape)}, not uint8 [B, C, H, W], B >= 1; "
                          "pass a single one as image[None], and pixels as 0 ... 255")
     device = _place(model, device)
@@ -95,7 +98,7 @@ def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
     if device is None:
         first = next(chain(model.parameters(), model.buffers()), None)
         return torch.device("cpu") if first is None else first.device
-    device = pick_device(device)
+    device = pick_device(device, argument="device")
     model.to(device)
     return device
 
@@ -106,8 +109,8 @@ def name_of(model: nn.Module) -> str:
 
 def check_fit(model: nn.Module, data: ImageData) -> None:
     """The model's image_size, channels and num_classes, where it has them, must be the data's."""
-    if not isinstance(data, ImageData):
-        raise TypeError(f"data is a {type(data).__name__}, not an ImageData; get one from vixlib.load()")
+    require_model(model)
+    require_type("data", data, ImageData, "an ImageData, for instance from vixlib.load()")
     for name in ("image_size", "channels", "num_classes"):
         built, given = getattr(model, name, None), getattr(data, name)
         if name == "image_size" and isinstance(built, int):

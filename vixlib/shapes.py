@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .data import ImageData
-from .errors import require_count
+from .errors import require_count, require_room
 
 STRIPES = ("horizontal", "vertical")
 # Where the figure is, seen from the frame: (right, down) in units of their distance.
@@ -38,8 +38,9 @@ def make_shapes(train: int = 10_000, test: int = 2_000, seed: int = 0, size: int
     require_count(train=train, test=test, size=size)
     if size < MIN_SIZE:
         raise ValueError(f"size={size} is too small for stripes beside a frame; use at least {MIN_SIZE}")
-    if seed < 0:
-        raise ValueError(f"seed={seed} must be 0 or more")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**62:
+        raise ValueError(f"seed={seed!r} must be an integer, 0 or more and below 2**62")
+    require_room((train + test + CHUNK) * 3 * size ** 2, train=train, test=test, size=size)
     return ImageData("shapes", CLASSES, *_split(train, 2 * seed, size), *_split(test, 2 * seed + 1, size))
 
 

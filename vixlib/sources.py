@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+from .archives import unpack
 from .folders import is_image_folder
 
 KAGGLE_INPUT = Path("/kaggle/input")
@@ -92,19 +93,23 @@ def download(name: str, root: str | os.PathLike | None = None, allowed: bool = T
               f"takes about {minutes:.0f} minutes. Instead you can interrupt and {HELP}.")
     try:
         return _fetch(source, into)
-    except (OSError, RuntimeError, HTTPException) as error:
+    except (OSError, RuntimeError, ValueError, HTTPException) as error:
         raise RuntimeError(f"{name} could not be downloaded ({error}): switch the internet on "
                            f"(Kaggle: Settings > Internet) and try again, {HELP}") from None
 
 
 def _fetch(source: Source, into: Path) -> Path:
     from torchvision import datasets
-    from torchvision.datasets.utils import download_and_extract_archive
+    from torchvision.datasets.utils import download_url
 
     if source.torchvision:
-        return into / getattr(datasets, source.torchvision)(into, download=True).base_folder
-    download_and_extract_archive(source.url, into, md5=source.md5)
-    return into / "tiny-imagenet-200"
+        original = getattr(datasets, source.torchvision)
+        url, md5, folder = original.url, original.tgz_md5, original.base_folder
+    else:
+        url, md5, folder = source.url, source.md5, "tiny-imagenet-200"
+    archive = into / url.rpartition("/")[2]
+    download_url(url, into, archive.name, md5)  # a RuntimeError if the checksum is another
+    return unpack(archive, into, folder)
 
 
 def _own_data_folder() -> Path:

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from .errors import require_known
-from .models.zoo import position_of
+from .models.zoo import names, position_of
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -59,5 +59,6 @@ def table_rows(table: int | str) -> list[Row]:
 
 def authors_runs(model: str, position: str = "learned", dataset: str = "cifar10") -> list[dict]:
     """The authors' own training logs of a system: [{"best_top1", "top1": [per epoch], "resumed", ...}]."""
+    require_known("model", model, names())
     return [run for run in _load("authors_logs.json")["runs"]
             if (run["model"], run["position"], run["dataset"]) == (model, position, dataset)]

@@ -19,7 +19,9 @@ from .averaging import WeightAverage
 from .checkpoint import Training
 from .compiling import Compiled, compiles
 from .data import ImageData
-from .device import device_name, fused_attention_problem, pick_device, pick_precision
+from .device import deterministic, device_name, fused_attention_problem, pick_device, pick_precision
+from .errors import require_flag, require_number, require_path, require_type
+from .limits import memory_problem, out_of_memory
 from .run import Run, TrainConfig, now
 from .schedule import learning_rate
 from .scoring import Scores, check_fit, evaluate, logits_of, name_of, predict
@@ -55,11 +57,25 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     the Run as its attribute `run`, once the loss is no longer finite.
     """
     check_fit(model, data)
-    if minutes is not None and not minutes > 0:
-        raise ValueError(f"minutes={minutes} must be above 0; use None for no limit")
+    require_type("config", config, TrainConfig, "a TrainConfig")
+    require_flag(progress=progress)
+    if minutes is not None:
+        require_number("minutes", minutes, lambda value: value > 0, "above 0, or None for no limit")
+    if checkpoint is not None:
+        require_path("checkpoint", checkpoint)
+    if on_epoch is not None and not callable(on_epoch):
+        raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"model={name_of(model)} has no parameters that are trained (requires_grad); pass another")
+    with deterministic(config.deterministic):
+        return _fit(model, data, config, None if checkpoint is None else Path(checkpoint),
+                    pick_device(device, argument="device"), progress, on_epoch, minutes)
+
+
+def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | None, device: torch.device,
+         progress: bool, on_epoch: Callable[[Run], None] | None, minutes: float | None) -> Run:
     started = time.monotonic()
-    training, data = _prepare(model, data, config, pick_device(device))
-    path = None if checkpoint is None else Path(checkpoint)
+    training, data = _prepare(model, data, config, device)
     if path is None or not checkpoints.restore(path, training, data):
         torch.manual_seed(config.seed)
     run = training.run
@@ -70,7 +86,9 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     if not speaks:  # the first process draws what a single one would, dropout for instance; the others draw their own
         torch.manual_seed(parallel.seed_of(config.seed, len(run.history)))
     steps = math.ceil(len(data.train_labels) / config.batch_size)
-    longest = 0.0
+    longest, too_large = 0.0, False
+    if problem := memory_problem(model, config.batch_size, run.precision, data.image_size, training.device):
+        warnings.warn(problem, RuntimeWarning, stacklevel=3)
     try:
         with tqdm(total=steps * config.epochs, initial=steps * len(run.history), unit="step",
                   desc=f"{run.model} on {run.dataset}", mininterval=0.5, dynamic_ncols=True,
@@ -91,12 +109,20 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
         run.interrupted = True
         more = "" if path is None else f"; the same call goes on from {path}"
         print(f"Interrupted: {len(run.history)} of {config.epochs} epochs are kept{more}.")
-    except torch.OutOfMemoryError as error:
-        raise torch.OutOfMemoryError(
-            f"batch_size={config.batch_size} needs more memory than {run.device} has free; "
-            f"try batch_size={max(1, config.batch_size // 2)}") from error
+    except FloatingPointError as error:
+        if path is not None and run.history:
+            error.args = (f"{error}; {path} keeps the run up to epoch {len(run.history)}",)
+        raise
+    except torch.OutOfMemoryError:
+        if parallel.size() > 1:  # the others are in the middle of theirs, and cannot help to find what fits
+            raise
+        too_large = True
     finally:
         training.leave()
+    if too_large:  # here, because the exception held every tensor of the failed step
+        training.optimizer = None
+        model.zero_grad(set_to_none=True)
+        raise out_of_memory(model, config.batch_size, run.precision, data.image_size, run.device)
     return run
 
 
@@ -105,7 +131,7 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
     precision = pick_precision(device, config.precision)
     on_cuda = device.type == "cuda"
     if on_cuda:
-        torch.backends.cudnn.benchmark = True  # all batches but the last of an epoch have one shape
+        torch.backends.cudnn.benchmark = not config.deterministic  # all batches but the last of an epoch have one shape
         if problem := fused_attention_problem(device, precision):
             warnings.warn(problem, RuntimeWarning, stacklevel=3)
     count = parallel.size()
@@ -165,6 +191,10 @@ def _train(training: Training, data: ImageData, bar: tqdm) -> float:
     order = torch.randperm(len(data.train_labels), generator=training.order)
     batches = order.to(training.device).split(config.batch_size)
     losses = torch.zeros(len(batches), device=training.device)
+    # Which parameters were finite after which step, kept on the device and read once an epoch, as the losses are.
+    names, parameters = zip(*((name, p) for name, p in training.model.named_parameters() if p.requires_grad),
+                            strict=True)
+    finite = torch.ones(len(batches), len(names), dtype=torch.bool, device=training.device)
     training.model.train()
     for step, index in enumerate(batches):
         # Several processes draw the whole batch and keep a share, so that each picture is flipped as by a single one.
@@ -182,13 +212,19 @@ def _train(training: Training, data: ImageData, bar: tqdm) -> float:
         if training.average is not None:
             training.average.update(training.model)
         losses[step] = loss.detach()
+        finite[step] = torch.stack(torch._foreach_norm([p.detach() for p in parameters], torch.inf)).isfinite()
         bar.update()
     losses = parallel.mean(losses).double().cpu()
-    bad = losses.isfinite().logical_not().nonzero()
+    finite = finite.cpu()
+    bad = (losses.isfinite() & finite.all(1)).logical_not().nonzero()
     if len(bad):
         step = int(bad[0])
-        raise _not_finite(run, f"loss became {losses[step].item()} at epoch {len(run.history) + 1}, "
-                               f"step {step + 1} of {len(batches)}")
+        ruined = [name for name, good in zip(names, finite[step].tolist(), strict=True) if not good]
+        which = f"parameter {ruined[0]}" + (f" (and {len(ruined) - 1} more)" if len(ruined) > 1 else "")
+        what = (f"{which} became infinite or NaN, while the loss was still {losses[step].item():.4g},"
+                if losses[step].isfinite() else f"loss became {losses[step].item()}")
+        raise _not_finite(run, f"{what} at epoch {len(run.history) + 1}, step {step + 1} of {len(batches)}"
+                               + (f", and with it {which}" if ruined and not losses[step].isfinite() else ""))
     sizes = torch.tensor([len(index) for index in batches])
     return ((losses * sizes).sum() / sizes.sum()).item()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..errors import require_like
 from .heads import at_least_float32, float32_region
 
 
@@ -23,6 +24,9 @@ class FourierMixer(nn.Module):
         super().__init__()
 
     def forward(self, x: Tensor, rotary: None = None) -> Tensor:
+        require_like("x", x, None)
+        if x.ndim != 3 or 0 in x.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}; expected tokens [B, N, D], at least one")
         with float32_region(x):  # half-precision FFTs exist only for powers of two, and 1025 is none
             return FourierTransform.apply(at_least_float32(x)).to(x.dtype)
 

@@ -7,7 +7,15 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import require_count, require_known
+from ..errors import (
+    require_count,
+    require_flag,
+    require_grid,
+    require_known,
+    require_like,
+    require_room,
+    require_several,
+)
 
 Rotary = Callable[[Tensor], Tensor]
 
@@ -28,10 +36,18 @@ def product_type(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
+def check_tokens(x: Tensor, dim: int, weight: Tensor | None) -> None:
+    """`x` must be `[B, N, dim]`, B, N >= 1, like `weight` in type and device; the error says what it is instead."""
+    require_like("x", x, weight)
+    if x.ndim != 3 or x.shape[2] != dim or 0 in x.shape:
+        raise ValueError(f"x has shape {tuple(x.shape)}; expected tokens [B, N, {dim}], at least one")
+
+
 class BatchNormTokens(nn.BatchNorm1d):
     """Batch normalisation of each feature over images and tokens, `[B, N, D] -> [B, N, D]`."""
 
     def forward(self, x: Tensor) -> Tensor:
+        require_several(x.shape[:-1].numel(), self.training, x.shape)
         # Flattened rather than as [B, D, N]: fused attention takes heads whose features lie side by side only.
         return super().forward(x.flatten(0, -2)).view_as(x)
 
@@ -45,7 +61,8 @@ class GridConv(nn.Module):
 
     def __init__(self, dim: int, width: int, grid: tuple[int, int], separable: bool, bias: bool) -> None:
         super().__init__()
-        self.grid = grid
+        require_grid("grid", grid)
+        self.grid, self.separable = grid, separable
         self.map = nn.Sequential(
             nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False), nn.BatchNorm2d(dim),
             nn.Conv2d(dim, width, 1, bias=bias)) if separable else nn.Conv2d(dim, width, 3, padding=1)
@@ -55,6 +72,8 @@ class GridConv(nn.Module):
         if x.shape[1] != rows * columns:
             raise ValueError(f"x has {x.shape[1]} tokens, but this convolution is for a grid of {rows}x{columns}; "
                              "build the model for this image size")
+        if self.separable:
+            require_several(x.shape[:-1].numel(), self.training, x.shape)
         return rearrange(self.map(rearrange(x, "b (h w) d -> b d h w", h=rows)), "b d h w -> b (h w) d")
 
 
@@ -78,8 +97,10 @@ class HeadsQKV(nn.Module):
         require_known("projection", projection, ("linear", "separable", "conv"))
         if projection != "linear" and grid is None:
             raise ValueError(f"projection={projection!r} convolves over the picture and needs grid=(rows, columns)")
-        self.heads = heads
+        require_flag(qkv_bias=qkv_bias, out_bias=out_bias, qkv_norm=qkv_norm, out_norm=out_norm)
+        self.heads, self.dim = heads, dim
         inner = heads * dim_head
+        require_room(4 * dim * inner, dim=dim, heads=heads, dim_head=dim_head)
         self.to_qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias) if projection == "linear" else None
         if projection != "linear":
             self.to_q, self.to_k, self.to_v = (
@@ -95,6 +116,7 @@ class HeadsQKV(nn.Module):
         return self.to_qkv(x) if self.to_qkv else torch.cat([self.to_q(x), self.to_k(x), self.to_v(x)], dim=-1)
 
     def split(self, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
+        check_tokens(x, self.dim, next(self.parameters()))
         mapped = self.qkv_norm(self.qkv(x))
         q, k, v = rearrange(mapped, "b n (three h d) -> three b h n d", three=3, h=self.heads)
         # Turning makes new q and k; a copy of v lets go of the storage that holds the old ones beside it.

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import require_count
-from .heads import Rotary, product_type
+from ..errors import require_count, require_flag, require_room
+from .heads import Rotary, check_tokens, product_type
 
 
 def linformer_projection(seq_len: int, rank: int) -> nn.Parameter:
@@ -41,6 +41,10 @@ class LinformerAttention(nn.Module):
         if rank > seq_len:
             raise ValueError(f"rank={rank} exceeds the sequence length {seq_len}; use at most {seq_len}, "
                              "or a smaller patch_size")
+        require_flag(shared_head=shared_head, shared_kv=shared_kv, shared_projection=shared_projection,
+                     out_bias=out_bias)
+        require_room(seq_len * rank, seq_len=seq_len, rank=rank)
+        require_room(2 * dim * heads * dim_head, dim=dim, heads=heads, dim_head=dim_head)
         self.heads, self.seq_len = heads, seq_len
         key_width = dim_head if shared_head else heads * dim_head
         self.to_q = nn.Linear(dim, heads * dim_head, bias=False)
@@ -54,6 +58,7 @@ class LinformerAttention(nn.Module):
         self.to_out = nn.Linear(heads * dim_head, dim, bias=out_bias)
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        check_tokens(x, self.to_q.in_features, self.to_q.weight)
         if x.shape[1] != self.seq_len:
             raise ValueError(f"x has {x.shape[1]} tokens but this Linformer projects {self.seq_len}; "
                              f"build the model for this image size")

@@ -4,7 +4,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import require_count
+from ..errors import require_count, require_room
+from .heads import check_tokens
 
 
 class MLPMixer(nn.Module):
@@ -20,11 +21,14 @@ class MLPMixer(nn.Module):
                  expansion: int = 1) -> None:
         super().__init__()
         require_count(seq_len=seq_len, expansion=expansion)
-        self.seq_len = seq_len
+        require_count(dim=dim)
+        require_room(2 * expansion * seq_len ** 2, seq_len=seq_len, expansion=expansion)
+        self.seq_len, self.dim = seq_len, dim
         self.widen = nn.Linear(seq_len, expansion * seq_len)
         self.narrow = nn.Linear(expansion * seq_len, seq_len)
 
     def forward(self, x: Tensor, rotary: None = None) -> Tensor:
+        check_tokens(x, self.dim, self.widen.weight)
         if x.shape[1] != self.seq_len:
             raise ValueError(f"x has {x.shape[1]} tokens but this token MLP mixes {self.seq_len}; "
                              "build the model for this image size")

@@ -7,8 +7,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..errors import require_count
-from .heads import HeadsQKV, Rotary, at_least_float32, float32_region
+from ..errors import require_count, require_known, require_room
+from .heads import HeadsQKV, Rotary, at_least_float32, check_tokens, float32_region
 from .softmax import SoftmaxAttention
 
 
@@ -93,19 +93,22 @@ class NystromAttention(HeadsQKV):
                  num_landmarks: int = 64, iterations: int | None = 6, conv_kernel: int = 33,
                  padding: str | None = None, **maps) -> None:
         super().__init__(dim, heads, dim_head, **maps)
-        require_count(num_landmarks=num_landmarks)
+        require_count(num_landmarks=num_landmarks, **({} if seq_len is None else {"seq_len": seq_len}))
         if seq_len is not None and num_landmarks > seq_len:
             raise ValueError(f"num_landmarks={num_landmarks} exceeds the sequence length {seq_len}; "
                              f"use at most {seq_len}, or a smaller patch_size")
-        if padding not in (None, "front"):
-            raise ValueError(f"padding={padding!r} is unknown; use None (no padding) or 'front'")
-        if conv_kernel < 0 or (conv_kernel and conv_kernel % 2 == 0):
+        require_known("padding", padding, (None, "front"))
+        if iterations is not None:
+            require_count(iterations=iterations)
+        if type(conv_kernel) is not int or conv_kernel < 0 or (conv_kernel and conv_kernel % 2 == 0):
             raise ValueError(f"conv_kernel={conv_kernel} must be odd, or 0 for none, to keep the number of tokens")
+        require_room(conv_kernel * heads, conv_kernel=conv_kernel, heads=heads)
         self.num_landmarks, self.iterations, self.padding = num_landmarks, iterations, padding
         self.conv = nn.Conv2d(heads, heads, (conv_kernel, 1), padding=(conv_kernel // 2, 0), groups=heads,
                               bias=False) if conv_kernel else None
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        check_tokens(x, self.dim, next(self.parameters()))
         tokens = x.shape[1]
         if tokens < self.num_landmarks:
             raise ValueError(f"num_landmarks={self.num_landmarks} exceeds the {tokens} tokens of x")

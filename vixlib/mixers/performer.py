@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..errors import require_count
+from ..errors import require_count, require_known, require_number, require_room
 from .heads import HeadsQKV, Rotary, at_least_float32, float32_region
 
 
@@ -50,12 +50,13 @@ class PerformerAttention(HeadsQKV):
                  kernel: str = "favor", num_features: int | None = None, epsilon: float | None = None,
                  **maps) -> None:
         super().__init__(dim, heads, dim_head, **{"qkv_bias": True, **maps})
-        if kernel not in self.EPSILON:
-            raise ValueError(f"kernel={kernel!r} is not a Performer kernel; use 'favor' or 'relu'")
+        require_known("kernel", kernel, self.EPSILON)
         self.kernel = kernel
         self.num_features = max(1, int(dim_head * math.log(dim_head))) if num_features is None else num_features
         require_count(num_features=self.num_features)
+        require_room(self.num_features * dim_head, num_features=self.num_features, dim_head=dim_head)
         self.epsilon = self.EPSILON[kernel] if epsilon is None else epsilon
+        require_number("epsilon", self.epsilon, lambda value: value >= 0, "of 0 or above, for instance 1e-4")
         self.register_buffer("directions", orthogonal_features(self.num_features, dim_head))
 
     @torch.no_grad()

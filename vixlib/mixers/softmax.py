@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import require_flag, require_grid, require_room
 from .heads import HeadsQKV, Rotary
 
 
@@ -21,8 +22,14 @@ class SoftmaxAttention(HeadsQKV):
     def __init__(self, dim: int, *, heads: int, dim_head: int, seq_len: int | None = None,
                  fused: bool = True, bias_grid: tuple[int, int] | None = None, **maps) -> None:
         super().__init__(dim, heads, dim_head, **maps)
+        require_flag(fused=fused)
         self.fused, self.bias_grid = fused, bias_grid
         if bias_grid is not None:
+            require_grid("bias_grid", bias_grid)
+            if seq_len not in (None, bias_grid[0] * bias_grid[1]):
+                raise ValueError(f"bias_grid={bias_grid!r} has {bias_grid[0] * bias_grid[1]} places, but there are "
+                                 f"{seq_len} tokens; use the grid of the tokens, without CLS")
+            require_room(2 * (bias_grid[0] * bias_grid[1]) ** 2, bias_grid=bias_grid)
             self.distance_bias = nn.Parameter(torch.zeros(heads, bias_grid[0] * bias_grid[1]))
             self.register_buffer("distances", grid_distances(*bias_grid), persistent=False)
 

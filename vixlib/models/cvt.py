@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..embeddings import Size, as_pair, check_images, features_last
-from ..errors import require_count, require_known
+from ..errors import require_count, require_known, require_rate, require_room
 from ..mixers import HeadsQKV
 from .feedforward import ChannelNorm
 from .options import distribute, mixer_class
@@ -27,10 +27,13 @@ class CvT(nn.Module):
                  depths: tuple[int, ...] = (1, 1, 2), heads: int = 4, dim_head: int = 32, mlp_dim: int = 256,
                  dropout: float = 0.0, **options) -> None:
         super().__init__()
+        if not isinstance(depths, (tuple, list)) or not depths:
+            raise TypeError(f"depths={depths!r} must be a tuple with the blocks of each stage, such as (1, 1, 2)")
         require_count(num_classes=num_classes, channels=channels, dim=dim, patch_size=patch_size, heads=heads,
                       dim_head=dim_head, mlp_dim=mlp_dim,
                       **{f"depth of stage {i + 1}": depth for i, depth in enumerate(depths)})
         require_known("projection", projection, ("linear", "separable"))
+        require_rate("dropout", dropout)
         mixing = mixer_class(mixer)
         if projection == "separable" and not issubclass(mixing, HeadsQKV):
             raise ValueError(f"projection='separable' makes queries, keys and values by convolution, but "
@@ -39,6 +42,9 @@ class CvT(nn.Module):
 
         self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
         grid = self.grid = tuple(-(-side // patch_size) for side in self.image_size)
+        require_room(max(grid[0] * grid[1], num_classes) * dim, image_size=image_size, num_classes=num_classes, dim=dim)
+        require_room(9 * max(channels, dim) * dim, channels=channels, dim=dim)
+        require_room(2 * sum(depths) * dim * mlp_dim, depths=depths, dim=dim, mlp_dim=mlp_dim)
         if projection == "separable":
             own |= {"projection": projection, "grid": grid}
         self.embed, self.norms, self.stages = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -62,7 +68,7 @@ class CvT(nn.Module):
         return [block for stage in self.stages for block in stage]
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, self.channels)
+        check_images(images, self.channels, self)
         x = features_last(images)
         for embed, norm, blocks in zip(self.embed, self.norms, self.stages, strict=True):
             x = embed(x)

@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..embeddings import Size, as_pair, check_images, features_last, halvings
-from ..errors import require_count, require_known
+from ..errors import require_count, require_known, require_rate, require_room
 from ..mixers import HeadsQKV
 from .feedforward import ChannelNorm, FeedForward
 from .options import distribute, mixer_class
@@ -48,6 +48,7 @@ class CXV(nn.Module):
         if dim % 4:
             raise ValueError(f"dim={dim} must be divisible by 4: the stem has dim/4 and dim/2 channels")
         require_known("projection", projection, ("linear", "conv"))
+        require_rate("dropout", dropout)
         mixing = mixer_class(mixer)
         if projection == "conv" and not issubclass(mixing, HeadsQKV):
             raise ValueError(f"projection='conv' makes queries, keys and values by convolution, but {mixing.__name__} "
@@ -56,9 +57,12 @@ class CXV(nn.Module):
 
         self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
         strides = halvings(patch_size, 2)
+        require_room(9 * max(channels, dim) * dim // 4, channels=channels, dim=dim)
+        require_room(2 * depth * dim * mlp_dim, depth=depth, dim=dim, mlp_dim=mlp_dim)
         self.stem = nn.Sequential(nn.Conv2d(channels, dim // 4, 3, stride=strides[0], padding=1),
                                   nn.Conv2d(dim // 4, dim // 2, 3, stride=strides[1], padding=1))
         grid = self.grid = tuple(-(-side // patch_size) for side in self.image_size)
+        require_room(max(grid[0] * grid[1], num_classes) * dim, image_size=image_size, num_classes=num_classes, dim=dim)
         if projection == "conv":
             own |= {"projection": projection, "grid": grid}
         self.blocks = nn.ModuleList(
@@ -73,7 +77,7 @@ class CXV(nn.Module):
         return (mixer_class(settings.get("mixer", "performer")),)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, self.channels)
+        check_images(images, self.channels, self)
         x = self.stem(features_last(images))
         for block in self.blocks:
             x = block(x)

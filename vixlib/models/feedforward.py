@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..errors import require_known
+from ..errors import require_count, require_known, require_rate, require_room
 from ..mixers.heads import float32_region, product_type
 
 
@@ -36,7 +36,10 @@ class FeedForward(nn.Sequential):
     ACTIVATIONS = {"gelu": nn.GELU, "hardswish": nn.Hardswish}
 
     def __init__(self, dim: int, mlp_dim: int, dropout: float = 0.0, activation: str = "gelu") -> None:
+        require_count(dim=dim, mlp_dim=mlp_dim)
         require_known("activation", activation, self.ACTIVATIONS)
+        require_rate("dropout", dropout)
+        require_room(2 * dim * mlp_dim, dim=dim, mlp_dim=mlp_dim)
         super().__init__(nn.Linear(dim, mlp_dim), self.ACTIVATIONS[activation](), nn.Dropout(dropout),
                          nn.Linear(mlp_dim, dim), nn.Dropout(dropout))
 

@@ -6,7 +6,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..embeddings import ConvEmbedding, Size, as_pair, check_images
-from ..errors import require_count, require_known
+from ..errors import require_count, require_flag, require_known, require_rate, require_room
 from ..mixers import BatchNormTokens
 from .feedforward import FeedForward
 from .options import distribute, mixer_class
@@ -63,13 +63,17 @@ class LeViT(nn.Module):
                  depth: int | tuple[int, ...] = 4, heads: int = 4, dim_head: int = 32, mlp_dim: int = 256,
                  activation: str = "gelu", attention_bias: bool = False, dropout: float = 0.0, **options) -> None:
         super().__init__()
-        dims, depths = ((value,) if isinstance(value, int) else tuple(value) for value in (dim, depth))
-        if len(dims) != len(depths):
+        dims, depths = (tuple(value) if isinstance(value, (tuple, list)) else (value,) for value in (dim, depth))
+        if len(dims) != len(depths) or not dims:
             raise ValueError(f"dim={dim} and depth={depth} must have one entry for each stage")
         require_count(num_classes=num_classes, channels=channels, heads=heads, dim_head=dim_head, mlp_dim=mlp_dim,
                       **{f"dim of stage {i + 1}": d for i, d in enumerate(dims)},
                       **{f"depth of stage {i + 1}": d for i, d in enumerate(depths)})
         require_known("activation", activation, ("gelu", "hardswish"))
+        require_flag(attention_bias=attention_bias)
+        require_rate("dropout", dropout)
+        require_room(2 * min(dims) * sum(depths) * mlp_dim + num_classes * dims[-1], dim=dim, depth=depth,
+                     mlp_dim=mlp_dim, num_classes=num_classes)
         mixing, embedding = self.parts({"mixer": mixer})
         mixer_options, embedding_options = distribute(type(self).__name__, options, mixing, embedding)
         if attention_bias and not hasattr(mixing, "bias"):
@@ -79,6 +83,7 @@ class LeViT(nn.Module):
         self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
         self.embedding = embedding(channels, dims[0], patch_size, **embedding_options)
         grid = self.grid = self.embedding.grid(*self.image_size)
+        require_room(grid[0] * grid[1] * dims[0], image_size=image_size, patch_size=patch_size, dim=dim)
         self.blocks, self.shrink = nn.ModuleList(), nn.ModuleDict()  # shrink: by the number of the block it precedes
         for stage, (width, blocks) in enumerate(zip(dims, depths, strict=True)):
             if stage:
@@ -100,7 +105,7 @@ class LeViT(nn.Module):
 
     def tokens(self, images: Tensor) -> Tensor:
         """The tokens after the last block, `[B, N, D]`."""
-        check_images(images, self.channels)
+        check_images(images, self.channels, self)
         x = self.embedding(images)
         for i, block in enumerate(self.blocks):
             if str(i) in self.shrink:

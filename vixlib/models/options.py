@@ -17,6 +17,8 @@ def mixer_class(mixer: str | type[nn.Module]) -> type[nn.Module]:
     if isinstance(mixer, str):
         require_known("mixer", mixer, MIXERS)
         return MIXERS[mixer]
+    if not (isinstance(mixer, type) and issubclass(mixer, nn.Module)):
+        raise TypeError(f"mixer={mixer!r} is neither a name ({', '.join(MIXERS)}) nor a class of nn.Module")
     return mixer
 
 

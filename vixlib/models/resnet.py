@@ -4,7 +4,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..embeddings import Size, as_pair, check_images, halvings
-from ..errors import require_count
+from ..errors import require_count, require_room, require_several
 
 
 class ResNet18(nn.Module):
@@ -23,6 +23,10 @@ class ResNet18(nn.Module):
 
         require_count(num_classes=num_classes, channels=channels)
         self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
+        height, width = self.image_size
+        require_room(64 * height * width, image_size=image_size)
+        require_room(576 * channels + 512 * num_classes, channels=channels, num_classes=num_classes)
+        self.stride = 8 * patch_size  # of the whole, once `halvings` has taken patch_size
         self.net = resnet18(num_classes=num_classes)
         convolution, pooling = halvings(patch_size, 2)
         self.net.conv1 = nn.Conv2d(channels, 64, 3, stride=convolution, padding=1, bias=False)
@@ -35,5 +39,7 @@ class ResNet18(nn.Module):
         return ()
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, self.channels)
+        check_images(images, self.channels, self)
+        rows, columns = (-(-side // self.stride) for side in images.shape[-2:])
+        require_several(len(images) * rows * columns, self.training, images.shape)
         return self.net(images)

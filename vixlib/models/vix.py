@@ -6,7 +6,7 @@ from einops import repeat
 from torch import Tensor, nn
 
 from ..embeddings import EMBEDDINGS, Size, as_pair, check_images
-from ..errors import require_count, require_known
+from ..errors import require_count, require_known, require_rate, require_room
 from ..positions import POSITIONS
 from .feedforward import FeedForward
 from .options import distribute, mixer_class
@@ -65,9 +65,10 @@ class ViX(nn.Module):
         require_count(num_classes=num_classes, channels=channels, dim=dim, depth=depth, heads=heads,
                       dim_head=dim_head, mlp_dim=mlp_dim)
         require_known("pool", pool, ("cls", "mean", "sequence"))
-        for name, rate in (("dropout", dropout), ("emb_dropout", emb_dropout)):
-            if not 0 <= rate < 1:
-                raise ValueError(f"{name}={rate} must be at least 0 and below 1")
+        require_rate("dropout", dropout)
+        require_rate("emb_dropout", emb_dropout)
+        require_room(2 * depth * dim * mlp_dim + num_classes * dim, depth=depth, dim=dim, mlp_dim=mlp_dim,
+                     num_classes=num_classes)
         mixing, embedding_class, position_class = self.parts(
             {"mixer": mixer, "embedding": embedding, "position": position})
         if position_class.rotates and not getattr(mixing, "uses_rotary", True):
@@ -81,6 +82,7 @@ class ViX(nn.Module):
         self.grid = self.embedding.grid(*self.image_size)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim)) if pool == "cls" else None
         self.seq_len = self.grid[0] * self.grid[1] + (pool == "cls")
+        require_room(self.seq_len * dim, image_size=image_size, patch_size=patch_size, dim=dim)
         self.position = position_class(dim=dim, dim_head=dim_head, grid=self.grid, cls=pool == "cls",
                                        **position_options)
         self.dropout = nn.Dropout(emb_dropout)
@@ -108,7 +110,7 @@ class ViX(nn.Module):
 
     def tokens(self, images: Tensor) -> Tensor:
         """The tokens after the last block, `[B, N, D]`, CLS first where there is one."""
-        check_images(images, self.channels)
+        check_images(images, self.channels, self)
         grid = self.embedding.grid(*images.shape[-2:])
         x = self.embedding(images)
         if self.cls_token is not None:

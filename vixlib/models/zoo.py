@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
-from ..errors import require_known
+from ..errors import require_flag, require_known, require_mapping, require_seed
 from .cct import CCT
 from .cvt import CvT
 from .cxv import CXV
@@ -104,6 +104,9 @@ def build(name: str, config: str = "uniform", seed: int | None = None, checkpoin
     The model carries `.name`, `.config` and `.options` (the overrides), which its records repeat.
     """
     arguments = {**settings(name, config), **overrides}
+    require_flag(checkpointing=checkpointing)
+    if seed is not None:
+        require_seed("seed", seed)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -126,7 +129,9 @@ def position_of(name: str, config: str = "uniform") -> str:
 
 def applicable(name: str, options: dict, config: str = "uniform") -> dict:
     """The part of `options` that the system `name` takes: num_landmarks for a ViN, rank for a ViL, and so on."""
-    known = takes(SYSTEMS[name].host, {**settings(name, config), **options})
+    require_mapping("options", options)
+    chosen = {**settings(name, config), **options}
+    known = takes(SYSTEMS[name].host, chosen)
     return {option: value for option, value in options.items() if option in known}
 
 

@@ -1,0 +1,306 @@
+"""Nothing computed is lost: kills at random moments, full disks, two writers, and files from strangers."""
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from test_records import a_record
+from test_train import colours, net, same_weights, train
+
+from vixlib import records
+from vixlib.archives import unpack
+from vixlib.checkpoint import peek
+from vixlib.records import read_records, write_atomic, write_record
+
+HERE = Path(__file__).resolve().parent
+# Python and torch take seconds to start: one process has them ready and forks for each task that it reads. A task is a
+# Python expression over what is imported here; the process that does it is killed, or ends by itself.
+FORKER = f"""
+import os, sys
+sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]
+import torch
+torch.set_num_threads(1)
+from test_promises_files import train_to_the_end, write_for_ever, write_records
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        exec(line)
+        os._exit(0)
+    print(pid, flush=True)
+    if "write_records" not in line:  # those run side by side
+        os.waitpid(pid, 0)
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        break
+"""
+
+
+@pytest.fixture(scope="module")
+def forker():
+    with subprocess.Popen([sys.executable, "-c", FORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}) as process:
+        yield process
+        process.stdin.close()
+
+
+def begin(forker: subprocess.Popen, task: str) -> int:
+    """Start `task` in a process of its own; its number."""
+    print(task, file=forker.stdin, flush=True)
+    return int(forker.stdout.readline())
+
+
+def write_for_ever(folder: str) -> None:
+    """Numbers that belong together: a file that mixes two versions, or lacks a part, cannot pass."""
+    for number in itertools.count(time.monotonic_ns()):
+        body = str(number).encode() * 50_000
+        write_atomic(Path(folder) / "run.pt", hashlib.sha256(body).hexdigest().encode() + body)
+        write_record(a_record(seed=number % 3, best_top1=number, last_top1=number), Path(folder) / "results")
+
+
+def train_to_the_end(folder: str) -> None:
+    model, _ = train(epochs=6, checkpoint=Path(folder) / "run.pt")
+    torch.save(model.state_dict(), Path(folder) / "weights.pt")
+
+
+def write_records(folder: str, who: int) -> None:
+    """Every second record is the same run's for all writers."""
+    for seed in range(60):
+        write_record(a_record(seed=seed if seed % 2 else 1000 * who + seed, best_top1=who), folder)
+    Path(folder, f"done-{who}").touch()
+
+
+def abandoned(folder: Path) -> list[str]:
+    """Temporary files, once they are no longer young."""
+    for path in folder.glob(".*.tmp"):
+        os.utime(path, (0, 0))
+    return [path.name for path in folder.glob(".*.tmp")]
+
+
+def test_thirty_kills_leave_every_file_whole_and_nothing_behind(tmp_path, forker):
+    moments, found = random.Random(0), set()
+    for _ in range(30):
+        process = begin(forker, f"write_for_ever({str(tmp_path)!r})")
+        time.sleep(moments.uniform(0.02, 0.15))
+        os.kill(process, signal.SIGKILL)
+        if (tmp_path / "run.pt").exists():
+            content = (tmp_path / "run.pt").read_bytes()
+            assert hashlib.sha256(content[64:]).hexdigest().encode() == content[:64]
+            found.add(content[:64])
+        for record in read_records(tmp_path / "results"):
+            assert record["best_top1"] == record["last_top1"] and record["best_top1"] % 3 == record["seed"]
+    assert len(found) > 10, "the kills are to hit different moments"
+    for folder in (tmp_path, tmp_path / "results"):
+        abandoned(folder)
+        write_atomic(folder / "next", "")
+        assert not abandoned(folder)
+
+
+def test_kills_in_training_change_nothing_in_the_end(tmp_path, forker):
+    moments, seen = random.Random(1), set()
+    for _ in range(5):
+        process = begin(forker, f"train_to_the_end({str(tmp_path)!r})")
+        time.sleep(moments.uniform(0.02, 0.3))
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:
+            break  # it was done
+        run = peek(tmp_path / "run.pt")  # the old or the new one, but whole
+        seen.add(0 if run is None else len(run.history))
+        assert run is None or [epoch["epoch"] for epoch in run.history] == list(range(1, len(run.history) + 1))
+    resumed, run = train(epochs=6, checkpoint=tmp_path / "run.pt")
+    assert run.finished and same_weights(resumed, train(epochs=6)[0])
+
+
+class Full(io.FileIO):
+    """A file on a disk with room for `room` bytes."""
+
+    room = 0
+
+    def write(self, data):
+        if self.tell() + len(data) > self.room:
+            super().write(data[: self.room - self.tell()])
+            raise OSError(28, "No space left on device")
+        return super().write(data)
+
+
+@pytest.mark.parametrize("room", [0, 1, 1000, 4095])
+@pytest.mark.parametrize("what", ["checkpoint", "record"])
+def test_a_disk_that_is_full_after_some_bytes_keeps_what_was_there(tmp_path, monkeypatch, what, room):
+    path = tmp_path / "run.pt"
+    if what == "checkpoint":
+        train(checkpoint=path, epochs=1)
+    else:
+        path = write_record(a_record(best_top1=1), tmp_path)
+    before = path.read_bytes()
+    monkeypatch.setattr(Full, "room", room if what == "checkpoint" else min(room, 100))
+    monkeypatch.setattr(records, "open", lambda file, mode: Full(file, mode), raising=False)
+    with pytest.raises(OSError, match=rf"cannot write .*{path.name}: No space left on device; .*unchanged"):
+        train(checkpoint=path, epochs=2) if what == "checkpoint" else write_record(a_record(best_top1=2), tmp_path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
+    monkeypatch.undo()
+    if what == "checkpoint":
+        assert train(checkpoint=path, epochs=2)[1].finished
+
+
+def test_two_processes_lose_and_double_no_record(tmp_path, forker):
+    for who in (1, 2):
+        begin(forker, f"write_records({str(tmp_path)!r}, {who})")
+    while not all((tmp_path / f"done-{who}").exists() for who in (1, 2)):
+        time.sleep(0.01)
+    seeds = sorted(record["seed"] for record in read_records(tmp_path))
+    shared, own = list(range(1, 60, 2)), list(range(0, 60, 2))
+    assert seeds == sorted([*shared, *(1000 + seed for seed in own), *(2000 + seed for seed in own)])
+    assert not abandoned(tmp_path)
+
+
+def test_a_file_being_written_is_not_taken_for_abandoned(tmp_path):
+    held, left = tmp_path / ".0123456789ab.tmp", tmp_path / ".ba9876543210.tmp"
+    with open(held, "wb") as file:
+        assert records._lock(file)
+        left.write_bytes(b"")
+        for path in (held, left):
+            os.utime(path, (0, 0))
+        write_atomic(tmp_path / "file", "new")
+        assert held.exists() and not left.exists()
+
+
+# ---- files from strangers ---------------------------------------------------------------------------------------
+
+class Malicious:
+    """What a pickle runs when it is loaded without weights_only."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("where", ["everything", "run", "model", "plain pickle", "protocol 4"])
+def test_a_checkpoint_with_code_in_it_is_refused_in_one_sentence(tmp_path, where):
+    path = tmp_path / "run.pt"
+    train(checkpoint=path, epochs=1)
+    code, state = Malicious(tmp_path / "broken-in"), torch.load(path, weights_only=True)
+    if where in ("run", "model"):
+        state[where]["more"] = code
+        torch.save(state, path)
+    elif where == "everything":
+        torch.save(code, path)
+    else:
+        path.write_bytes(pickle.dumps({**state, "more": code}, protocol=4 if "4" in where else 2))
+    for load in (peek, lambda path: train(checkpoint=path, epochs=2)):
+        with pytest.raises(ValueError, match=r"run\.pt is truncated or not one of vixlib's .*delete it") as caught:
+            load(path)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    assert not (tmp_path / "broken-in").exists()
+
+
+def test_a_checkpoint_cut_at_any_byte_or_with_one_changed_is_refused_or_whole(tmp_path):
+    path = tmp_path / "run.pt"
+    _, run = train(checkpoint=path, epochs=1)
+    whole, draw = path.read_bytes(), random.Random(0)
+    for _ in range(40):
+        path.write_bytes(whole[: draw.randrange(len(whole))])
+        with pytest.raises(ValueError, match="truncated or not one of vixlib's"):
+            peek(path)
+    for _ in range(40):
+        place = draw.randrange(len(whole))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1:])
+        try:
+            assert [epoch["epoch"] for epoch in peek(path).history] == [1]
+        except ValueError as error:
+            assert "truncated or not one of vixlib's" in str(error)
+
+
+def test_nothing_is_ever_loaded_as_code():
+    loads = [line.strip() for path in (HERE.parent / "vixlib").rglob("*.py") for line in path.read_text().splitlines()
+             if "torch.load(" in line or "pickle.load" in line]
+    assert len(loads) >= 3 and all("weights_only=True" in line for line in loads), loads
+
+
+def archive(path: Path, entries: dict[str, object]) -> Path:
+    """A .zip or .tar.gz of `entries`: name -> content, or a tar type for something that is no file."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as made:
+            for name, content in entries.items():
+                entry = zipfile.ZipInfo(name)
+                entry.external_attr = 0o120777 << 16 if content == tarfile.SYMTYPE else 0o100644 << 16
+                made.writestr(entry, content)
+        return path
+    with tarfile.open(path, "w:gz") as made:
+        for name, content in entries.items():
+            entry = tarfile.TarInfo(name)
+            if content in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE):
+                entry.type, entry.linkname = content, "/etc/passwd"
+                made.addfile(entry)
+            else:
+                entry.size = len(content)
+                made.addfile(entry, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+@pytest.mark.parametrize(("name", "content"), [
+    ("../outside", b"x"), ("set/../../outside", b"x"), ("/tmp/outside", b"x"), ("other/file", b"x"), ("outside", b"x"),
+    ("set/..\\outside", b"x"), ("set/link", tarfile.SYMTYPE), ("set/hard", tarfile.LNKTYPE),
+    ("set/dev", tarfile.CHRTYPE)])
+def test_archives_write_nowhere_but_into_their_folder(tmp_path, suffix, name, content):
+    if suffix == ".zip" and content in (tarfile.LNKTYPE, tarfile.CHRTYPE):
+        pytest.skip("a zip archive has none")
+    (tmp_path / "in").mkdir()
+    path = archive(tmp_path / f"made{suffix}", {"set/good": b"good", name: content})
+    with pytest.raises(ValueError, match=r"no plain file below set/; nothing was unpacked"):
+        unpack(path, tmp_path / "in", "set")
+    assert os.listdir(tmp_path / "in") == [] and sorted(os.listdir(tmp_path)) == ["in", path.name]
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+def test_archives_are_unpacked_whole_or_not_at_all(tmp_path, suffix):
+    path = archive(tmp_path / f"made{suffix}", {"set/a/one": b"1" * 9999, "set/two": random.Random(0).randbytes(9999)})
+    (tmp_path / "in").mkdir()
+    assert unpack(path, tmp_path / "in", "set") == tmp_path / "in" / "set"
+    assert (tmp_path / "in/set/a/one").read_bytes() == b"1" * 9999 and len(os.listdir(tmp_path / "in/set")) == 2
+    path.write_bytes(path.read_bytes()[:-5000])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="truncated or no archive .*download again"):
+        unpack(path, tmp_path / "empty", "set")
+    assert os.listdir(tmp_path / "empty") == []
+
+
+def test_a_download_with_another_checksum_is_refused(tmp_path, monkeypatch):
+    from vixlib import sources
+
+    wrong = archive(tmp_path / "tiny-imagenet-200.zip", {"tiny-imagenet-200/train/a/1.jpg": b"x"})
+    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, max_hops: url)
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", lambda url, path: shutil.copy(wrong, path))
+    with pytest.raises(RuntimeError, match=r"could not be downloaded .*corrupted"):
+        sources.download("tiny-imagenet", tmp_path / "in")
+    assert not (tmp_path / "in/tiny-imagenet-200").exists()
+
+
+def test_a_checkpoint_of_another_run_names_the_first_difference(tmp_path):
+    train(checkpoint=tmp_path / "run.pt", epochs=1)
+    for changes, difference in (({"lr": 0.5}, r"config differ: lr is 0\.001 in the checkpoint, 0\.5 here"),
+                                ({"deterministic": True}, "deterministic is False in the checkpoint, True here"),
+                                ({"model": net(width=9)}, r"layers\.0\.weight is \[8, 3, 3, 3\]"),
+                                ({"data": colours(train=30)}, "train_images is 60")):
+        with pytest.raises(ValueError, match=difference):
+            train(checkpoint=tmp_path / "run.pt", **changes)
+    assert json.dumps(peek(tmp_path / "run.pt").to_dict())
