@@ -57,7 +57,7 @@ minutes: $(INSTALLED)  ## measure how long the notebooks take here, into data/mi
 	$(BIN)/python .ci/notebooks.py minutes $(NB) --profile $(PROFILE) $(if $(DATA),--data $(DATA))
 
 site: $(INSTALLED)  ## the series as web pages: build/site/index.html, links and pictures checked
-	$(BIN)/python .ci/site.py
+	$(BIN)/python .ci/pages.py
 
 browser: $(INSTALLED)  ## notebook NB in JupyterLab, driven in Debian's Chromium; screenshots in build/screens
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lab]'

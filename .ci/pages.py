@@ -1,11 +1,10 @@
-"""The series as web pages: site.py [FOLDER] renders the stored notebooks, writes an index and checks every link.
+"""The series as web pages: pages.py [FOLDER] renders the stored notebooks, writes an index and checks every link.
 
 Links between notebooks become links between pages. Whatever else a page links to inside the project (a README, a source
 file) points to the repository's address. The pages need no network, but for the mathematics, which MathJax draws.
 """
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from html import escape
@@ -15,6 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 from nbconvert import HTMLExporter
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import publish  # noqa: E402
 
 NO_TEXT = "No description has been provided for this image"  # what nbconvert says of every stored figure
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,14 +48,6 @@ li {{ margin: 1rem 0; }} a {{ color: #0072B2; }} p {{ margin: 0.2rem 0; }}
 """
 
 
-def address(root: Path = ROOT) -> str:
-    """The repository as "owner/name"."""
-    spec = importlib.util.spec_from_file_location("publish", Path(__file__).with_name("publish.py"))
-    publish = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(publish)
-    return publish.address(root)
-
-
 def title_and_question(notebook: nbformat.NotebookNode) -> tuple[str, str]:
     """What a notebook is called and asks, from its first cell."""
     first = notebook.cells[0].source
@@ -66,8 +61,8 @@ def title_and_question(notebook: nbformat.NotebookNode) -> tuple[str, str]:
 def page(source: Path, notebook: nbformat.NotebookNode, names: list[str], repository: str) -> str:
     """One notebook as a page with links to its neighbours; each figure's alternative text is its section's heading."""
     html, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": source.stem}})
-    sections = iter(_sections_of_figures(notebook))
-    html = re.sub(f'alt="{NO_TEXT}"', lambda _: f'alt="figure in the section {escape(next(sections))}"', html)
+    above = iter(_sections_of_figures(notebook))
+    html = re.sub(f'alt="{NO_TEXT}"', lambda _: f'alt="figure in the section {escape(next(above, "?"))}"', html)
     html = re.sub(r'href="([^":#]+)(#[^"]*)?"', lambda found: f'href="{_target(found[1], names, repository)}'
                                                               f'{found[2] or ""}"', html)
     place = names.index(source.stem)
@@ -138,7 +133,7 @@ def broken(folder: Path) -> list[str]:
 def build(folder: Path = SITE, notebooks: Path = NOTEBOOKS) -> list[Path]:
     """Write the pages and the index into `folder`; returns them. ValueError names links that lead nowhere."""
     sources = sorted(notebooks.glob("[0-9]*.ipynb"))
-    names, repository = [source.stem for source in sources], address()
+    names, repository = [source.stem for source in sources], publish.address()
     folder.mkdir(parents=True, exist_ok=True)
     entries, pages = [], [folder / "index.html"]
     for source in sources:

@@ -10,9 +10,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parent.parent
-SPEC = importlib.util.spec_from_file_location("site_pages", ROOT / ".ci" / "site.py")
-site = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(site)
+SPEC = importlib.util.spec_from_file_location("pages", ROOT / ".ci" / "pages.py")
+series_pages = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(series_pages)
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -30,7 +30,7 @@ def series(folder: Path, *texts: str) -> Path:
 def test_links_between_notebooks_become_links_between_pages(tmp_path):
     notebooks = series(tmp_path / "in", "## 1 · Über\n\n[next](02_a.ipynb), [part](02_a.ipynb#2-%C2%B7-Two)",
                        "## 2 · Two\n\n[back](01_a.ipynb), [here](#2-%C2%B7-Two), [far](https://arxiv.org/abs/2107.02239)")
-    pages = site.build(tmp_path / "out", notebooks)
+    pages = series_pages.build(tmp_path / "out", notebooks)
     first, second = (path.read_text() for path in pages[1:])
     assert 'href="02_a.html"' in first and 'href="02_a.html#2-%C2%B7-Two"' in first and ".ipynb" not in first
     assert second.count('href="01_a.html"') == 3  # the text's, and above and below the page
@@ -47,23 +47,23 @@ def test_links_between_notebooks_become_links_between_pages(tmp_path):
 def test_what_leads_nowhere_is_named(tmp_path, text, target):
     notebooks = series(tmp_path / "in", text, "nothing")
     with pytest.raises(ValueError, match="lead nowhere") as error:
-        site.build(tmp_path / "out", notebooks)
+        series_pages.build(tmp_path / "out", notebooks)
     assert str(error.value).endswith(f"01_a.html: {target}")
 
 
 def test_files_of_the_project_lead_to_its_address(tmp_path):
     notebooks = series(tmp_path / "in", "[source](../vixlib/data.py)")
-    text = site.build(tmp_path / "out", notebooks)[1].read_text()
-    assert f'href="https://github.com/{site.address()}/blob/main/vixlib/data.py"' in text
+    text = series_pages.build(tmp_path / "out", notebooks)[1].read_text()
+    assert f'href="https://github.com/{series_pages.publish.address()}/blob/main/vixlib/data.py"' in text
 
 
 def test_a_notebook_without_title_or_question_is_refused():
     with pytest.raises(ValueError, match="The question"):
-        site.title_and_question(new_notebook(cells=[new_markdown_cell("# 01 · A title")]))
+        series_pages.title_and_question(new_notebook(cells=[new_markdown_cell("# 01 · A title")]))
 
 
 def test_the_whole_series_has_no_broken_link(tmp_path):
-    pages = site.build(tmp_path)
+    pages = series_pages.build(tmp_path)
     sources = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
     assert [path.stem for path in pages[1:]] == [source.stem for source in sources]
     for path, source in zip(pages[1:], sources, strict=True):
