@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fast sync readme bench gpu-todo clean
+.PHONY: help setup run test fast sync readme bench gpu-todo wheel minutes site browser publish clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -45,6 +45,26 @@ readme: $(INSTALLED)  ## fill README's tables from data/results and data/benchma
 
 gpu-todo: $(INSTALLED)  ## what a borrowed GPU should run next, in blocks under ten minutes  DATA=name or folder
 	$(BIN)/python -m vixlib.reproduce --todo $(if $(DATA),--data $(DATA))
+
+# Built from scratch each time, because setuptools would keep records that are gone in build/lib.
+wheel: $(INSTALLED)  ## build/wheel/vixlib-….whl, the file to upload to Kaggle as a data set
+	rm -rf build/lib build/bdist.* build/wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index \
+		--wheel-dir build/wheel .
+	@ls build/wheel/*.whl
+
+minutes: $(INSTALLED)  ## measure how long the notebooks take here, into data/minutes.json: NB=all PROFILE=smoke
+	$(BIN)/python .ci/notebooks.py minutes $(NB) --profile $(PROFILE) $(if $(DATA),--data $(DATA))
+
+site: $(INSTALLED)  ## the series as web pages: build/site/index.html, links and pictures checked
+	$(BIN)/python .ci/pages.py
+
+browser: $(INSTALLED)  ## notebook NB in JupyterLab, driven in Debian's Chromium; screenshots in build/screens
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lab]'
+	$(BIN)/python .ci/browser.py $(NB)
+
+publish:  ## write the repository's address everywhere: REPO=owner/name
+	$(PYTHON) .ci/publish.py $(REPO)
 
 clean:  ## remove what was built (not .venv, not data)
 	rm -rf build .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Keep the notebooks' pairs in step, and run them: sync | run, each for one notebook or "all"."""
+"""Keep the notebooks' pairs in step, run them, time them: sync | run | minutes, for one notebook or "all"."""
 from __future__ import annotations
 
 import argparse
@@ -65,9 +65,25 @@ def run(source: Path) -> None:
     print(f"\nexecuted copy: {executed}\nas a page:     {page}")
 
 
+def minutes(source: Path) -> None:
+    """Execute the notebook, keep nothing of it but how long it took, beside the speed of this machine just then."""
+    import vixlib as vix
+    from vixlib.durations import write_minutes, yardstick
+
+    device = vix.pick_device()
+    profile = vix.current_profile(device=device)
+    before, started = yardstick(device), time.monotonic()
+    execute(jupytext.read(source), NOTEBOOKS, echo=False)
+    seconds = time.monotonic() - started
+    write_minutes(source.stem, profile.name, profile.data, seconds, (before + yardstick(device)) / 2, device)
+
+
+ACTIONS = {"sync": sync, "run": run, "minutes": minutes}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=("sync", "run"))
+    parser.add_argument("action", choices=tuple(ACTIONS))
     parser.add_argument("name")
     parser.add_argument("--profile", default="auto", help="auto, smoke, quick or paper")
     parser.add_argument("--data", help="data set name or folder instead of the profile's")
@@ -81,7 +97,7 @@ def main() -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for source in sources(chosen.name):
         started = time.monotonic()
-        (sync if chosen.action == "sync" else run)(source)
+        ACTIONS[chosen.action](source)
         print(f"{source.stem}: {time.monotonic() - started:.0f} s")
     if chosen.action == "run":
         print("\nNext: open the copy with Jupyter, change a value in its form cell and run it again; or\n"

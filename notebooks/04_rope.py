@@ -29,15 +29,23 @@
 # ## 1 · Set-up
 
 # %%
-# Finds vixlib here or beside this notebook; on Colab and Kaggle fetches the project. Never touches torch.
-import subprocess, sys
+# Finds vixlib: in the checkout around this notebook, installed, attached at Kaggle, else cloned. Leaves torch alone.
+import subprocess, sys, zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
-REPO = "https://github.com/OWNER/REPOSITORY"
-home = next((f for f in (Path.cwd(), *Path.cwd().parents) if (f / "vixlib").is_dir()), Path.cwd() / "vision-xformers")
-if not (home / "vixlib").is_dir():
-    subprocess.run(["git", "clone", "--depth", "1", REPO, str(home)], check=True)
-sys.path.insert(0, str(home))
+REPOSITORY = "https://github.com/OWNER/REPOSITORY"
+around = (Path.cwd(), *Path.cwd().parents, Path("vision-xformers"))
+homes = [folder for folder in around if (folder / "vixlib/__init__.py").is_file()]
+if not homes and find_spec("vixlib") is None:
+    for wheel in sorted(Path("/kaggle/input").rglob("vixlib*.whl")):
+        zipfile.ZipFile(wheel).extractall("vixlib-wheel")
+    attached = [*Path("vixlib-wheel").glob("vixlib/__init__.py"), *Path("/kaggle/input").rglob("vixlib/__init__.py")]
+    homes = [file.parents[1] for file in attached] or [Path("vision-xformers")]
+    if not attached and subprocess.run(f"git clone --depth 1 {REPOSITORY} vision-xformers", shell=True).returncode:
+        raise RuntimeError(f"{REPOSITORY} could not be cloned, see above. Without internet? Kaggle: Settings > Internet "
+                           "on, or Add Input > a data set with the project's folder or the wheel of `make wheel`.")
+sys.path[:0] = [str(home.resolve()) for home in homes[:1]]  # first, so that no older vixlib is imported instead
 
 import torch
 import vixlib as vix
@@ -78,7 +86,7 @@ from dataclasses import replace
 profile = vix.current_profile(profile, device)
 given = {name: value for name, value in dict(epochs=epochs, batch_size=batch_size).items() if value}
 profile = replace(profile, data=dataset or profile.data, train=replace(profile.train, seed=seed, **given))
-vix.announce(profile, device)
+vix.announce(profile, device, "04_rope")
 
 data = vix.load(profile.data)
 print(f"data      {data}")

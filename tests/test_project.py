@@ -3,7 +3,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
+import subprocess
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -16,14 +20,37 @@ def test_readme_shows_the_records():
         assert readme.filled(path) == path.read_text(), "make readme"
 
 
-def test_conda_environment_has_the_same_ranges():
-    ranges = r'([a-z]+)(>=[0-9.]+)'
-    wanted = dict(re.findall(rf'"{ranges}"', (ROOT / "pyproject.toml").read_text()))
+def ranges(name: str, pyproject: str) -> dict[str, str]:
+    """The packages of one list in pyproject.toml with their ranges."""
+    found = re.search(rf"^{name} = \[(.*?)\]", pyproject, re.MULTILINE | re.DOTALL)
+    return dict(re.findall(r'"([\w-]+)([^"]*)"', found[1]))
+
+
+def test_conda_environment_has_the_same_packages_and_ranges():
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    wanted = {**ranges("dependencies", pyproject), **ranges("notebooks", pyproject), **ranges("dev", pyproject)}
     wanted["pytorch"] = wanted.pop("torch")  # conda's name for it
-    del wanted["setuptools"]
-    given = dict(re.findall(rf"- {ranges}\n", (ROOT / "environment.yml").read_text()))
-    assert given.pop("python") == re.search(r'requires-python = "(.*)"', (ROOT / "pyproject.toml").read_text())[1]
-    assert given == wanted
+    wanted["python"] = re.search(r'requires-python = "(.*)"', pyproject)[1]
+    listed = re.findall(r"^  - ([\w-]+)(.*)$", (ROOT / "environment.yml").read_text(), re.MULTILINE)
+    given = {name: range_ for name, range_ in listed if name not in ("conda-forge", "pip")}
+    assert given == wanted and len(given) == len([name for name, _ in listed]) - 3  # conda-forge, pip and its "pip:"
+
+
+def test_the_browsers_packages_are_asked_for_by_nothing_else():
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    lab = ranges("lab", pyproject)
+    assert {"jupyterlab", "playwright"} <= set(lab)
+    assert not set(lab) & {"jupyterlab", "playwright"} & {*ranges("notebooks", pyproject), *ranges("dev", pyproject)}
+
+
+CONDA = next(filter(None, map(shutil.which, ("mamba", "conda"))), None)
+
+
+@pytest.mark.skipif(CONDA is None, reason="no conda at hand")
+def test_conda_solves_the_environment():
+    done = subprocess.run([CONDA, "env", "create", "--dry-run", "--name", "vix-solved", "--file",
+                           str(ROOT / "environment.yml")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_files_stay_short_and_imports_run_one_way():

@@ -8,6 +8,7 @@ from statistics import mean
 
 from .data import ImageData
 from .device import pick_device
+from .durations import readable
 from .jobs import Job
 from .measure import throughput
 from .run import Run
@@ -66,10 +67,3 @@ def _setting(fields: dict, batch_size: int) -> dict:
     """What the speed of a run depends on: its identity but for the seed, and the batch."""
     return {**{name: fields[name] for name in ("dataset", "model", "config", "position", "options")},
             "batch_size": batch_size}
-
-
-def readable(seconds: float) -> str:
-    """"40 s", "12 min", "3.2 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

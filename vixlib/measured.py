@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .cost import crossing
-from .records import ROOT
+from .records import DATA
 from .report import Table
 
-BENCHMARKS = ROOT / "data" / "benchmarks"
+BENCHMARKS = DATA / "benchmarks"
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 LONG = 512  # slopes are fitted from here on, where the work outweighs the calls
 REFERENCE = "softmax, fused"

@@ -16,12 +16,12 @@ from torch import nn
 from .device import device_name, pick_device
 from .measure import MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
 from .models.zoo import CONFIGS, applicable, build, names, settings
-from .records import ROOT, environment, read_records, record_name, write_atomic
+from .records import DATA, environment, read_records, record_name, write_atomic
 from .report import Table
 from .speeds import SPEED_HEADER, SPEED_NOTE, speed_cells
 from .tables import table_rows
 
-MEMORY = ROOT / "data" / "memory"
+MEMORY = DATA / "memory"
 BATCH, CARD_GB = 64, 16
 # How softmax attention may be computed, dearest first: as the paper ran it, in half precision, and as one would today.
 WAYS = {"float32, matrix stored": ("float32", False), "mixed, matrix stored": ("float16", False),

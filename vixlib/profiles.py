@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from .device import describe
+from .device import describe, pick_precision
+from .durations import notebook_time
 from .errors import as_device, require_known, require_type
 from .models.zoo import applicable
+from .sources import HELP, SOURCES, find
 from .train import TrainConfig
 
 
@@ -57,15 +59,31 @@ PROFILES = {profile.name: profile for profile in (
 )}
 
 
-def announce(profile: Profile, device: torch.device | str) -> None:
-    """Print what this notebook runs on and with, and what to do if that is only a CPU."""
+def announce(profile: Profile, device: torch.device | str, notebook: str) -> None:
+    """Print what `notebook` (its file's name without ending) runs on and with, how long it will take, and what to do
+    if that is only a CPU. Takes a training step to find out, and downloads nothing."""
     require_type("profile", profile, Profile, "one of vixlib.PROFILES' values")
     print(f"device    {describe(device)}")
+    print(f"precision {pick_precision(device, profile.train.precision)}")
     print(f"profile   {profile.name}: {profile.about}")
     print(f"training  {profile.train.epochs} epoch(s) of {profile.data}, batch {profile.train.batch_size}")
+    print(f"pictures  {_whereabouts(profile.data)}")
+    print(f"time      {notebook_time(notebook, profile.name, device)}")
     if torch.device(device).type != "cuda":
         print("No GPU: everything here still runs, sized down. For more, Colab: Runtime > Change runtime type > T4; "
               "Kaggle: Settings > Accelerator > GPU T4 x2; then run all cells again.")
+
+
+def _whereabouts(data: str) -> str:
+    """Where the pictures of a data set are, in words."""
+    if data == "shapes":
+        return "drawn by vixlib, no files needed"
+    if data not in SOURCES:
+        return f"in {data}"
+    if found := find(data):
+        return f"found in {found}"
+    size = SOURCES[data].megabytes
+    return f"not found: {'a download of ' + str(size) + ' MB follows' if size else HELP}"
 
 
 def current_profile(choice: str = "auto", device: torch.device | str = "cpu") -> Profile:

@@ -24,7 +24,10 @@ from .errors import require_path
 
 YOUNG = 5.0  # seconds; locking follows opening within microseconds
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "data" / "results"
+# The files that the project keeps: data/ of the checkout; a wheel carries them inside the package (see pyproject.toml).
+_STORED = Path(__file__).resolve().parent / "stored"
+DATA = _STORED if _STORED.is_dir() else ROOT / "data"
+RESULTS = DATA / "results"
 
 IDENTITY = ("dataset", "profile", "model", "config", "position", "options", "seed")
 FIELDS = (*IDENTITY, "table", "train", "params", "history", "best_top1", "last_top1", "peak_memory_bytes",

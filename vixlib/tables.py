@@ -4,20 +4,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
 from .errors import require_known
 from .models.zoo import names, position_of
-
-DATA = Path(__file__).resolve().parent.parent / "data"
+from .records import DATA
 
 
 @cache
 def _load(name: str) -> dict:
     path = DATA / name
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; vixlib reads it from the project's folder: "
-                                "clone the whole repository")
+        raise FileNotFoundError(f"{path} is missing: vixlib/ was copied without the project's data/; "
+                                "clone the whole repository, or use the wheel that `make wheel` builds")
     return json.loads(path.read_text())
 
 
