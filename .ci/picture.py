@@ -5,19 +5,19 @@ import hashlib
 import json
 from pathlib import Path
 
-from benchmarks import record
 from vixlib import figures
+from vixlib.measured import BENCHMARKS, read
 
-PICTURE = record.RESULTS / "scaling.png"
+PICTURE = BENCHMARKS / "scaling.png"
 KEY = "Source"  # of the PNG's own text: what it was drawn from, because its bytes differ with every matplotlib
 NAMES = {"softmax, fused": "softmax, fused kernel (today)", "softmax, materialised": "softmax, N×N matrix (2021)",
          "performer": "Performer", "linformer": "Linformer", "nystrom": "Nyström"}
 UNITS = {"seconds": ("seconds of a training step", 1.0), "bytes": ("MiB at its peak", 2**20)}
 
 
-def source(folder: Path = record.RESULTS) -> dict:
+def source(folder: Path = BENCHMARKS) -> dict:
     """The record to draw: of a GPU where there is one, else of a CPU. FileNotFoundError if there is none."""
-    found = [one for one in record.read(folder) if one["benchmark"] == "scaling"]
+    found = read(folder, "scaling")
     if not found:
         raise FileNotFoundError(f"{folder} holds no scaling record; run make bench")
     return max(found, key=lambda one: (one["kind"] == "cuda", one["started"]))
@@ -28,7 +28,7 @@ def digest(found: dict) -> str:
     return hashlib.sha256(json.dumps([found, NAMES, UNITS], sort_keys=True).encode()).hexdigest()
 
 
-def draw(path: Path = PICTURE, folder: Path = record.RESULTS) -> Path:
+def draw(path: Path = PICTURE, folder: Path = BENCHMARKS) -> Path:
     """Draw the picture into `path`; its metadata names the record that it shows."""
     found = source(folder)
     precision = found["rows"][0]["precision"]
@@ -52,7 +52,7 @@ def draw(path: Path = PICTURE, folder: Path = record.RESULTS) -> Path:
     return path
 
 
-def is_current(path: Path = PICTURE, folder: Path = record.RESULTS) -> bool:
+def is_current(path: Path = PICTURE, folder: Path = BENCHMARKS) -> bool:
     """Whether the stored picture shows the record that is in `folder` now."""
     from PIL import Image
 

@@ -17,7 +17,7 @@ SPEC.loader.exec_module(publish)
 NOT_OURS = {".git", ".venv", "build", "runs", "checkpoints", "__pycache__"}  # nor pictures and other packages' files
 # Colab's badge, Kaggle's badge, a clone, a link: what a notebook or README says about where this project is.
 SHAPES = (r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob", r"src=https://github\.com/([\w.-]+/[\w.-]+)/blob",
-          r'REPOSITORY = \\?"https://github\.com/([\w.-]+/[\w.-]+?)\\?"', r"git clone https://github\.com/([\w.-]+/[\w-]+)",
+          r'REPOSITORY = \\?"https://github\.com/([\w.-]+/[\w.-]+?)\\?"', r"git clone https://github\.com/([\w.-]+/[\w.-]+)",
           r'Repository = "https://github\.com/([\w.-]+/[\w.-]+?)"')
 
 
