@@ -5,6 +5,7 @@ Everything that takes long is computed before; an answer is a few small products
 from __future__ import annotations
 
 import inspect
+import math
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -17,18 +18,11 @@ from torch import Tensor, nn
 from . import figures, lengths
 from .cost import mixer_bytes
 from .errors import require_known
-from .mixers import (
-    MIXERS,
-    LinformerAttention,
-    NystromAttention,
-    PerformerAttention,
-    SoftmaxAttention,
-    newton_schulz,
-    segment_means,
-)
-from .probe import mixer_inputs
+from .mixers import MIXERS
+from .probe import imitated_rows, mixer_inputs, mixer_row
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Choices = Sequence  # the values that a control offers
@@ -111,77 +105,7 @@ def _png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-# --- Where one token looks: a row of the matrix that a mixer applies to its values, [B, H, N], from its own formula.
-
-def softmax_row(q: Tensor, k: Tensor, token: int) -> Tensor:
-    """softmax(q kᵀ / √d), the row of `token`; q, k `[B, H, N, d]`."""
-    return SoftmaxAttention.attention(q[:, :, token:token + 1], k).squeeze(2)
-
-
-def performer_row(q: Tensor, k: Tensor, token: int, mixer: PerformerAttention) -> Tensor:
-    """φ(q) φ(k)ᵀ over its sum, φ being `mixer`'s features: positive, in sum one."""
-    phi_q = mixer.features(q[:, :, token:token + 1], is_query=True) + mixer.epsilon
-    weights = phi_q @ (mixer.features(k, is_query=False) + mixer.epsilon).mT
-    return (weights / weights.sum(-1, keepdim=True)).squeeze(2)
-
-
-def linformer_row(q: Tensor, k: Tensor, token: int, project_k: Tensor, project_v: Tensor) -> Tensor:
-    """softmax(q (Pᵀk)ᵀ / √d) Pᵀ: how much of each token's value ends in the result, through all mixtures.
-
-    Linformer attends to mixtures, not to tokens. A token counts with its share in every mixture, which P may make
-    negative, and the sum over tokens need not be one. project_k, project_v: `[N, rank]`.
-    """
-    return (SoftmaxAttention.attention(q[:, :, token:token + 1], project_k.mT @ k) @ project_v.mT).squeeze(2)
-
-
-def nystrom_row(q: Tensor, k: Tensor, token: int, landmarks: int, iterations: int | None = 6) -> Tensor:
-    """The row of F A⁺ B: softmax to landmark keys, the pseudo-inverse between landmarks, softmax to all keys."""
-    q_land, k_land = segment_means(q, landmarks), segment_means(k, landmarks)
-    between = SoftmaxAttention.attention(q_land, k_land)
-    inverse = torch.linalg.pinv(between) if iterations is None else newton_schulz(between, iterations)
-    return (softmax_row(q, k_land, token).unsqueeze(2) @ inverse @ SoftmaxAttention.attention(q_land, k)).squeeze(2)
-
-
-@torch.no_grad()
-def mixer_row(mixer: nn.Module, x: Tensor, token: int, rotary=None) -> Tensor:
-    """Where `token` looks in a trained mixer with input `x` `[B, N, D]`: `[B, H, N]`.
-
-    What a Nyström mixer's convolution adds to it is left out. A ValueError for a mixer without such a matrix.
-    """
-    if isinstance(mixer, LinformerAttention):
-        q, k = mixer.as_heads(mixer.to_q(x)), mixer.as_heads(mixer.to_k(x))
-        q, k = (q, k) if rotary is None else (rotary(q), rotary(k))
-        other = mixer.project_k if mixer.project_v is None else mixer.project_v
-        return linformer_row(q, k, token, mixer.project_k, other)
-    if not isinstance(mixer, (SoftmaxAttention, PerformerAttention, NystromAttention)):
-        raise ValueError(f"mixer {type(mixer).__name__} has no attention matrix to take a row of; use softmax, "
-                         "Performer, Linformer or Nyström")
-    q, k, _ = mixer.split(x, rotary)
-    if isinstance(mixer, PerformerAttention):
-        return performer_row(q, k, token, mixer)
-    if isinstance(mixer, NystromAttention):
-        if mixer.padding is not None:
-            raise ValueError(f"padding={mixer.padding!r}: rows are rebuilt for padding=None only")
-        return nystrom_row(q, k, token, mixer.num_landmarks, mixer.iterations)
-    return softmax_row(q, k, token)
-
-
-def imitated_rows(q: Tensor, k: Tensor, token: int, features: int, size: int) -> dict[str, Tensor]:
-    """Softmax's row and what the approximations make of the same q and k, each `[B, H, N]`.
-
-    features: Performer's; size: landmarks of Nyström. Linformer has to guess its P, which is otherwise trained: it
-    gets the segment means, Nyström's landmarks without the correction.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # the same directions with every answer, or the map would flicker
-        performer = PerformerAttention(1, heads=1, dim_head=q.shape[-1], num_features=features).to(q)
-    tokens = torch.eye(q.shape[2]).to(q)
-    means = segment_means(tokens[None, None], size)[0, 0].mT  # P whose columns average runs of tokens
-    # Mixtures of unit weight: what a mean's value is made of.
-    return {"softmax": softmax_row(q, k, token), "performer": performer_row(q, k, token, performer),
-            "linformer, segment means": linformer_row(q, k, token, means, means),
-            "nystrom": nystrom_row(q, k, token, size)}
-
+# --- Where one patch looks.
 
 IMITATED, TRAINED = "softmax and its imitations", "every model as trained"
 
@@ -255,7 +179,6 @@ def _placed(figure: Figure, where: tuple[float, float, float, float]) -> Figure:
     """The figure with its only axis at `where` (left, bottom, width, height): finding a place takes longest of all."""
     figure.set_layout_engine(None)
     figure.axes[0].set_position(where)
-    figure.axes[0].minorticks_off()
     return figure
 
 
@@ -302,12 +225,25 @@ def trade_off(errors: Mapping[str, Sequence[float]], kept: Mapping[str, Sequence
             kib = kept[name][0] / 2**10
             ax.axvline(kib, color=figures.COLOURS["softmax"], linestyle=dashes, linewidth=1,
                        label=f"{name}: no error, {kib:,.0f} KiB")
-        ax.set(xscale="log", yscale="log", xlabel="kept for backward, one layer (KiB an image)",
-               ylabel="relative error of the matrix")
+        ax.set(xlabel="kept for backward, one layer (KiB an image)", ylabel="relative error of the matrix")
+        _logarithmic(ax)
         ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         return _placed(figure, BESIDE_LEGEND)
 
     return trade_off
+
+
+def _logarithmic(ax: Axes) -> None:
+    """Both axes logarithmic, ticks at 1, 2 and 5 times powers of ten, or at the powers alone where these are many."""
+    for axis, scale, limits in ((ax.xaxis, ax.set_xscale, ax.dataLim.intervalx),
+                                (ax.yaxis, ax.set_yscale, ax.dataLim.intervaly)):
+        scale("log")
+        powers = range(math.floor(math.log10(limits[0])), math.ceil(math.log10(limits[1])) + 1)
+        factors = (1, 2, 5) if len(powers) < 4 else (1,)
+        ticks = [factor * 10.0**power for power in powers for factor in factors]
+        ticks = [tick for tick in ticks if limits[0] <= tick <= limits[1]]
+        axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
+    ax.minorticks_off()
 
 
 CARD_GB = 16
@@ -332,7 +268,8 @@ def memory_by_patch(patch_size: int = 1, image_side: int = 32, batch_size: int =
                 label=f"{way}, {lengths.WAYS[way][2]}: {here:,.1f} GB" + ("" if here < CARD_GB else " (too much)"))
     ax.axhline(CARD_GB, color="#777777", linestyle=":")
     ax.annotate(f"{CARD_GB} GB", (reach[0], CARD_GB), xytext=(0, 3), textcoords="offset points", fontsize=8)
-    ax.set(xscale="log", yscale="log", xlabel="tokens N", ylabel="predicted memory of a step (GB)",
+    ax.set(xlabel="tokens N", ylabel="predicted memory of a step (GB)",
            title=f"{image_side}×{image_side} pixels in patches of {patch_size}: {tokens:,} tokens; batch {batch_size}")
+    _logarithmic(ax)
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return _placed(figure, BESIDE_LEGEND)
