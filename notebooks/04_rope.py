@@ -59,15 +59,15 @@ position_std = 0.1  #@param {type:"number"}
 #   learned positions start as random numbers of this size; 1 in the authors' code, section 9 shows why not here
 patch_size = 0  #@param [0, 8, 4, 2, 1] {type:"raw"}
 #   pixels a side; 1 makes every pixel a token
-dim = 0  #@param {type:"integer"}
-depth = 0  #@param {type:"integer"}
-heads = 0  #@param {type:"integer"}
-num_landmarks = 0  #@param {type:"integer"}
+dim = 0  #@param {type:"slider", min:0, max:256, step:16}
+depth = 0  #@param {type:"slider", min:0, max:8, step:1}
+heads = 0  #@param {type:"slider", min:0, max:8, step:1}
+num_landmarks = 0  #@param {type:"slider", min:0, max:256, step:4}
 #   of ViN
-rank = 0  #@param {type:"integer"}
+rank = 0  #@param {type:"slider", min:0, max:256, step:4}
 #   of ViL
-epochs = 0  #@param {type:"integer"}
-batch_size = 0  #@param {type:"integer"}
+epochs = 0  #@param {type:"slider", min:0, max:40, step:1}
+batch_size = 0  #@param {type:"slider", min:0, max:256, step:8}
 seed = 0  #@param {type:"integer"}
 checkpoints = ""  #@param {type:"string"}
 #   a folder, written to after each epoch and continued from; on Colab put it on your Drive

@@ -40,6 +40,7 @@ def interact(function: Callable[..., Figure], **choices: Choices) -> None:
     widgets = _widgets()
     if widgets is None:
         function(**values)
+        print(f"With ipywidgets, in a running notebook, this figure has controls: {', '.join(choices)}.")
         return
     from IPython.display import display
 

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from .measure import predict_peak_memory
 from .models.zoo import build
-from .records import ROOT, environment, write_atomic
+from .records import environment, write_atomic
+from .tables import DATA
 
-FILE = ROOT / "data" / "memory" / "by_length" / "predicted.json"
+FILE = DATA / "memory_by_length.json"
 # How attention is computed: name of the curve -> (system, its options, precision).
 WAYS = {"softmax materialised": ("ViT", {"fused": False}, "float32"), "softmax": ("ViT", {}, "float16"),
         "performer": ("ViP", {}, "float16"), "linformer": ("ViL", {"rank": 64}, "float16"),
