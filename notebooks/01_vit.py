@@ -528,7 +528,7 @@ figures.show_pictures(mine.test_images[shown], titles, columns=4, size=2.2);
 #         return self.to_out(v.mean(dim=1, keepdim=True).expand_as(v))
 #
 # average = vix.build("ViT", config=profile.config, seed=seed, mixer=AverageAttention, **options)
-# vix.fit(average, data, profile.train, device=device)
+# print(vix.fit(average, data, profile.train, device=device), run, sep="\n")
 # ```
 # </details>
 
@@ -539,7 +539,7 @@ figures.show_pictures(mine.test_images[shown], titles, columns=4, size=2.2);
 #
 # ```python
 # bag = vix.build("ViT", config=profile.config, seed=seed, position="none", **options)
-# vix.fit(bag, data, profile.train, device=device)
+# print(vix.fit(bag, data, profile.train, device=device), run, sep="\n")
 # ```
 #
 # *Which* patches there are is still known, only not where. Colours, textures and stripes are in the patches; "left of" is not. With patch size 1, only the colours are left.

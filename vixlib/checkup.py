@@ -89,7 +89,11 @@ def check_mixer(mixer: type[nn.Module], dim: int = 64, heads: int = 4, dim_head:
     def build(tokens: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return mixer(dim, heads=heads, dim_head=dim_head, seq_len=tokens, **own)
+            try:
+                return mixer(dim, heads=heads, dim_head=dim_head, seq_len=tokens, **own)
+            except TypeError as error:
+                raise TypeError(f"{error}; a host builds {mixer.__name__}(dim, heads=..., dim_head=..., seq_len=...), "
+                                "so __init__ has to take all four") from error
 
     tokens, generator = 33, torch.Generator().manual_seed(0)
     x = torch.randn(2, tokens, dim, generator=generator, dtype=torch.float64)
