@@ -295,7 +295,7 @@ explore.interact(explore.memory_by_patch, patch_size=[16, 8, 4, 2, 1], image_sid
                  batch_size=[1, 8, 16, 64, 256])
 
 # %% [markdown]
-# With 32 pixels a side only the matrix that is written down in float32 comes near the line. Set the side to 224, a usual photograph: at patches of 16 everything fits, at 4 the matrix alone decides, and a token a pixel fits nowhere at batch 64. **The patch was invented because of this picture.**
+# With 32 pixels a side only the matrix that is written down in float32 comes near the line. Set the side to 224, a usual photograph: at patches of 16 everything fits, at 4 everything but the stored matrix, and with a token a pixel nothing at all, at batch 64. **The patch was invented because of this picture.**
 
 # %% [markdown]
 # ## 7 · Training it

@@ -185,6 +185,7 @@ def _placed(figure: Figure, where: tuple[float, float, float, float]) -> Figure:
 
 # --- What a size costs and brings.
 
+SMALLEST = 1e-3
 BESIDE_LEGEND = (0.08, 0.15, 0.5, 0.75)
 OPTIONS = {"performer": "num_features", "linformer": "rank", "nystrom": "num_landmarks"}
 
@@ -211,6 +212,7 @@ def trade_off(errors: Mapping[str, Sequence[float]], kept: Mapping[str, Sequence
     """A figure to drag: the error of the attention matrix against the bytes that its mixer keeps.
 
     errors: "performer", "linformer" and "nystrom" -> relative error at each of `sizes`.   kept: of `kept_by_size`.
+    Errors below SMALLEST, such as the rounding error of an exact result, are drawn at SMALLEST.
     """
     middle = sizes[len(sizes) // 2]
 
@@ -219,8 +221,9 @@ def trade_off(errors: Mapping[str, Sequence[float]], kept: Mapping[str, Sequence
         for name, m in {"performer": features, "linformer": rank, "nystrom": landmarks}.items():
             at, kib = sizes.index(m), [count / 2**10 for count in kept[name]]
             look = {"color": figures.COLOURS[name], "marker": figures.MARKERS[name]}
-            ax.plot(kib, errors[name], markersize=3, alpha=0.35, **look)
-            ax.plot(kib[at], errors[name][at], markersize=10, linestyle="none", **look,
+            drawn = [max(error, SMALLEST) for error in errors[name][:len(sizes)]]
+            ax.plot(kib, drawn, markersize=3, alpha=0.35, **look)
+            ax.plot(kib[at], drawn[at], markersize=10, linestyle="none", **look,
                     label=f"{name}, m = {m:,}: error {errors[name][at]:.1%}, {kib[at]:,.0f} KiB")
         for name, dashes in (("softmax", "-"), ("softmax materialised", "--")):
             kib = kept[name][0] / 2**10
@@ -269,7 +272,7 @@ def memory_by_patch(patch_size: int = 1, image_side: int = 32, batch_size: int =
                 label=f"{way}, {lengths.WAYS[way][2]}: {here:,.1f} GB" + ("" if here < CARD_GB else " (too much)"))
     ax.axhline(CARD_GB, color="#777777", linestyle=":")
     ax.annotate(f"{CARD_GB} GB", (reach[0], CARD_GB), xytext=(0, 3), textcoords="offset points", fontsize=8)
-    ax.set(xlabel="tokens N", ylabel="predicted memory of a step (GB)",
+    ax.set(xlabel="tokens N", ylabel="predicted for a step (GB)",
            title=f"{image_side}×{image_side} pixels in patches of {patch_size}: {tokens:,} tokens; batch {batch_size}")
     _logarithmic(ax)
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
