@@ -551,9 +551,12 @@ figures.show_pictures(mine.test_images[shown], titles, columns=4, size=2.2);
 # <details><summary>Solution</summary>
 #
 # ```python
-# for way, (fused, precision) in TODAY.items():
-#     larger = vix.build("ViT", config="paper", image_size=64, fused=fused)
-#     print(way, largest[way], "->", vix.max_batch_size(larger, 16, precision))
+# from vixlib import lengths
+#
+# for way in ("softmax materialised", "softmax"):
+#     needs = lengths.stored()[way]  # the curves of section 6; 1 GB and 15 % to spare, as max_batch_size has it
+#     batches = [int((15 * 2**30 / 1.15 - needs.bytes(n, 0)) / (needs.bytes(n, 1) - needs.bytes(n, 0))) for n in (1025, 4097)]
+#     print(f"{way:22} {batches[0]} -> {batches[1]}, a factor of {batches[0] / batches[1]:.1f}")
 # ```
 #
 # Four times as many tokens: about four times smaller where the matrix is not stored, and towards sixteen times where it is. The arithmetic of attention grows sixteenfold either way, which is what the next notebook is about.

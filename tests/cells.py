@@ -150,7 +150,11 @@ def cells_for(cells: list[str], wanted: Iterable[str]) -> list[str]:
                     if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
     for code in reversed(cells):
         names = Names.of(code)
-        if needed & (names.binds | names.changes - modules):
+        hit = needed & (names.binds | names.changes - modules)
+        imports = "\n".join(ast.unparse(s) for s in ast.parse(code).body if isinstance(s, (ast.Import, ast.ImportFrom)))
+        if hit and hit <= Names.of(imports).binds:  # nothing else of the cell is wanted, and it may take long
+            code, names = imports, Names.of(imports)
+        if hit:
             top = ast.parse(code).body  # bound whatever happens: what was there before is of no account
             surely = {n for s in top if isinstance(s, (ast.Assign, ast.Import, ast.ImportFrom, ast.FunctionDef,
                                                        ast.ClassDef)) for n in Names.of(ast.unparse(s)).binds}

@@ -98,7 +98,7 @@ def test_every_field_has_a_widget_that_offers_its_own_default(stem):
     ("depth", -1, "depth=-1"), ("heads", -2, "heads=-2"), ("rank", -4, "rank=-4"), ("epochs", 1.5, "epochs=1.5"),
     ("num_landmarks", -4, "num_landmarks=-4"), ("num_features", -8, "num_features=-8"),
     ("patch_size", 3, "patch_size=3"),
-    ("patch_size", 32, "patch_size=32"), ("patch_size", -4, "patch_size=-4"), ("dim", 31.5, "dim=31.5")])
+    ("patch_size", 32, "patch_size=32"), ("patch_size", -4, "patch_size height=-4"), ("dim", 31.5, "dim=31.5")])
 def test_what_no_widget_allows_is_refused_before_anything_trains(field, value, message, pictures):
     path = notebook("02")
     cells = cells_for(code_of(path), {"models"})
