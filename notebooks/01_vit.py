@@ -63,19 +63,19 @@ dataset = ""  #@param {type:"string"}
 #   a name such as "cifar10", or a folder of pictures
 patch_size = 0  #@param [0, 16, 8, 4, 2, 1] {type:"raw"}
 #   pixels a side; 1 makes every pixel a token
-dim = 0  #@param {type:"integer"}
+dim = 0  #@param {type:"slider", min:0, max:256, step:16}
 #   numbers in a token
-depth = 0  #@param {type:"integer"}
+depth = 0  #@param {type:"slider", min:0, max:8, step:1}
 #   layers
-heads = 0  #@param {type:"integer"}
+heads = 0  #@param {type:"slider", min:0, max:8, step:1}
 #   independent attentions in a layer
-epochs = 0  #@param {type:"integer"}
+epochs = 0  #@param {type:"slider", min:0, max:40, step:1}
 #   passes over the training pictures
-batch_size = 0  #@param {type:"integer"}
+batch_size = 0  #@param {type:"slider", min:0, max:256, step:8}
 #   pictures in a training step
 seed = 0  #@param {type:"integer"}
 #   of the starting weights and of the order of the pictures
-picture = 4  #@param {type:"integer"}
+picture = 4  #@param {type:"slider", min:0, max:999, step:1}
 #   the test picture that is cut up below, and looked at in the end
 checkpoint = ""  #@param {type:"string"}
 #   a file, written after each epoch and continued from; on Colab put it on your Drive
@@ -102,6 +102,7 @@ print(f"data      {data}")
 from einops import rearrange
 from vixlib import figures
 
+picture %= len(data.test_labels)  # beyond the last one it starts again
 image = data.test_images[picture].cpu()
 sizes = [p for p in (16, 8, 4, 2, 1) if all(side % p == 0 for side in data.image_size)]
 tokens = [data.image_size[0] * data.image_size[1] // p**2 for p in sizes]
@@ -293,6 +294,18 @@ for way, choice in TODAY.items():
     print(f"{way:34} {largest[way]:5} (predicted)   {found}")
 
 # %% [markdown]
+# **Where does 16 GB end?** Drag the size of a patch and watch the tokens move along the axis. Each curve is the memory of a training step of a four-layer model, a *prediction* for a machine that need not exist: a straight line in N (for the materialised matrix a parabola) through two computed lengths, 257 and 1,025 tokens. Against a third one, 4,097 tokens, four of the five curves are exact, and Nyström's promises 9 % too little. The coloured three are the linear mixers of notebook 02, here already because they show what "slope 1" buys.
+
+# %%
+from vixlib import explore
+
+explore.interact(explore.memory_by_patch, patch_size=[16, 8, 4, 2, 1], image_side=[32, 64, 224],
+                 batch_size=[1, 8, 16, 64, 256])
+
+# %% [markdown]
+# With 32 pixels a side only the matrix that is written down in float32 comes near the line. Set the side to 224, a usual photograph: at patches of 16 everything fits, at 4 everything but the stored matrix, and with a token a pixel nothing at all, at batch 64. **The patch was invented because of this picture.**
+
+# %% [markdown]
 # ## 7 · Training it
 #
 # Everything is chosen; what is left is to train. The profile decides how much of the paper's protocol your machine can stand. The bar below runs, and the curve is redrawn after every epoch. You may interrupt at any time (the stop button): what has been learned is kept, and the cells below work with it.
@@ -428,7 +441,73 @@ print(f"In the trained model, what a patch says varies by {across_pictures:.2f} 
 # Rotary positions, which need no table at all and raise the authors' own results, are the subject of notebook 04.
 
 # %% [markdown]
-# ## 10 · Your turn
+# ## 10 · Your own pictures
+#
+# Any model of the series learns any folder of pictures, as long as all have one size. The name of a folder is the name of a class:
+#
+# ```
+# my_pictures/train/cat/1.jpg    my_pictures/train/dog/a.png    ...
+# my_pictures/test/cat/7.jpg     my_pictures/test/dog/b.png     ...
+# ```
+#
+# Leave the first field empty, and the cell below it writes such a folder itself, so that you can look at one.
+
+# %%
+my_pictures = ""  #@param {type:"string"}
+#   a folder as above; empty: one that is written now
+my_model = "HybridViT"  #@param ["ViT", "ViP", "ViL", "ViN", "FNet", "MLPMixer", "HybridViT", "HybridViP", "HybridViL", "HybridViN", "LeViT", "LeViN", "CCT", "CCN", "CvT", "CvN", "CPV", "CNV", "CLTV", "ResNet18"]
+#   the notebooks after this one explain them
+my_patch_size = 4  #@param [16, 8, 4, 2, 1] {type:"raw"}
+#   has to divide the sides of your pictures
+my_epochs = 3  #@param {type:"slider", min:1, max:40, step:1}
+
+# %%
+import tempfile
+
+from PIL import Image
+
+
+def write_folder(folder, pictures):
+    """One PNG a picture: folder/train/<class>/0001.png and folder/test/<class>/0001.png."""
+    for part in ("train", "test"):
+        images, labels = getattr(pictures, f"{part}_images"), getattr(pictures, f"{part}_labels")
+        for i, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+            place = Path(folder, part, pictures.classes[label])
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(place / f"{i:04}.png")
+    return folder
+
+
+folder = my_pictures or write_folder(tempfile.mkdtemp(), vix.load("shapes", train=600, test=60))
+mine = vix.load(folder)
+print(mine)
+
+# %% [markdown]
+# Training is the same call as before; what differs is the number of classes and the size of a picture, and the model is told both. Few pictures and few epochs teach little, so do not wonder about the accuracy of the example.
+
+# %%
+my_grid = [side // my_patch_size for side in mine.image_size]
+reduced = {name: min(16, my_grid[0] * my_grid[1]) for name in ("num_landmarks", "rank")}  # no more than there are tokens
+my_options = profile.options_for(my_model, patch_size=my_patch_size, image_size=mine.image_size,
+                                 channels=mine.channels, num_classes=mine.num_classes, **reduced)
+my_network = vix.build(my_model, seed=seed, **my_options)
+my_run = vix.fit(my_network, mine, replace(profile.train, epochs=my_epochs), device=device)
+my_run
+
+# %%
+from textwrap import fill
+
+shown = torch.linspace(0, len(mine.test_labels) - 1, 8).long()  # spread over all classes
+chances = vix.predict(my_network, mine.test_images[shown])
+titles = [f"{fill(mine.classes[chance.argmax()], 20)}\n{chance.max():.0%}, {'right' if chance.argmax() == label else 'wrong'}"
+          for chance, label in zip(chances, mine.test_labels[shown].cpu(), strict=True)]
+figures.show_pictures(mine.test_images[shown], titles, columns=4, size=2.2);
+
+# %% [markdown]
+# The percentage is the largest of the model's class probabilities: how sure it *says* it is. Networks trained to the end are often surer than they are right ([Guo et al., *On Calibration of Modern Neural Networks*](https://arxiv.org/abs/1706.04599)). Later, elsewhere, the trained model takes any picture of this size as `vix.predict(my_network, pixels[None])`, uint8 `[1, 3, height, width]`.
+
+# %% [markdown]
+# ## 11 · Your turn
 #
 # **1. Predict, then measure.** The paper's ViT takes patches of 1. By what factor do the bytes kept per image fall with patches of 2, materialised and fused? Write down two numbers first.
 #
@@ -457,7 +536,7 @@ print(f"In the trained model, what a patch says varies by {across_pictures:.2f} 
 #         return self.to_out(v.mean(dim=1, keepdim=True).expand_as(v))
 #
 # average = vix.build("ViT", config=profile.config, seed=seed, mixer=AverageAttention, **options)
-# vix.fit(average, data, profile.train, device=device)
+# print(vix.fit(average, data, profile.train, device=device), run, sep="\n")
 # ```
 # </details>
 
@@ -468,7 +547,7 @@ print(f"In the trained model, what a patch says varies by {across_pictures:.2f} 
 #
 # ```python
 # bag = vix.build("ViT", config=profile.config, seed=seed, position="none", **options)
-# vix.fit(bag, data, profile.train, device=device)
+# print(vix.fit(bag, data, profile.train, device=device), run, sep="\n")
 # ```
 #
 # *Which* patches there are is still known, only not where. Colours, textures and stripes are in the patches; "left of" is not. With patch size 1, only the colours are left.
@@ -480,9 +559,12 @@ print(f"In the trained model, what a patch says varies by {across_pictures:.2f} 
 # <details><summary>Solution</summary>
 #
 # ```python
-# for way, (fused, precision) in TODAY.items():
-#     larger = vix.build("ViT", config="paper", image_size=64, fused=fused)
-#     print(way, largest[way], "->", vix.max_batch_size(larger, 16, precision))
+# from vixlib import lengths
+#
+# for way in ("softmax materialised", "softmax"):
+#     needs = lengths.stored()[way]  # the curves of section 6; 1 GB and 15 % to spare, as max_batch_size has it
+#     batches = [int((15 * 2**30 / 1.15 - needs.bytes(n, 0)) / (needs.bytes(n, 1) - needs.bytes(n, 0))) for n in (1025, 4097)]
+#     print(f"{way:22} {batches[0]} -> {batches[1]}, a factor of {batches[0] / batches[1]:.1f}")
 # ```
 #
 # Four times as many tokens: about four times smaller where the matrix is not stored, and towards sixteen times where it is. The arithmetic of attention grows sixteenfold either way, which is what the next notebook is about.

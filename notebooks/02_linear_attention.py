@@ -63,17 +63,17 @@ dataset = ""  #@param {type:"string"}
 #   a name such as "cifar10", or a folder of pictures
 patch_size = 0  #@param [0, 8, 4, 2, 1] {type:"raw"}
 #   pixels a side; 1 makes every pixel a token
-dim = 0  #@param {type:"integer"}
-depth = 0  #@param {type:"integer"}
-heads = 0  #@param {type:"integer"}
-num_features = 0  #@param {type:"integer"}
+dim = 0  #@param {type:"slider", min:0, max:256, step:16}
+depth = 0  #@param {type:"slider", min:0, max:8, step:1}
+heads = 0  #@param {type:"slider", min:0, max:8, step:1}
+num_features = 0  #@param {type:"slider", min:0, max:512, step:8}
 #   Performer: random features a head
-rank = 0  #@param {type:"integer"}
+rank = 0  #@param {type:"slider", min:0, max:256, step:4}
 #   Linformer: mixtures that the tokens are reduced to
-num_landmarks = 0  #@param {type:"integer"}
+num_landmarks = 0  #@param {type:"slider", min:0, max:256, step:4}
 #   Nyström: segment means that stand for all tokens
-epochs = 0  #@param {type:"integer"}
-batch_size = 0  #@param {type:"integer"}
+epochs = 0  #@param {type:"slider", min:0, max:40, step:1}
+batch_size = 0  #@param {type:"slider", min:0, max:256, step:8}
 seed = 0  #@param {type:"integer"}
 checkpoints = ""  #@param {type:"string"}
 #   a folder, written to after each epoch and continued from; on Colab put it on your Drive
@@ -519,6 +519,21 @@ print(f"  {'1/N everywhere':26} {uniform:8.1%}")
 # - **Nyström with the exact inverse is exact at m = N**, where every token is its own landmark, and there alone. Before that, compare the two green lines: the *in*exact inverse may well be the better one. Why, you will see below.
 # - **Most of the matrix is in few dimensions** if the grey line falls early: that is the empirical claim all three rest on.
 #
+# ### What a size costs
+#
+# An error alone is half of the matter: a larger m also keeps more bytes for the backward pass. Here each method is a path through both, one point for each m; drag the large markers along. The bytes are counted, for one layer as wide as your models'. Softmax has no m and no error: the solid line is its fused form, the dashed one stores the matrix.
+
+# %%
+from vixlib import explore
+
+kept_at = explore.kept_by_size(vit, ranks)
+drawn = {"performer": "performer", "linformer": "linformer, segment means", "nystrom": "nystrom"}
+trade_off = explore.trade_off({name: errors[which] for name, which in drawn.items()}, kept_at, ranks)
+explore.interact(trade_off, features=ranks, rank=ranks, landmarks=ranks)
+
+# %% [markdown]
+# Whatever lies to the right of the solid line is an approximation that keeps *more* than the exact result does. At few tokens that is nearly all of them.
+#
 # ### Six iterations are part of the model
 #
 # The iteration converges to the pseudo-inverse, given time. Is more of it better? Two errors answer differently: that of Z as a pseudo-inverse, and that of the attention matrix that comes of it. On the right the same with q and k doubled, which makes the attention four times as sharp before the softmax.
@@ -600,7 +615,61 @@ for name, matrix in one_head.items():
           f"rank {int(torch.linalg.matrix_rank(matrix.double(), rtol=1e-3))} of {tokens}")
 
 # %% [markdown]
+# That was one patch of one picture in one layer. Choose others. The upper choice of `shown` takes q and k of your ViT and lets each method imitate the softmax; the lower one shows what the four models do as they were trained. For Linformer the map is $\mathrm{softmax}(q\,(P^\top K)^\top/\sqrt d)\,P^\top$: it attends to mixtures, and what is drawn is the part that every patch has in them. As an imitation it gets segment means for P. Above each map stands the sum of its weights; what is missing to one in softmax's went to the class token. (Nyström's convolution is not part of the maps.)
+
+# %%
+looks = explore.looks(models, data.test_images)
+explore.interact(looks, picture=range(min(20, len(data.test_labels))), layer=range(1, len(vit.blocks) + 1),
+                 head=range(1, vit.blocks[0].mixer.heads + 1), row=range(grid[0]), column=range(grid[1]),
+                 shown=[explore.IMITATED, explore.TRAINED])
+
+# %% [markdown]
 # The printed lines say what the pictures mean. Softmax and Performer rows are weighted averages: positive, sum one. Linformer's weights are learned mixtures, of either sign, with any sum. Nyström's come from a product with an inverse: their sum is close to one when the inverse is good, and single weights may be negative. None of this stops the models from learning, because each is trained with the attention it has. **"Approximation" explains where these mixers come from; what decides is how they train.**
+
+# %% [markdown]
+# ## 11 · Bring your own mixer
+#
+# A mixer is any class that is built as `Mixer(dim, *, heads, dim_head, seq_len)` and turns `x`, `[B, N, D]`, into as many tokens of the same width; `rotary` is for mixers with queries and keys and may be ignored. Change this one, or write another over it. As it stands, each feature collects *one* weighted mean of all tokens, and each token decides by a gate how much of it to take, with neither queries nor keys (the simple form of [Zhai et al., *An Attention Free Transformer*](https://arxiv.org/abs/2105.14103), eq. 3):
+#
+# $$ y_n = \sigma(W_g x_n) \odot \sum_{m=1}^{N} \operatorname{softmax}_m(W_s x_m) \odot W_v x_m . $$
+#
+# σ is the logistic function, ⊙ multiplies feature by feature.
+
+# %%
+from torch import nn
+
+
+class GatedMean(nn.Module):
+    def __init__(self, dim, *, heads, dim_head, seq_len):
+        super().__init__()
+        self.to_gate, self.to_score, self.to_value = (nn.Linear(dim, dim) for _ in range(3))
+
+    def forward(self, x, rotary=None):
+        weights = self.to_score(x).softmax(dim=1)                           # over the N tokens, for each feature
+        mean = (weights * self.to_value(x)).sum(dim=1, keepdim=True)        # [B, 1, D]
+        return self.to_gate(x).sigmoid() * mean
+
+# %% [markdown]
+# Before it trains: is it what it claims to be? `check_mixer` reorders tokens, exchanges the other pictures of the batch, compares autograd's gradient with finite differences, and measures how cost grows with N.
+
+# %%
+from vixlib.checkup import check_mixer
+
+check_mixer(GatedMean)
+
+# %% [markdown]
+# One line deserves a question: a bias of the scores "does nothing". Why? (The softmax over tokens cancels what all of them share.) Now the same training as the four models had, and the same table, with one more row:
+
+# %%
+own_model = vix.build("ViT", config=profile.config, seed=seed, mixer=GatedMean, **profile.options_for("ViT", **own))
+own_model.name = GatedMean.__name__
+path = Path(checkpoints) / f"02_{profile.name}_{own_model.name}.pt" if checkpoints else None
+own_run = vix.fit(own_model, data, profile.train, checkpoint=path, device=device)
+print(f"{vix.count_parameters(own_model).true:,} parameters, {vix.count_parameters(models['ViT']).true:,} in the ViT")
+vix.compare(1, runs=[*runs.values(), own_run])
+
+# %% [markdown]
+# Any host takes it in the same way: `vix.build("CCT", mixer=GatedMean)`. If it holds up there, and over three seeds, you have something.
 #
 # ## 11 · Your turn
 #

@@ -65,23 +65,23 @@ second_pair = "auto"  #@param ["auto", "none", "ViP", "ViL", "ViN", "all"]
 #   which linear mixer is trained beside softmax, plain and hybrid
 patch_size = 0  #@param [0, 8, 4, 2, 1] {type:"raw"}
 #   pixels from one token to the next; 1 makes every pixel a token
-dim = 0  #@param {type:"integer"}
-depth = 0  #@param {type:"integer"}
-heads = 0  #@param {type:"integer"}
+dim = 0  #@param {type:"slider", min:0, max:256, step:16}
+depth = 0  #@param {type:"slider", min:0, max:8, step:1}
+heads = 0  #@param {type:"slider", min:0, max:8, step:1}
 normalisation = "auto"  #@param ["auto", "none", "batch"]
 #   after each convolution of the embedding; the paper has none
-num_landmarks = 0  #@param {type:"integer"}
+num_landmarks = 0  #@param {type:"slider", min:0, max:256, step:4}
 #   ViN: segment means that stand for all tokens
-rank = 0  #@param {type:"integer"}
+rank = 0  #@param {type:"slider", min:0, max:256, step:4}
 #   ViL: mixtures that the tokens are reduced to
-epochs = 0  #@param {type:"integer"}
-batch_size = 0  #@param {type:"integer"}
+epochs = 0  #@param {type:"slider", min:0, max:40, step:1}
+batch_size = 0  #@param {type:"slider", min:0, max:256, step:8}
 seed = 0  #@param {type:"integer"}
 fractions = ""  #@param {type:"string"}
 #   parts of the training pictures for section 11, such as "0.01, 0.1"
 padding = "reflect"  #@param ["reflect", "zero"]
 #   what comes in at the border when pictures are moved in section 10
-picture = 4  #@param {type:"integer"}
+picture = 4  #@param {type:"slider", min:0, max:999, step:1}
 #   the test picture that is looked at
 checkpoints = ""  #@param {type:"string"}
 #   a folder, written to after each epoch and continued from; on Colab put it on your Drive
@@ -509,6 +509,7 @@ for what, (patterns, share) in learned.items():
 # **Feature maps.** One channel of the tokens, seen as a picture. Shown are the eight that vary most over this picture.
 
 # %%
+picture %= len(data.test_labels)  # beyond the last one it starts again
 seen = data.batch(torch.tensor([picture]), "test")[0].to(device)
 with torch.no_grad():
     maps = {"ViT: tokens": vit.embedding(seen)[0].T.unflatten(-1, vit.grid),

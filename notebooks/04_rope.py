@@ -67,15 +67,15 @@ position_std = 0.1  #@param {type:"number"}
 #   learned positions start as random numbers of this size; 1 in the authors' code, section 9 shows why not here
 patch_size = 0  #@param [0, 8, 4, 2, 1] {type:"raw"}
 #   pixels a side; 1 makes every pixel a token
-dim = 0  #@param {type:"integer"}
-depth = 0  #@param {type:"integer"}
-heads = 0  #@param {type:"integer"}
-num_landmarks = 0  #@param {type:"integer"}
+dim = 0  #@param {type:"slider", min:0, max:256, step:16}
+depth = 0  #@param {type:"slider", min:0, max:8, step:1}
+heads = 0  #@param {type:"slider", min:0, max:8, step:1}
+num_landmarks = 0  #@param {type:"slider", min:0, max:256, step:4}
 #   of ViN
-rank = 0  #@param {type:"integer"}
+rank = 0  #@param {type:"slider", min:0, max:256, step:4}
 #   of ViL
-epochs = 0  #@param {type:"integer"}
-batch_size = 0  #@param {type:"integer"}
+epochs = 0  #@param {type:"slider", min:0, max:40, step:1}
+batch_size = 0  #@param {type:"slider", min:0, max:256, step:8}
 seed = 0  #@param {type:"integer"}
 checkpoints = ""  #@param {type:"string"}
 #   a folder, written to after each epoch and continued from; on Colab put it on your Drive
@@ -610,9 +610,16 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 # </details>
 
 # %% [markdown]
-# **4. Behind convolutions.** Set `system = "HybridViT"` and run sections 7 and 8 again. Predict first: which of the four columns comes up most, compared with ViT?
+# **4. Behind convolutions.** Train the four kinds of positions once more, in a Hybrid. Predict first: which of the four gains most by the convolutions?
 #
 # <details><summary>Solution</summary>
+#
+# ```python
+# for position, plain in runs.items():
+#     options = profile.options_for("HybridViT", **own, position=position)
+#     hybrid = vix.fit(vix.build("HybridViT", seed=seed, **options), data, profile.train, device=device)
+#     print(f"{position:8} {system} {plain.last_top1:.1f} -> HybridViT {hybrid.last_top1:.1f}")
+# ```
 #
 # An argument for `none`: convolutions with zero padding tell tokens near an edge that they are near an edge, and three of them in a row tell a token about its surroundings, so that even a set of such tokens knows something about places, and less is left for positions to add (compare the authors' HybridViT above). An argument against: with large patches three convolutions see little more than a neighbouring patch, and what lies far apart still has no place. Your run decides for your data; a difference of a point or two needs three seeds.
 # </details>

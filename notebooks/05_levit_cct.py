@@ -65,19 +65,19 @@ swap = "auto"  #@param ["auto", "none", "performer", "linformer", "nystrom", "al
 #   which linear mixer is trained beside softmax, in LeViT and in CCT
 patch_size = 0  #@param [0, 8, 4, 2, 1] {type:"raw"}
 #   pixels from one token to the next; 1 makes every pixel a token
-dim = 0  #@param {type:"integer"}
-depth = 0  #@param {type:"integer"}
-heads = 0  #@param {type:"integer"}
-num_landmarks = 0  #@param {type:"integer"}
+dim = 0  #@param {type:"slider", min:0, max:256, step:16}
+depth = 0  #@param {type:"slider", min:0, max:8, step:1}
+heads = 0  #@param {type:"slider", min:0, max:8, step:1}
+num_landmarks = 0  #@param {type:"slider", min:0, max:256, step:4}
 #   LeViN, CCN: segment means that stand for all tokens
-rank = 0  #@param {type:"integer"}
+rank = 0  #@param {type:"slider", min:0, max:256, step:4}
 #   LeViL, CCL: mixtures that the tokens are reduced to
-pictures = 0  #@param {type:"integer"}
+pictures = 0  #@param {type:"slider", min:0, max:50000, step:500}
 #   training pictures; 0: 2,500 at smoke, all of them otherwise
-epochs = 0  #@param {type:"integer"}
-batch_size = 0  #@param {type:"integer"}
+epochs = 0  #@param {type:"slider", min:0, max:40, step:1}
+batch_size = 0  #@param {type:"slider", min:0, max:256, step:8}
 seed = 0  #@param {type:"integer"}
-first_picture = 0  #@param {type:"integer"}
+first_picture = 0  #@param {type:"slider", min:0, max:994, step:1}
 #   the first of the six test pictures that section 9 looks at
 checkpoints = ""  #@param {type:"string"}
 #   a folder, written to after each epoch and continued from; on Colab put it on your Drive

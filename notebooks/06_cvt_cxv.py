@@ -65,29 +65,29 @@ systems = "auto"  #@param ["auto", "CXV", "CvT", "all"]
 #   which rows of the table are trained; CPV always is
 ablated = "CPV"  #@param ["CPV", "CNV", "CLTV"]
 #   the model that section 8 takes apart
-ablation_seeds = 1  #@param {type:"integer"}
+ablation_seeds = 1  #@param {type:"slider", min:1, max:5, step:1}
 #   runs of each variant there
 patch_size = 0  #@param [0, 4, 2, 1] {type:"raw"}
 #   pixels from one token to the next; 1 makes every pixel a token
-dim = 0  #@param {type:"integer"}
-depth = 0  #@param {type:"integer"}
+dim = 0  #@param {type:"slider", min:0, max:256, step:16}
+depth = 0  #@param {type:"slider", min:0, max:8, step:1}
 #   layers; of CvT: stages of one layer each
-heads = 0  #@param {type:"integer"}
-num_landmarks = 0  #@param {type:"integer"}
+heads = 0  #@param {type:"slider", min:0, max:8, step:1}
+num_landmarks = 0  #@param {type:"slider", min:0, max:256, step:4}
 #   CNV and CvN: segment means that stand for all tokens
 feature_map = "softmax"  #@param ["softmax", "elu"]
 #   of CLTV's linear attention
 initialisation = "auto"  #@param ["auto", "torch", "he"]
 #   the convolutions' starting weights, see section 6
-pictures = 0  #@param {type:"integer"}
+pictures = 0  #@param {type:"slider", min:0, max:50000, step:500}
 #   training pictures; 0: 2,500 at smoke, all of them otherwise
-epochs = 0  #@param {type:"integer"}
-switch_epoch = 0  #@param {type:"integer"}
+epochs = 0  #@param {type:"slider", min:0, max:40, step:1}
+switch_epoch = 0  #@param {type:"slider", min:0, max:41, step:1}
 #   the first epoch with SGD; 0: for the last quarter, beyond the last epoch: never
 sgd_lr = 0.0  #@param {type:"number"}
-batch_size = 0  #@param {type:"integer"}
+batch_size = 0  #@param {type:"slider", min:0, max:256, step:8}
 seed = 0  #@param {type:"integer"}
-picture = 1  #@param {type:"integer"}
+picture = 1  #@param {type:"slider", min:0, max:999, step:1}
 #   the test picture that is looked at
 checkpoints = ""  #@param {type:"string"}
 #   a folder, written to after each epoch and continued from; on Colab put it on your Drive
@@ -171,6 +171,7 @@ from vixlib import layers
 
 untrained = vix.build("CPV", seed=0, dim=32, mlp_dim=64, dim_head=8, channels=data.channels,
                       image_size=data.image_size)
+picture %= len(data.test_labels)  # beyond the last one it starts again
 one_picture = data.batch(torch.tensor([picture]), "test")[0][0]
 reached = {"whole": layers.reach(untrained, one_picture),
            "without mixer": layers.reach(layers.without(untrained, "mixer"), one_picture)}

@@ -81,6 +81,16 @@ def test_a_run_of_this_session_has_its_own_column(tmp_path):
     assert cells(vix.compare("rope", runs=[rope], results=tmp_path), "ViP, rope")[-1] == "31.00 | 30.00"
 
 
+def test_a_run_of_a_mixer_of_ones_own_joins_the_table(tmp_path):
+    history = [{"epoch": 1, "loss": 1.0, "top1": 44.0, "top5": 90.0, "seconds": 1.0}]
+    mine, vip = (vix.Run(name, "uniform", {}, "shapes", 100, vix.TrainConfig(epochs=1), "CPU", "float32", history)
+                 for name in ("GatedMean", "ViP"))
+    table = vix.compare(1, runs=[vip, mine], results=tmp_path)
+    assert cells(table, "GatedMean") == ["GatedMean", *["-"] * (len(table.header) - 2), "44.00 | 44.00"]
+    assert cells(table, "ViP")[-1] == "44.00 | 44.00"
+    assert cells(vix.compare(1, runs=[mine], results=tmp_path), "ViT")[-1] == "not run"
+
+
 def test_continued_logs_are_marked(tmp_path):
     table = vix.compare(1, results=tmp_path)
     assert cells(table, "ViP")[4].endswith("*") and not cells(table, "ViT")[4].endswith("*")

@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import require_count, require_known
-from .mixers import SoftmaxAttention
+from .mixers import (
+    LinformerAttention,
+    NystromAttention,
+    PerformerAttention,
+    SoftmaxAttention,
+    newton_schulz,
+    segment_means,
+)
 
 
 @torch.no_grad()
@@ -47,6 +54,78 @@ def attention_maps(model: nn.Module, images: Tensor) -> list[Tensor]:
         q, k, _ = block.mixer.split(x, rotary)
         maps.append(SoftmaxAttention.attention(q, k))
     return maps
+
+
+# One token's row of the matrix that a mixer applies to its values, `[B, H, N]`, from the mixer's own formula.
+
+def softmax_row(q: Tensor, k: Tensor, token: int) -> Tensor:
+    """softmax(q kᵀ / √d), the row of `token`; q, k `[B, H, N, d]`."""
+    return SoftmaxAttention.attention(q[:, :, token:token + 1], k).squeeze(2)
+
+
+def performer_row(q: Tensor, k: Tensor, token: int, mixer: PerformerAttention) -> Tensor:
+    """φ(q) φ(k)ᵀ over its sum, φ being `mixer`'s features: positive, in sum one."""
+    phi_q = mixer.features(q[:, :, token:token + 1], is_query=True) + mixer.epsilon
+    weights = phi_q @ (mixer.features(k, is_query=False) + mixer.epsilon).mT
+    return (weights / weights.sum(-1, keepdim=True)).squeeze(2)
+
+
+def linformer_row(q: Tensor, k: Tensor, token: int, project_k: Tensor, project_v: Tensor) -> Tensor:
+    """softmax(q (Pᵀk)ᵀ / √d) Pᵀ: how much of each token's value ends in the result, through all mixtures.
+
+    Linformer attends to mixtures, not to tokens. A token counts with its share in every mixture, which P may make
+    negative, and the sum over tokens need not be one. project_k, project_v: `[N, rank]`.
+    """
+    return (SoftmaxAttention.attention(q[:, :, token:token + 1], project_k.mT @ k) @ project_v.mT).squeeze(2)
+
+
+def nystrom_row(q: Tensor, k: Tensor, token: int, landmarks: int, iterations: int | None = 6) -> Tensor:
+    """The row of F A⁺ B: softmax to landmark keys, the pseudo-inverse between landmarks, softmax to all keys."""
+    q_land, k_land = segment_means(q, landmarks), segment_means(k, landmarks)
+    between = SoftmaxAttention.attention(q_land, k_land)
+    inverse = torch.linalg.pinv(between) if iterations is None else newton_schulz(between, iterations)
+    return (softmax_row(q, k_land, token).unsqueeze(2) @ inverse @ SoftmaxAttention.attention(q_land, k)).squeeze(2)
+
+
+@torch.no_grad()
+def mixer_row(mixer: nn.Module, x: Tensor, token: int, rotary=None) -> Tensor:
+    """Where `token` looks in a trained mixer with input `x` `[B, N, D]`: `[B, H, N]`.
+
+    What a Nyström mixer's convolution adds to it is left out. A ValueError for a mixer without such a matrix.
+    """
+    if isinstance(mixer, LinformerAttention):
+        q, k = mixer.as_heads(mixer.to_q(x)), mixer.as_heads(mixer.to_k(x))
+        q, k = (q, k) if rotary is None else (rotary(q), rotary(k))
+        other = mixer.project_k if mixer.project_v is None else mixer.project_v
+        return linformer_row(q, k, token, mixer.project_k, other)
+    if not isinstance(mixer, (SoftmaxAttention, PerformerAttention, NystromAttention)):
+        raise ValueError(f"mixer {type(mixer).__name__} has no attention matrix to take a row of; use softmax, "
+                         "Performer, Linformer or Nyström")
+    q, k, _ = mixer.split(x, rotary)
+    if isinstance(mixer, PerformerAttention):
+        return performer_row(q, k, token, mixer)
+    if isinstance(mixer, NystromAttention):
+        if mixer.padding is not None:
+            raise ValueError(f"padding={mixer.padding!r}: rows are rebuilt for padding=None only")
+        return nystrom_row(q, k, token, mixer.num_landmarks, mixer.iterations)
+    return softmax_row(q, k, token)
+
+
+def imitated_rows(q: Tensor, k: Tensor, token: int, features: int, size: int) -> dict[str, Tensor]:
+    """Softmax's row and what the approximations make of the same q and k, each `[B, H, N]`.
+
+    features: Performer's; size: landmarks of Nyström. Linformer has to guess its P, which is otherwise trained: it
+    gets the segment means, Nyström's landmarks without the correction.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same directions with every answer, or the map would flicker
+        performer = PerformerAttention(1, heads=1, dim_head=q.shape[-1], num_features=features).to(q)
+    tokens = torch.eye(q.shape[2]).to(q)
+    means = segment_means(tokens[None, None], size)[0, 0].mT  # P whose columns average runs of tokens
+    # Mixtures of unit weight: what a mean's value is made of.
+    return {"softmax": softmax_row(q, k, token), "performer": performer_row(q, k, token, performer),
+            "linformer, segment means": linformer_row(q, k, token, means, means),
+            "nystrom": nystrom_row(q, k, token, size)}
 
 
 PADDINGS = {"reflect": "reflect", "zero": "constant"}

@@ -11,7 +11,7 @@ from torch import nn
 
 from .errors import require_type
 from .measure import count_parameters
-from .models.zoo import applicable, build, position_of
+from .models.zoo import applicable, build, names, position_of
 from .records import read_records
 from .run import Run
 from .tables import LARGEST, Row, authors_runs, paper_table, table_rows
@@ -86,13 +86,16 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
 
     Accuracies are top-1 in percent on the test images. "best" is the paper's protocol, the best epoch of the
     best seed, chosen on the test images; "last" is the last epoch, mean ± standard deviation over seeds.
+    A run of a model that is none of `names()`, with a mixer of one's own for instance, gets a row below the others.
     """
     require_type("runs", runs, Iterable, "a list of runs that fit returned")
     runs = list(runs)
     for run in runs:
         require_type(f"runs={runs!r:.60}: run", run, Run, "a Run, as fit returns it")
     rows, records = table_rows(table), read_records(results)
-    live = {(run.model, run.options.get("position") or position_of(run.model)): run for run in runs}
+    own = {run.model: run for run in runs if run.model not in names()}
+    live = {(run.model, run.options.get("position") or position_of(run.model)): run for run in runs
+            if run.model not in own}
     recorded = {row: _recorded(row, table, records) for row in rows}
     groups = sorted({Group.of(record) for found in recorded.values() for record in found})
     protocols = [group for group in groups if group.profile == "paper"]
@@ -101,18 +104,19 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     header = ["model", "parameters\nas the paper counts", "parameters\ntrue", "paper\ntop-1", "authors' log\ntop-1"]
     header += [f"{_heading(group)}\nbest | last" for group in protocols] or ["recorded,\npaper protocol"]
     header += [f"{_heading(group)}\nbest | last" for group in others]
-    header += ["this run\nbest | last"] if live else []
+    header += ["this run\nbest | last"] if runs else []
     lines = [[*_system_cells(row, table), *([_cell(recorded[row], group) for group in protocols] or [NOT_MEASURED]),
               *(_cell(recorded[row], group) for group in others),
-              *([_live_cell(row, live)] if live else [])] for row in rows]
+              *([_run_cell(live.get((row.model, row.position)))] if runs else [])] for row in rows]
+    lines += [[name, *["-"] * (len(header) - 2), _run_cell(run)] for name, run in own.items()]
     devices = sorted({record["device"] for found in recorded.values() for record in found})
     notes = ["parameters: of the paper's layers (configuration \"paper\"); columns of runs name their own"
              if table != "rope" else "parameters: of the uniform configuration",
              f"recorded on: {'; '.join(devices)}" if devices else "no run of this table is recorded yet",
              "best: the best epoch of the best seed, chosen on the test images, as the paper reports; "
              "last: the last epoch, mean ± sd over seeds"]
-    if live:
-        run = next(iter(live.values()))
+    if runs:
+        run = next(iter([*live.values(), *runs]))
         notes.append(f"this run: {run.dataset}, {run.config.epochs} epoch(s), {run.device}")
     if any("*" in line[4] for line in lines):
         notes.append("* continued from an earlier checkpoint: not a curve from scratch")
@@ -158,8 +162,7 @@ def _cell(records: list[dict], group: Group) -> str:
     return f"{max(r['best_top1'] for r in found):.2f} | {spread([r['last_top1'] for r in found])}"
 
 
-def _live_cell(row: Row, live: dict) -> str:
-    run = live.get((row.model, row.position))
+def _run_cell(run: Run | None) -> str:
     return f"{run.best_top1:.2f} | {run.last_top1:.2f}" if run and run.history else "not run"
 
 

@@ -1,0 +1,70 @@
+"""check_mixer tells apart mixers of which it is known what they do."""
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from vixlib import mixers
+from vixlib.checkup import check_mixer
+
+
+class Interface(nn.Module):
+    def __init__(self, dim, *, heads, dim_head, seq_len):
+        super().__init__()
+        self.map = nn.Linear(dim, dim)
+
+
+class Mean(Interface):
+    def forward(self, x, rotary=None):
+        return self.map(x).mean(dim=1, keepdim=True).expand_as(x)
+
+
+class Neighbours(Interface):
+    def forward(self, x, rotary=None):
+        return self.map(x) + x.roll(1, dims=1)
+
+
+class AcrossPictures(Interface):
+    def forward(self, x, rotary=None):
+        return self.map(x) + x.mean(dim=0, keepdim=True)
+
+
+class WrongGradient(Interface):
+    def forward(self, x, rotary=None):
+        return self.map(x) * x.detach()
+
+
+class Idle(Mean):
+    def __init__(self, dim, **shape):
+        super().__init__(dim, **shape)
+        self.unused = nn.Parameter(torch.ones(3))
+
+
+def test_what_each_is_found_to_be():
+    mean, near, across = check_mixer(Mean), check_mixer(Neighbours), check_mixer(AcrossPictures)
+    assert mean.permutation < 1e-12 and mean.reach == 1 and mean.gradient < 1e-6 and mean.idle == ()
+    assert near.permutation > 0.1 and near.reach == pytest.approx(2 / 33)
+    assert mean.neighbours == 0 and across.neighbours > 0.1
+    assert check_mixer(WrongGradient).gradient > 0.01
+    assert "WRONG" in str(check_mixer(WrongGradient)) and "right" in str(mean)
+    assert check_mixer(Idle).idle == ("unused",)
+
+
+def test_costs_of_known_growth():
+    whole, fused = (check_mixer(mixers.SoftmaxAttention, fused=fused).exponents[0] for fused in (False, True))
+    assert 1.8 < whole < 2 and 0.95 < fused < 1.05
+    assert "N^1.0" in check_mixer(mixers.LinformerAttention, rank=8).table._repr_html_()
+
+
+def test_what_is_missing_is_named():
+    class Narrow(Interface):
+        def forward(self, x, rotary=None):
+            return x[..., 1:]
+
+    with pytest.raises(ValueError, match=r"Narrow turned \[2, 33, 64\] into \[2, 33, 63\]"):
+        check_mixer(Narrow)
+    with pytest.raises(TypeError, match="must be a class"):
+        check_mixer(nn.Identity())
+    with pytest.raises(TypeError, match="Linear.*heads.*has to take all four"):
+        check_mixer(nn.Linear)

@@ -1,0 +1,149 @@
+"""Figures to drag: maps are what the mixers apply, memory is as predicted, controls call the function."""
+from __future__ import annotations
+
+import json
+
+import matplotlib.pyplot
+import pytest
+import torch
+
+import vixlib as vix
+from vixlib import explore, lengths, mixers
+from vixlib.probe import imitated_rows, mixer_row
+
+matplotlib.use("Agg")
+
+SHAPE = {"heads": 2, "dim_head": 8, "seq_len": 21}
+SMALL = {"image_size": 16, "patch_size": 4, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 32}
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+@pytest.mark.parametrize("name, own", [
+    ("softmax", {}), ("performer", {"num_features": 12}), ("performer", {"kernel": "relu"}),
+    ("linformer", {"rank": 5}), ("linformer", {"rank": 5, "shared_projection": False, "shared_kv": False}),
+    ("nystrom", {"num_landmarks": 5, "conv_kernel": 0}), ("nystrom", {"num_landmarks": 5, "conv_kernel": 0,
+                                                                      "iterations": None})])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_row_times_the_values_is_what_the_mixer_computes(name, own, turned):
+    torch.manual_seed(0)
+    mixer = mixers.MIXERS[name](24, **SHAPE, **own).double()
+    x, token = torch.randn(2, 21, 24, dtype=torch.float64), 6
+    rotary = (lambda t: t.roll(1, -1) * torch.linspace(0.5, 1, 21).to(t)[:, None]) if turned else None
+    row = mixer_row(mixer, x, token, rotary)
+    with torch.no_grad():
+        if name == "linformer":
+            v = mixer.as_heads((mixer.to_v or mixer.to_k)(x)).expand(-1, 2, -1, -1)
+            made = mixer.to_out(torch.einsum("bhn,bhnd->bhd", row, v).flatten(1))
+        else:
+            v = mixer.split(x, rotary)[2]
+            made = mixer.join(torch.einsum("bhn,bhnd->bhd", row, v).unsqueeze(2))[:, 0]
+        assert torch.allclose(made, mixer(x, rotary=rotary)[:, token], atol=1e-9)
+
+
+def test_imitations_of_the_same_q_and_k():
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 1, 2, 21, 8, dtype=torch.float64)
+    exact = imitated_rows(q, k, 3, features=4096, size=21)
+    assert torch.allclose(exact["linformer, segment means"], exact["softmax"])  # with every token a mixture of its own
+    assert (exact["performer"] - exact["softmax"]).abs().max() < 0.1
+    few = imitated_rows(q, k, 3, features=8, size=4)
+    for name in ("softmax", "performer"):
+        assert (few[name] >= 0).all() and torch.allclose(few[name].sum(-1), torch.ones(1, 2, dtype=q.dtype))
+    assert torch.equal(few["performer"], imitated_rows(q, k, 3, features=8, size=4)["performer"])
+
+
+def test_a_mixer_without_a_matrix_is_refused():
+    with pytest.raises(ValueError, match="FourierMixer has no attention matrix"):
+        mixer_row(mixers.FourierMixer(24, **SHAPE), torch.randn(1, 21, 24), 0)
+
+
+def test_looks_draws_every_choice():
+    models = {name: vix.build(name, seed=0, **vix.applicable(name, {**SMALL, "rank": 4, "num_landmarks": 4}))
+              for name in ("ViT", "ViP", "ViL", "ViN")}
+    images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    looks = explore.looks(models, images)
+    pictures = {explore._png(looks(**values)) for values in (
+        {}, {"picture": 2}, {"layer": 2}, {"head": 2}, {"row": 0}, {"column": 0}, {"shown": explore.TRAINED})}
+    assert len(pictures) == 7  # each control changes something
+    with pytest.raises(ValueError, match="shown='both' is unknown"):
+        looks(shown="both")
+
+
+def test_bytes_grow_with_size_and_the_figure_says_what_was_chosen():
+    vit = vix.build("ViT", **SMALL)
+    kept = explore.kept_by_size(vit, [2, 8])
+    assert all(kept[name][0] < kept[name][1] for name in explore.OPTIONS)
+    assert kept["softmax"][0] < kept["softmax materialised"][0]
+    figure = explore.trade_off(dict.fromkeys(explore.OPTIONS, [0.5, 0.25]), kept, [2, 8])(features=2)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert f"performer, m = 2: error 50.0%, {kept['performer'][0] / 1024:,.0f} KiB" in labels
+    assert any(label.startswith("nystrom, m = 8: error 25.0%") for label in labels)
+
+
+def test_the_fit_of_memory_holds_beyond_the_lengths_that_it_goes_through():
+    peaks = json.loads(lengths.FILE.read_text())["peaks"]
+    assert set(peaks) == set(lengths.WAYS)
+    for way, needs in lengths.stored().items():
+        for tokens, by_batch in peaks[way].items():
+            for batch, true in by_batch.items():
+                tolerance = 1e-6 if int(tokens) in lengths.FITTED else 0.1
+                assert needs.bytes(int(tokens), int(batch)) == pytest.approx(true, rel=tolerance), (way, tokens)
+
+
+def test_the_file_of_lengths_is_what_the_code_predicts_today():
+    peaks = json.loads(lengths.FILE.read_text())["peaks"]
+    assert lengths.predict("linformer", 257) == pytest.approx(peaks["linformer"]["257"], rel=0.02), \
+        "python -m vixlib.lengths"
+
+
+def test_memory_by_patch_counts_tokens_and_names_a_patch_that_does_not_fit():
+    figure = explore.memory_by_patch(4, 224, 64)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert "3,137 tokens" in figure.axes[0].get_title()
+    assert labels[0].startswith("softmax materialised") and labels[0].endswith("(too much)")
+    with pytest.raises(ValueError, match="patch_size=5 does not divide image_side=32"):
+        explore.memory_by_patch(5, 32)
+
+
+def plot(side: int = 3, kind: str = "a", plain=None):
+    figure = matplotlib.pyplot.figure(figsize=(1, 1))
+    figure.text(0.1, 0.1, f"{side} {kind}")
+    plot.calls.append((side, kind))
+    return figure
+
+
+plot.calls = []
+
+
+def test_without_a_notebook_the_figure_of_the_defaults_is_drawn_once(capsys):
+    plot.calls.clear()
+    explore.interact(plot, side=range(5), kind=["a", "b"])
+    assert plot.calls == [(3, "a")] and len(matplotlib.pyplot.get_fignums()) == 1
+    assert "side, kind" in capsys.readouterr().out
+
+
+def test_choices_are_checked():
+    with pytest.raises(TypeError, match="size is no argument of plot"):
+        explore.interact(plot, size=[1])
+    with pytest.raises(ValueError, match=r"side=3, .* not among the choices \[1, 2\]"):
+        explore.interact(plot, side=[1, 2])
+    with pytest.raises(ValueError, match="side=.* nothing to choose"):
+        explore.interact(plot, side=[])
+    assert explore.starting_values(plot, {"kind": ["b", "a"]}) == {"kind": "a"}
+    assert explore.starting_values(lambda free: None, {"free": [7, 8]}) == {"free": 7}
+
+
+def test_with_widgets_every_control_redraws():
+    widgets = pytest.importorskip("ipywidgets")
+    choices = {"side": range(5), "kind": ["a", "b"]}
+    plot.calls.clear()
+    panel, picture = explore.build_panel(widgets, plot, choices, explore.starting_values(plot, choices))
+    before, (side, kind) = picture.value, panel.children[0].children
+    side.value, kind.value = 1, "b"
+    assert plot.calls == [(3, "a"), (1, "a"), (1, "b")] and picture.value != before
+    assert not matplotlib.pyplot.get_fignums()  # or they would appear a second time below the cell
