@@ -25,7 +25,7 @@ NOTEBOOKS, SITE = ROOT / "notebooks", ROOT / "build" / "site"
 
 # Wide tables and long lines scroll inside their cell, pictures shrink with the window, text keeps a readable width.
 STYLE = """<style>
-main { max-width: 60rem; margin: 0 auto; }
+main { max-width: 72rem; margin: 0 auto; }
 .jp-OutputArea-output { overflow-x: auto; }
 .jp-OutputArea-output pre { white-space: pre; }
 .jp-RenderedImage img, .jp-RenderedHTMLCommon img { max-width: 100%; height: auto; }
