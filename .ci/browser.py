@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pages
 from playwright.sync_api import Page, sync_playwright
@@ -39,14 +40,18 @@ STATE = """() => {
 # Elements that stick out of the cell or page around them, where no ancestor in between scrolls.
 CLIPPED = """frame => {
   const found = [];
+  const overflow = element => getComputedStyle(element).overflowX;
   for (const element of document.querySelectorAll(frame + ' table, ' + frame + ' img, ' + frame + ' pre')) {
-    let parent = element.parentElement, scrolls = getComputedStyle(element).overflowX === 'auto';
+    let parent = element.parentElement, scrolls = ['auto', 'scroll'].includes(overflow(element));
+    const cut = part => ['hidden', 'clip'].includes(overflow(part)) && part.scrollWidth > part.clientWidth + 1;
+    let hides = !scrolls && cut(element);
     while (parent && !parent.matches(frame)) {
-      scrolls = scrolls || ['auto', 'scroll'].includes(getComputedStyle(parent).overflowX);
+      hides = hides || (!scrolls && cut(parent));
+      scrolls = scrolls || ['auto', 'scroll'].includes(overflow(parent));
       parent = parent.parentElement;
     }
     const edge = (parent || document.body).getBoundingClientRect().right;
-    if (!scrolls && element.getBoundingClientRect().right > edge + 1) {
+    if (hides || (!scrolls && element.getBoundingClientRect().right > edge + 1)) {
       found.push(element.tagName + ' ' + (element.innerText || element.alt || '').slice(0, 60));
     }
   }
@@ -64,11 +69,15 @@ def jupyter_lab(folder: Path, profile: str) -> Iterator[str]:
     token, log = secrets.token_hex(16), BUILD / "lab.log"
     environment = {**os.environ, "VIX_PROFILE": profile, "JUPYTER_TOKEN": token,
                    "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+                   "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
                    "JUPYTER_CONFIG_DIR": str(folder / "config"),  # nobody's own settings
                    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
                "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser",
-               "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    quiet = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')  # else a question covers the page
     with log.open("w") as output:
         server = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
@@ -166,19 +175,16 @@ def main() -> None:
     for emptied in (folder, SCREENS):
         shutil.rmtree(emptied, ignore_errors=True)
         emptied.mkdir(parents=True)
-    source = ROOT / "notebooks" / f"{chosen.name}.ipynb"
+    source = ROOT / "notebooks" / f"{chosen.name}.py"
     if not source.is_file():
         sys.exit(f"NB={chosen.name} is no notebook; use the name of one in notebooks/")
-    notebook = nbformat.read(source, as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":  # as if nobody had run it
-            cell.outputs, cell.execution_count = [], None
-    nbformat.write(notebook, folder / source.name)
+    copy = folder / f"{chosen.name}.ipynb"
+    nbformat.write(jupytext.read(source), copy)  # as if nobody had run it
     with sync_playwright() as playwright, jupyter_lab(folder, chosen.profile) as address:
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium has none for root
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
         page = browser.new_page(viewport={"width": WIDTHS[0], "height": HEIGHT})
-        page.goto(address.format(source.name), timeout=180_000)
+        page.goto(address.format(copy.name), timeout=180_000)
         run_all(page, chosen.patience)
         moved = move_widgets(page)
         page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")

@@ -25,11 +25,11 @@ NOTEBOOKS, SITE = ROOT / "notebooks", ROOT / "build" / "site"
 
 # Wide tables and long lines scroll inside their cell, pictures shrink with the window, text keeps a readable width.
 STYLE = """<style>
-main { max-width: 60rem; margin: 0 auto; }
+main { max-width: 72rem; margin: 0 auto; }
 .jp-OutputArea-output { overflow-x: auto; }
 .jp-OutputArea-output pre { white-space: pre; }
 .jp-RenderedImage img, .jp-RenderedHTMLCommon img { max-width: 100%; height: auto; }
-.jp-MarkdownOutput pre, .jp-RenderedHTMLCommon pre { overflow-x: auto; }
+.jp-MarkdownOutput pre, .jp-RenderedHTMLCommon pre, .highlight pre { overflow-x: auto; }
 .jp-MarkdownOutput table { display: block; overflow-x: auto; }
 nav.series { font: 0.95rem sans-serif; margin: 1rem; }
 @media (max-width: 50rem) { .jp-InputPrompt, .jp-OutputPrompt { display: none; } body.jp-Notebook { padding: 0.5rem; } }
@@ -41,6 +41,7 @@ body {{ font: 1rem/1.5 sans-serif; max-width: 48rem; margin: 2rem auto; padding:
 li {{ margin: 1rem 0; }} a {{ color: #0072B2; }} p {{ margin: 0.2rem 0; }}
 </style></head><body><h1>Vision X-formers</h1>
 <p>Linear attention in vision, in six notebooks, each with its code and what it printed when it last ran.
+MathJax draws the mathematics, and has to be fetched; all else works without a network.
 <a href="https://github.com/{address}">The project</a>.</p>
 <ol>
 {entries}
@@ -55,7 +56,7 @@ def title_and_question(notebook: nbformat.NotebookNode) -> tuple[str, str]:
     question = re.search(r"^\*\*The question\.\*\* (.+)$", first, re.MULTILINE)
     if not title or not question:
         raise ValueError("a notebook begins with '# NN · title' and has a paragraph '**The question.** ...'")
-    return title[1], re.sub(r"[*`]|\[([^]]+)\]\([^)]+\)", lambda found: found[1] or "", question[1])
+    return title[1], re.sub(r"[*`]", "", re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", question[1]))
 
 
 def page(source: Path, notebook: nbformat.NotebookNode, names: list[str], repository: str) -> str:

@@ -22,7 +22,7 @@ def series(folder: Path, *texts: str) -> Path:
     folder.mkdir()
     for number, text in enumerate(texts, start=1):
         figure = new_code_cell("1", outputs=[new_output("display_data", {"image/png": PNG, "text/plain": "<Figure>"})])
-        head = new_markdown_cell(f"# 0{number} · *A* title\n\n**The question.** Is `x` [so](https://a.org)?\n\nMore.")
+        head = new_markdown_cell(f"# 0{number} · *A* title\n\n**The question.** Is `x` [*so*](https://a.org)?\n\nMore.")
         nbformat.write(new_notebook(cells=[head, new_markdown_cell(text), figure]), folder / f"0{number}_a.ipynb")
     return folder
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -63,15 +64,15 @@ def announce(profile: Profile, device: torch.device | str, notebook: str) -> Non
     """Print what `notebook` (its file's name without ending) runs on and with, how long it will take, and what to do
     if that is only a CPU. Takes a training step to find out, and downloads nothing."""
     require_type("profile", profile, Profile, "one of vixlib.PROFILES' values")
-    print(f"device    {describe(device)}")
-    print(f"precision {pick_precision(device, profile.train.precision)}")
-    print(f"profile   {profile.name}: {profile.about}")
-    print(f"training  {profile.train.epochs} epoch(s) of {profile.data}, batch {profile.train.batch_size}")
-    print(f"pictures  {_whereabouts(profile.data)}")
-    print(f"time      {notebook_time(notebook, profile.name, device)}")
+    said = {"device": describe(device), "precision": pick_precision(device, profile.train.precision),
+            "profile": f"{profile.name}: {profile.about}",
+            "training": f"{profile.train.epochs} epoch(s) of {profile.data}, batch {profile.train.batch_size}",
+            "pictures": _whereabouts(profile.data), "time": notebook_time(notebook, profile.name, device)}
     if torch.device(device).type != "cuda":
-        print("No GPU: everything here still runs, sized down. For more, Colab: Runtime > Change runtime type > T4; "
-              "Kaggle: Settings > Accelerator > GPU T4 x2; then run all cells again.")
+        said["no GPU"] = ("everything here still runs, sized down. For more, Colab: Runtime > Change runtime type > "
+                          "T4; Kaggle: Settings > Accelerator > GPU T4 x2; then run all cells again.")
+    for name, text in said.items():  # no line wider than a cell on a tablet
+        print(textwrap.fill(f"{name:<9} {text}", 88, subsequent_indent=" " * 10, break_long_words=False))
 
 
 def _whereabouts(data: str) -> str:

@@ -17,6 +17,8 @@ from .run import Run
 from .tables import LARGEST, Row, authors_runs, paper_table, table_rows
 
 NOT_MEASURED = "not measured"
+# Numbers stay on one line, and a table that is wider than its window scrolls; words and headings may break.
+STYLE = {"left": "text-align:left", "th": "text-align:right", "td": "text-align:right;white-space:nowrap"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,7 +52,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         def cells(tag: str, line: list[str]) -> str:
-            return "".join(f'<{tag} style="text-align:{"left" if i in self.left else "right"};padding:0.2em 0.6em">'
+            return "".join(f'<{tag} style="{STYLE["left" if i in self.left else tag]};padding:0.2em 0.6em">'
                            f"{escape(cell).replace(chr(10), '<br>')}</{tag}>" for i, cell in enumerate(line))
 
         rows = "".join(f"<tr>{cells('td', row)}</tr>" for row in self.rows)
