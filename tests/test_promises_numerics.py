@@ -1,4 +1,4 @@
-"""Numbers stay numbers, failures say where: precisions, divergence, memory, determinism, README's list."""
+"""Numbers stay numbers, failures say where and what then: precision, divergence, memory, determinism, README."""
 from __future__ import annotations
 
 import re
