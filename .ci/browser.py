@@ -167,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("--profile", default="smoke")
-    parser.add_argument("--patience", type=float, default=900, help="seconds that one cell may take")
+    parser.add_argument("--patience", type=float, default=1800, help="seconds that one cell may take")
     chosen = parser.parse_args()
     if CHROMIUM is None:
         sys.exit("no Chromium here; apt-get install chromium")
