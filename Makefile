@@ -53,8 +53,8 @@ wheel: $(INSTALLED)  ## build/wheel/vixlib-….whl, the file to upload to Kaggle
 		--wheel-dir build/wheel .
 	@ls build/wheel/*.whl
 
-minutes: $(INSTALLED)  ## measure how long the notebooks take here, into data/minutes.json: NB=all PROFILE=smoke
-	$(BIN)/python .ci/notebooks.py minutes $(NB) --profile $(PROFILE) $(if $(DATA),--data $(DATA))
+minutes: $(INSTALLED)  ## run, and keep how long the notebooks take here, into data/minutes.json: NB=all PROFILE=smoke
+	$(BIN)/python .ci/notebooks.py run $(NB) --minutes --profile $(PROFILE) $(if $(DATA),--data $(DATA))
 
 site: $(INSTALLED)  ## the series as web pages: build/site/index.html, links and pictures checked
 	$(BIN)/python .ci/pages.py

@@ -1,10 +1,11 @@
-"""Keep the notebooks' pairs in step, run them, time them: sync | run | minutes, for one notebook or "all"."""
+"""Keep the notebooks' pairs in step, run them, time them: sync | run, for one notebook or "all"."""
 from __future__ import annotations
 
 import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jupytext
@@ -65,20 +66,20 @@ def run(source: Path) -> None:
     print(f"\nexecuted copy: {executed}\nas a page:     {page}")
 
 
-def minutes(source: Path) -> None:
-    """Execute the notebook, keep nothing of it but how long it took, beside the speed of this machine just then."""
+def timed(action: Callable[[Path], None], source: Path) -> None:
+    """Do it, and keep in data/minutes.json how long it took, beside the speed of this machine just then."""
     import vixlib as vix
     from vixlib.durations import write_minutes, yardstick
 
     device = vix.pick_device()
     profile = vix.current_profile(device=device)
     before, started = yardstick(device), time.monotonic()
-    execute(jupytext.read(source), NOTEBOOKS, echo=False)
+    action(source)
     seconds = time.monotonic() - started
     write_minutes(source.stem, profile.name, profile.data, seconds, (before + yardstick(device)) / 2, device)
 
 
-ACTIONS = {"sync": sync, "run": run, "minutes": minutes}
+ACTIONS = {"sync": sync, "run": run}
 
 
 def main() -> None:
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--profile", default="auto", help="auto, smoke, quick or paper")
     parser.add_argument("--data", help="data set name or folder instead of the profile's")
+    parser.add_argument("--minutes", action="store_true", help="also write how long each took to data/minutes.json")
     chosen = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"  # bars would be stored line by line
     os.environ["VIX_PROFILE"] = "smoke" if chosen.action == "sync" else chosen.profile
@@ -97,7 +99,8 @@ def main() -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for source in sources(chosen.name):
         started = time.monotonic()
-        ACTIONS[chosen.action](source)
+        action = ACTIONS[chosen.action]
+        timed(action, source) if chosen.minutes else action(source)
         print(f"{source.stem}: {time.monotonic() - started:.0f} s")
     if chosen.action == "run":
         print("\nNext: open the copy with Jupyter, change a value in its form cell and run it again; or\n"
