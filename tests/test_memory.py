@@ -10,6 +10,7 @@ import torch
 import vixlib as vix
 from vixlib import memory
 from vixlib.measure import predict_peak_memory, saved_bytes_per_image
+from vixlib.records import read_records, record_name
 
 
 @pytest.mark.parametrize(("name", "config"), [("ViT", "paper"), ("LeViN", "uniform")])
@@ -34,12 +35,14 @@ def test_every_system_has_its_row_and_softmax_alone_pays_for_its_matrix():
     assert len(set(list(rows["ViN", "uniform"]["peak_bytes"].values())[1:])) == 1
 
 
-def test_writing_one_system_keeps_the_others_and_a_table_says_predicted(tmp_path):
-    device = torch.device("cpu")
+def test_writing_one_system_keeps_the_others_and_a_table_says_predicted(tmp_path, monkeypatch):
+    device, record = torch.device("cpu"), read_records(model="FNet")[0]
+    monkeypatch.setattr(memory, "read_records", lambda: [record])  # a prediction for each would take minutes
     for name in ("FNet", "MLPMixer"):
         path = memory.write(tmp_path, device, only=[name])
     content = json.loads(path.read_text())
     assert {row["model"] for row in content["rows"]} == {"FNet", "MLPMixer"} and content["measured"] is False
+    assert content["records"] == {record_name(record): memory.of_record(record)}
     rows, source = memory.stored(tmp_path)
     assert "not measured on a GPU" in source and rows["FNet", "paper"] == rows["FNet", "uniform"]
 

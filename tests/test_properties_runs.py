@@ -158,13 +158,14 @@ def test_measures_measure_or_name_what_is_wrong(measure, chosen):
 REPORTS = {"paper_table": ("table",), "authors_runs": ("model",), "compare": ("table", "runs"),
            "applicable": ("name", "options", "config"), "pick_device": ("prefer",),
            "pick_precision": ("device", "precision"), "describe": ("device",), "current_profile": ("profile", "device"),
-           "announce": ("profile", "device"), "read_records": ("folder",)}
+           "announce": ("profile", "device", "notebook"), "read_records": ("folder",)}
 
 
 @cases(250, report=st.sampled_from(sorted(REPORTS)), chosen=st.data())
 def test_reports_answer_or_name_what_is_wrong(report, chosen, tmp_path_factory):
     usual = {"table": 5, "model": "ViX", "runs": 0, "name": "ViT", "config": "paper", "prefer": "cpu", "device": "cpu",
-             "precision": "float16", "profile": "smoke", "folder": tmp_path_factory.getbasetemp(), "options": {}}
+             "precision": "float16", "profile": "smoke", "folder": tmp_path_factory.getbasetemp(), "options": {},
+             "notebook": "01_vit"}
     given = {name: chosen.draw(odd(usual[name]), name) for name in REPORTS[report]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # no GPU: said by pick_device

@@ -64,6 +64,7 @@ def announce(profile: Profile, device: torch.device | str, notebook: str) -> Non
     """Print what `notebook` (its file's name without ending) runs on and with, how long it will take, and what to do
     if that is only a CPU. Takes a training step to find out, and downloads nothing."""
     require_type("profile", profile, Profile, "one of vixlib.PROFILES' values")
+    require_type("notebook", notebook, str, "a notebook's name, such as '01_vit'")
     said = {"device": describe(device), "precision": pick_precision(device, profile.train.precision),
             "profile": f"{profile.name}: {profile.about}",
             "training": f"{profile.train.epochs} epoch(s) of {profile.data}, batch {profile.train.batch_size}",

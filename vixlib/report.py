@@ -91,9 +91,9 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     A run of a model that is none of `names()`, with a mixer of one's own for instance, gets a row below the others.
     """
     require_type("runs", runs, Iterable, "a list of runs that fit returned")
-    runs = list(runs)
+    runs, said = list(runs), f"{runs!r:.60}"
     for run in runs:
-        require_type(f"runs={runs!r:.60}: run", run, Run, "a Run, as fit returns it")
+        require_type(f"runs={said}: run", run, Run, "a Run, as fit returns it")
     rows, records = table_rows(table), read_records(results)
     own = {run.model: run for run in runs if run.model not in names()}
     live = {(run.model, run.options.get("position") or position_of(run.model)): run for run in runs
