@@ -5,7 +5,6 @@ import argparse
 import json
 import platform
 import re
-from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ import torch
 from vixlib.device import pick_device
 from vixlib.measured import BENCHMARKS
 from vixlib.records import environment, write_atomic
+from vixlib.run import now
 
 
 def count(text: str) -> int:
@@ -56,10 +56,6 @@ def begin(benchmark: str, device: torch.device, quick: bool, **settings) -> dict
             "versions": {"python": platform.python_version(), "torch": surroundings["torch"],
                          "vixlib": surroundings["vixlib"]},
             "commit": surroundings["commit"], "started": now(), "finished": None, "settings": settings, "rows": []}
-
-
-def now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def save(record: dict, folder: Path, finished: bool = False) -> Path:

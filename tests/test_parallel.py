@@ -94,14 +94,6 @@ def two(tmp_path_factory) -> tuple[Path, list[dict], str]:
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)], said[0]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def close(ours: dict, theirs: dict, names=None) -> None:
     for name in names or ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5)

@@ -24,15 +24,6 @@ from vixlib.train import Run, TrainConfig, evaluate, fit, predict
 CLASSES = ("red", "green", "blue")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Sums round differently on more threads, and networks this small only lose time with them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class RecordingData(ImageData):
     """Notes the order of training pictures, and calls `before` ahead of every training batch."""
 

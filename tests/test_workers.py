@@ -23,14 +23,6 @@ from vixlib.workers import Clock, in_turn, visible_gpus
 LONG = dataclasses.replace(TINY, train=vix.TrainConfig(epochs=400, batch_size=8))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def histories(folder: Path) -> dict:
     return {record["model"]: [{**epoch, "seconds": 0} for epoch in record["history"]]
             for record in read_records(folder / "results")}

@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .cost import mixer_bytes
+from .cost import mixer_bytes, mixer_seconds
 from .errors import require_count
 from .report import Table
 
@@ -109,9 +108,11 @@ def check_mixer(mixer: type[nn.Module], dim: int = 64, heads: int = 4, dim_head:
         neighbours = (build(tokens).double().train()(x, rotary=None)[:1]
                       - build(tokens).double().train()(x[:1], rotary=None)).abs().max().item()
     gradient, idle = _gradient(part, x, generator)
-    kept = mixer_bytes({mixer.__name__: build}, (SHORT, LONG), dim)[mixer.__name__]
-    return Checkup(mixer.__name__, permutation, neighbours, _reach(part, x), gradient, idle, tuple(kept),
-                   tuple(_seconds(build(n), n, dim) for n in (SHORT, LONG)))
+    name, builders = mixer.__name__, {mixer.__name__: build}
+    kept = mixer_bytes(builders, (SHORT, LONG), dim)[name]
+    _, seconds = mixer_seconds(builders, dim, batch_size=1, smallest=SHORT, largest=LONG, repeats=3)
+    return Checkup(name, permutation, neighbours, _reach(part, x), gradient, idle, tuple(kept),
+                   (seconds[name][0], seconds[name][-1]))
 
 
 def _reach(part: nn.Module, x: Tensor) -> float:
@@ -148,13 +149,3 @@ def _gradient(part: nn.Module, x: Tensor, generator: torch.Generator) -> tuple[f
             p.add_(step * way)
     promised = sum((slope * way).sum() for slope, way in zip(slopes, ways, strict=True)).item()
     return abs(promised - measured) / max(abs(measured), 1e-12), idle
-
-
-def _seconds(part: nn.Module, tokens: int, dim: int, repeats: int = 3) -> float:
-    x = torch.randn(1, tokens, dim, requires_grad=True)
-    taken = []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        torch.autograd.backward(part(x, rotary=None).sum())
-        taken.append(time.perf_counter() - begun)
-    return min(taken)  # whatever else the machine does can only add

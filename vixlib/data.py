@@ -128,10 +128,15 @@ class ImageData:
             images = _flip(images, generator)
         if "crop" in augment:
             images = _crop(images, generator)
-        return images.float().div(127.5).sub(1), labels
+        return normalised(images), labels
 
     def _split(self, split: str) -> tuple[Tensor, Tensor]:
         return getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Pixels of 0 ... 255, of any type, as models take them: float32 from -1 to 1, the same shape."""
+    return images.float().div(127.5).sub(1)
 
 
 def _require_index(index: Tensor, count: int) -> None:

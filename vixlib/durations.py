@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from .device import device_name
 from .measure import throughput
 from .models.zoo import build
 from .records import DATA, environment, write_atomic
+from .run import now
 
 MINUTES = DATA / "minutes.json"
 # The yardstick's model and batch: large enough to keep the device busy, small enough for a fraction of a second.
@@ -36,7 +36,7 @@ def write_minutes(notebook: str, profile: str, data: str, seconds: float, images
     """Keep what a notebook took and how fast `yardstick` was beside it; an older row of the same device goes."""
     row = {"notebook": notebook, "profile": profile, "data": data, "seconds": round(seconds, 1),
            "images_per_second": round(images_per_second, 1), "kind": torch.device(device).type,
-           **environment(device), "finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+           **environment(device), "finished": now()}
     rows = {_key(old): old for old in read_minutes(path)} | {_key(row): row}
     write_atomic(path, json.dumps([rows[key] for key in sorted(rows)], indent=1) + "\n")
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from . import figures, lengths
 from .cost import mixer_bytes
+from .data import normalised
 from .errors import require_known
 from .mixers import MIXERS
 from .probe import imitated_rows, mixer_inputs, mixer_row
@@ -125,7 +126,7 @@ def looks(models: Mapping[str, nn.Module], images: Tensor) -> Callable[..., Figu
 
     @lru_cache(maxsize=16)
     def inputs(name: str, picture: int) -> list[tuple[Tensor, object]]:
-        return mixer_inputs(models[name], images[picture:picture + 1].to(device).float().div(127.5).sub(1))
+        return mixer_inputs(models[name], normalised(images[picture:picture + 1].to(device)))
 
     @torch.no_grad()
     def looks(picture: int = 0, layer: int = max(1, len(vit.blocks) - 1), head: int = 1, row: int = grid[0] // 2,

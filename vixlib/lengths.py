@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from .measure import predict_peak_memory
 from .models.zoo import build
-from .records import environment, write_atomic
-from .tables import DATA
+from .records import DATA, environment, write_atomic
 
 FILE = DATA / "memory_by_length.json"
 # How attention is computed: name of the curve -> (system, its options, precision).

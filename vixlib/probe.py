@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .data import normalised
 from .errors import require_count, require_known
 from .mixers import (
     LinformerAttention,
@@ -182,7 +183,7 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
         guesses = []
         for part in images.split(batch_size):
             moved = shift_images(part.to(device).float(), down, right, padding)  # black is 0 before normalising
-            guesses.append(model(moved.div(127.5).sub(1)).argmax(dim=1))
+            guesses.append(model(normalised(moved)).argmax(dim=1))
         return torch.cat(seen).double(), torch.cat(guesses)
 
     try:

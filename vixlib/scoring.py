@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import ImageData
+from .data import ImageData, normalised
 from .device import pick_device, pick_precision
 from .errors import require_count, require_known, require_model, require_type
 
@@ -64,9 +64,7 @@ def predict(model: nn.Module, images: Tensor, device: str | torch.device | None 
                          "pass a single one as image[None], and pixels as 0 ... 255")
     device = _place(model, device)
     with _inference(model):
-        # Normalised as in ImageData.batch: [0, 255] becomes [-1, 1].
-        parts = [model(part.to(device).float().div(127.5).sub(1)).float().softmax(dim=1).cpu()
-                 for part in images.split(256)]
+        parts = [model(normalised(part.to(device))).float().softmax(dim=1).cpu() for part in images.split(256)]
     return torch.cat(parts)
 
 

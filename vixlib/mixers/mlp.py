@@ -20,8 +20,7 @@ class MLPMixer(nn.Module):
     def __init__(self, dim: int, *, heads: int | None = None, dim_head: int | None = None, seq_len: int,
                  expansion: int = 1) -> None:
         super().__init__()
-        require_count(seq_len=seq_len, expansion=expansion)
-        require_count(dim=dim)
+        require_count(dim=dim, seq_len=seq_len, expansion=expansion)
         require_room(2 * expansion * seq_len ** 2, seq_len=seq_len, expansion=expansion)
         self.seq_len, self.dim = seq_len, dim
         self.widen = nn.Linear(seq_len, expansion * seq_len)
