@@ -3,11 +3,13 @@ PYTHON ?= python3
 NB ?= 02_linear_attention
 PROFILE ?= auto
 DATA ?=
+OLDEST ?= python3.10
+NEWEST ?= python3.13
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fast sync readme bench gpu-todo wheel minutes site browser publish clean
+.PHONY: help setup run test fast test-oldest test-newest sync readme bench gpu-todo wheel minutes site browser publish clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -31,6 +33,12 @@ fast: $(INSTALLED)  ## ruff and the unit tests alone
 test: fast  ## everything: ruff, unit tests, every notebook executed
 	VIX_PROFILE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q -x --nbval-lax --nbval-current-env \
 		--nbval-cell-timeout 900 notebooks
+
+test-oldest:  ## unit tests with the lowest supported versions, in .venv-oldest: OLDEST=python3.10
+	$(OLDEST) .ci/versions.py oldest
+
+test-newest:  ## unit tests with the newest versions, in .venv-newest: NEWEST=python3.13
+	$(NEWEST) .ci/versions.py newest
 
 sync: $(INSTALLED)  ## after editing notebooks/*.py: regenerate and execute the .ipynb (NB=name or all)
 	$(BIN)/python .ci/notebooks.py sync $(NB)

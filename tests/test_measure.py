@@ -8,9 +8,11 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import vixlib as vix
-from vixlib.measure import MARGIN, training_step
+from vixlib.measure import MARGIN, training_step, with_fake_tensors
+from vixlib.models.zoo import applicable
 from vixlib.probe import attention_maps, mixer_inputs
 
 SMALL = {"image_size": 16, "patch_size": 2, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 48}
@@ -39,6 +41,31 @@ def test_counts_of_a_model_counted_by_hand():
 def test_saved_bytes_of_a_model_counted_by_hand():
     # Kept: the input (192), relu's output (100, which the second layer shares), log-softmax's (10), an int64 label.
     assert vix.saved_bytes_per_image(TwoLayers()) == 4 * (192 + 100 + 10) + 8
+
+
+def packed_for_backward(model: nn.Module, batch: int) -> int:
+    """Bytes that autograd asks to keep, by torch's hook on every tensor it packs; parameters and buffers left out."""
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(torch.randn(batch, 3, 16, 16)).log_softmax(dim=1)[:, 0].sum()
+    assert loss.requires_grad
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("name", vix.names())
+def test_saved_bytes_are_those_that_autograd_packs(name):
+    model = vix.build(name, **applicable(name, {"image_size": 16, "depth": 1}, "uniform")).train()
+    packed = (packed_for_backward(model, 4) - packed_for_backward(model, 2)) / 2
+    # Beyond these: the pictures, where autograd doesn't keep them, and cross_entropy's label.
+    assert 0 <= vix.saved_bytes_per_image(model) - packed <= 4 * 3 * 16 * 16 + 8
 
 
 def test_materialised_attention_keeps_the_matrices_and_fused_attention_does_not():
@@ -83,6 +110,25 @@ def test_predicted_peak_says_so_and_covers_what_must_be_there():
     weights = 4 * vix.count_parameters(model).true
     assert peak.bytes > 4 * weights + 32 * vix.saved_bytes_per_image(model)  # weights, gradients, two moments
     assert peak.bytes < 4 * weights + 3 * 32 * vix.saved_bytes_per_image(model)
+
+
+@pytest.mark.parametrize("name", ["ViT", "ViN", "LeViP"])
+def test_predicted_peak_is_that_of_torchs_own_tracker(name):
+    tracker_of_torch = pytest.importorskip("torch.distributed._tools.mem_tracker")
+    batch, model = 8, vix.build(name, image_size=16, depth=1)
+    mode = FakeTensorMode()
+    fake = with_fake_tensors(model, mode)
+    with mode:
+        step = training_step(fake, batch, "float32")
+        step()  # makes the optimiser's state
+        step.optimizer.zero_grad(set_to_none=True)
+        tracker = tracker_of_torch.MemTracker()
+        tracker.track_external(fake, step.optimizer)
+        with tracker:
+            step()
+    theirs = sum(kinds["Total"] for kinds in tracker.get_tracker_snapshot("peak").values())
+    pictures = 4 * batch * 3 * 16 * 16  # torch's does not count what operations only read
+    assert 0 <= vix.predict_peak_memory(model, batch, "float32").bytes - theirs <= pictures
 
 
 def test_largest_batch_is_the_largest():

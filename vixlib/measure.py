@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -73,30 +73,47 @@ def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     Whatever was computed or read and is alive while the result's graph is; so it makes no difference who keeps it,
     autograd's own operations, a custom one or a checkpoint.
     """
-    with _Made(model) as made:
+    with _Living((*model.parameters(), *model.buffers())) as living:
+        own = living.bytes
         graph = forward().grad_fn  # the result itself is let go, unless an operation keeps its output
-    total = made.alive_bytes()
+    total = living.bytes - own
     del graph
     return total
 
 
-class _Made(TorchDispatchMode):
-    """Remembers every storage that operations return or read, `model`'s own left out, without keeping it alive."""
+class _Living(TorchDispatchMode):
+    """Counts the bytes of `tensors` and of whatever operations read or return, once per storage and while it lives.
 
-    def __init__(self, model: nn.Module) -> None:
+    bytes: now; peak: the most so far.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
         super().__init__()
-        self.own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
-        self.made: dict[StorageWeakRef, int] = {}
+        self.bytes = self.peak = 0
+        self._known: dict[int, weakref.ref] = {}
+        for tensor in tensors:
+            self._count(tensor)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        for t in tree_leaves((args, kwargs, result)):
-            if isinstance(t, Tensor) and t.untyped_storage()._cdata not in self.own:
-                self.made[StorageWeakRef(t.untyped_storage())] = t.untyped_storage().nbytes()
+        for tensor in tree_leaves((args, kwargs, result)):
+            if isinstance(tensor, Tensor):
+                self._count(tensor)
         return result
 
-    def alive_bytes(self) -> int:
-        return sum(size for storage, size in self.made.items() if not storage.expired())
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+
+        def gone(_) -> None:
+            self.bytes -= size
+            del self._known[key]  # the next storage may get its address
+
+        self._known[key] = weakref.ref(storage, gone)  # torch keeps the Python object as long as the storage itself
+        self.bytes += size
+        self.peak = max(self.peak, self.bytes)
 
 
 @dataclass(frozen=True)
@@ -142,28 +159,25 @@ def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str =
     float16, a T4's; half types need the same bytes.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.distributed._tools.mem_tracker import MemTracker
 
     require_count(batch_size=batch_size)
     image_size = _checked(model, image_size)
     require_known("precision", precision, ("auto", "float32", *HALF))
     precision = "float16" if precision == "auto" else precision
     mode = FakeTensorMode()
-    fake = _with_fake_tensors(model, mode)
+    fake = with_fake_tensors(model, mode)
     with mode:
         step = training_step(fake, batch_size, "bfloat16" if precision in HALF else precision, image_size)
         for parameter in fake.parameters():  # an update without a backward pass makes the optimiser's state
             parameter.grad = torch.zeros_like(parameter)
         step.optimizer.step()
-        tracker = MemTracker()
-        tracker.track_external(fake, step.optimizer)
-        with tracker:
+        state = [value for one in step.optimizer.state.values() for value in one.values() if isinstance(value, Tensor)]
+        with _Living((*fake.parameters(), *fake.buffers(), *state)) as living:
             step()
-    peak = sum(kinds["Total"] for kinds in tracker.get_tracker_snapshot("peak").values())
-    return PeakMemory(peak, batch_size, precision, measured=False)
+    return PeakMemory(living.peak, batch_size, precision, measured=False)
 
 
-def _with_fake_tensors(model: nn.Module, mode) -> nn.Module:
+def with_fake_tensors(model: nn.Module, mode) -> nn.Module:
     """A copy of `model` on the CPU whose parameters and buffers have shapes but no data."""
     memo = {id(t): nn.Parameter(mode.from_tensor(t.detach().cpu()), t.requires_grad) if isinstance(t, nn.Parameter)
             else mode.from_tensor(t.detach().cpu()) for t in (*model.parameters(), *model.buffers())}
