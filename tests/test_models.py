@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import vixlib as vix
-from vixlib.models.zoo import CONFIGS, SYSTEMS
+from vixlib.models.zoo import CONFIGS, SYSTEMS, settings
 
 SMALL = {"image_size": 16, "patch_size": 2, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 48,
          "num_landmarks": 8, "rank": 8}
@@ -22,6 +22,15 @@ def small(name, **more):
 def test_counts_of_tables_1_and_3_to_the_digit(row):
     printed = 885_322 if row["model"] == "HybridViT" else row["params"]  # 885,332 is a slip: its layers give 885,322
     assert vix.count_parameters(vix.build(row["model"], config="paper")).as_paper == printed
+
+
+@pytest.mark.parametrize("name", vix.names())
+def test_a_flag_is_no_number(name):
+    """True counts as 1 wherever Python counts; a model of one layer or of whole pictures must not come of that."""
+    numbers = [option for option, value in settings(name).items() if type(value) is int]
+    for option in {*numbers, *vix.applicable(name, dict.fromkeys(("patch_size", "depth", "num_classes")))}:
+        with pytest.raises((ValueError, TypeError), match=f"{option}.*True"):
+            vix.build(name, **{option: True})
 
 
 def test_true_counts():

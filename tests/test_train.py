@@ -149,6 +149,23 @@ def test_top5_counts_the_best_five():
     assert (scores.top1, scores.top5) == (pytest.approx(100 * 3 / 23), pytest.approx(100 * 13 / 23))
 
 
+def test_a_picture_without_an_answer_is_missed():
+    class Broken(nn.Module):
+        """NaN for the first picture of a batch, which has class 0; full marks for the others."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, images):
+            scores = self.weight * torch.eye(4)[:len(images)]
+            return torch.cat([scores[:1] * torch.nan, scores[1:]])
+
+    images, labels = torch.zeros(4, 3, 4, 4, dtype=torch.uint8), torch.arange(4)
+    scores = evaluate(Broken(), ImageData("broken", tuple("abcd"), images, labels, images, labels))
+    assert (scores.top1, scores.top5) == (75, 75)
+
+
 def test_evaluation_switches_dropout_off_and_every_module_back():
     model, data = net(dropout=0.9), colours()
     model.layers[1].eval()  # a frozen BatchNorm stays frozen
