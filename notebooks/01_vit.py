@@ -455,7 +455,7 @@ print(f"In the trained model, what a patch says varies by {across_pictures:.2f} 
 # %%
 my_pictures = ""  #@param {type:"string"}
 #   a folder as above; empty: one that is written now
-my_model = "HybridViT"  #@param ["ViT", "ViP", "ViL", "ViN", "FNet", "MLPMixer", "HybridViT", "HybridViP", "HybridViL", "HybridViN", "LeViT", "LeViN", "CCT", "CCN", "CvT", "CvN", "CPV", "CNV", "CLTV", "ResNet18"]
+my_model = "ResNet18"  #@param ["ViT", "ViP", "ViL", "ViN", "FNet", "MLPMixer", "HybridViT", "HybridViP", "HybridViL", "HybridViN", "LeViT", "LeViN", "CCT", "CCN", "CvT", "CvN", "CPV", "CNV", "CLTV", "ResNet18"]
 #   the notebooks after this one explain them
 my_patch_size = 4  #@param [16, 8, 4, 2, 1] {type:"raw"}
 #   has to divide the sides of your pictures
@@ -483,7 +483,7 @@ mine = vix.load(folder)
 print(mine)
 
 # %% [markdown]
-# Training is the same call as before; what differs is the number of classes and the size of a picture, and the model is told both. Few pictures and few epochs teach little, so do not wonder about the accuracy of the example.
+# Training is the same call as before; what differs is the number of classes and the size of a picture, and the model is told both. Few pictures and few epochs teach little, and least to a transformer, which has to learn even that neighbouring pixels belong together. So the form starts with a convolutional network, ResNet-18, which is built to know it; choose HybridViT instead and compare (notebook 03 is about the difference).
 
 # %%
 my_grid = [side // my_patch_size for side in mine.image_size]
