@@ -37,6 +37,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, echo: bool) -> None:
                 print(text.rstrip(), flush=True)
 
     NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
+                   extra_arguments=["--log-level=ERROR"],  # else a warning that other users could listen to its ports
                    on_cell_executed=show if echo else None).execute()
 
 
