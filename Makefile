@@ -34,10 +34,10 @@ test: fast  ## everything: ruff, unit tests, every notebook executed
 	VIX_PROFILE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q -x --nbval-lax --nbval-current-env \
 		--nbval-cell-timeout 900 notebooks
 
-test-oldest:  ## unit tests with the lowest supported versions, in .venv-oldest: OLDEST=python3.10
+test-oldest:  ## unit tests with the lowest supported versions, in build/oldest: OLDEST=python3.10
 	$(OLDEST) .ci/versions.py oldest
 
-test-newest:  ## unit tests with the newest versions, in .venv-newest: NEWEST=python3.13
+test-newest:  ## unit tests with the newest versions, in build/newest: NEWEST=python3.13
 	$(NEWEST) .ci/versions.py newest
 
 sync: $(INSTALLED)  ## after editing notebooks/*.py: regenerate and execute the .ipynb (NB=name or all)

@@ -3,7 +3,8 @@
     python3.10 .ci/versions.py oldest
     python3.13 .ci/versions.py newest
 
-The Python that runs this makes .venv-oldest or .venv-newest, installs there and tests; further words go to pytest.
+The Python that runs this makes a virtual environment in build/oldest or build/newest, installs there and tests; further
+words go to pytest.
 """
 from __future__ import annotations
 
@@ -25,11 +26,10 @@ def lowest(pyproject: str) -> dict[str, str]:
 
 
 def main(which: str, *pytest: str) -> None:
-    python = ROOT / f".venv-{which}" / "bin" / "python"
+    place = ROOT / "build" / which
+    python, limits = place / "bin" / "python", place / "limits.txt"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
-    limits = ROOT / "build" / f"{which}.txt"
-    limits.parent.mkdir(exist_ok=True)
+        subprocess.run([sys.executable, "-m", "venv", place], check=True)
     limits.write_text("".join(f"{package}=={version}.*\n" for package, version in
                               lowest((ROOT / "pyproject.toml").read_text()).items()) if which == "oldest" else "")
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", "--constraint", limits,
