@@ -459,7 +459,7 @@ my_model = "ResNet18"  #@param ["ViT", "ViP", "ViL", "ViN", "FNet", "MLPMixer", 
 #   the notebooks after this one explain them
 my_patch_size = 4  #@param [16, 8, 4, 2, 1] {type:"raw"}
 #   has to divide the sides of your pictures
-my_epochs = 3  #@param {type:"slider", min:1, max:40, step:1}
+my_epochs = 5  #@param {type:"slider", min:1, max:40, step:1}
 
 # %%
 import tempfile
