@@ -24,7 +24,10 @@ def test_there_are_notebooks_and_no_orphans():
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
 class TestNotebook:
     def test_pair_is_in_step(self, source):
-        assert jupytext.writes(pair(source), fmt="py:percent") == source.read_text(), f"make sync NB={source.stem}"
+        # Which jupytext wrote it says nothing about the cells.
+        written, stored = (re.sub(r"jupytext_version: .*", "", text)
+                           for text in (jupytext.writes(pair(source), fmt="py:percent"), source.read_text()))
+        assert written == stored, f"make sync NB={source.stem}"
 
     def test_every_cell_ran_in_order_without_error_and_figures_are_stored(self, source):
         cells = [cell for cell in pair(source).cells if cell.cell_type == "code"]

@@ -31,7 +31,7 @@ class CvT(nn.Module):
             raise TypeError(f"depths={depths!r} must be a tuple with the blocks of each stage, such as (1, 1, 2)")
         require_count(num_classes=num_classes, channels=channels, dim=dim, patch_size=patch_size, heads=heads,
                       dim_head=dim_head, mlp_dim=mlp_dim,
-                      **{f"depth of stage {i + 1}": depth for i, depth in enumerate(depths)})
+                      **{f"depths[{i}]": depth for i, depth in enumerate(depths)})
         require_known("projection", projection, ("linear", "separable"))
         require_rate("dropout", dropout)
         mixing = mixer_class(mixer)
