@@ -57,7 +57,8 @@ CLIPPED = """frame => {
   }
   return found;
 }"""
-FIGURES = """() => [...document.querySelectorAll('.jp-Notebook img[src^="data:"]')].map(img => img.src).join()"""
+# A widget's picture has a blob: address, new with every change; a cell's own one carries its bytes in it.
+FIGURES = """() => [...document.querySelectorAll('.jp-Notebook img')].map(img => img.src).join()"""
 
 
 @contextmanager
