@@ -624,7 +624,7 @@ explore.interact(looks, picture=range(min(20, len(data.test_labels))), layer=ran
                  shown=[explore.IMITATED, explore.TRAINED])
 
 # %% [markdown]
-# The printed lines say what the pictures mean. Softmax and Performer rows are weighted averages: positive, sum one. Linformer's weights are learned mixtures, of either sign, with any sum. Nyström's come from a product with an inverse: their sum is close to one when the inverse is good, and single weights may be negative. None of this stops the models from learning, because each is trained with the attention it has. **"Approximation" explains where these mixers come from; what decides is how they train.**
+# The printed lines say what the pictures mean. First look at the trained rows whose smallest and largest weight are nearly equal: such a model looks everywhere alike. It has learned to sum a picture up, not yet to choose in it, and a low place in the table of section 8 is then no verdict on its mixer's *form* but on how fast its q and k learn (for the Performer, exercise 1 changes nothing but the feature map). Softmax and Performer rows are weighted averages: positive, sum one. Linformer's weights are learned mixtures, of either sign, with any sum. Nyström's come from a product with an inverse: their sum is close to one when the inverse is good, and single weights may be negative. None of this stops the models from learning, because each is trained with the attention it has. **"Approximation" explains where these mixers come from; what decides is how they train.**
 
 # %% [markdown]
 # ## 11 · Bring your own mixer
@@ -671,7 +671,7 @@ vix.compare(1, runs=[*runs.values(), own_run])
 # %% [markdown]
 # Any host takes it in the same way: `vix.build("CCT", mixer=GatedMean)`. If it holds up there, and over three seeds, you have something.
 #
-# ## 11 · Your turn
+# ## 12 · Your turn
 #
 # **1. The kernel of the text.** Train a ViP with the ReLU kernel that the paper's text names. Does it come closer to the paper's order?
 #

@@ -410,3 +410,9 @@ def test_shapes_by_name_and_its_options_only_there():
     assert data.name == "shapes" and len(data.train_labels) == 30 and data.image_size == (24, 24)
     with pytest.raises(TypeError, match="train: for load.'shapes'. only"):
         load("cifar10", train=5)
+
+
+@pytest.mark.parametrize("device", ["mps", "meta", "xpu", "cuda:31"])
+def test_a_device_that_this_machine_lacks_is_named(device):
+    with pytest.raises(ValueError, match=f"device='{device}' does not work here .*pick_device"):
+        load("shapes", train=20, test=10, device=device)

@@ -88,7 +88,13 @@ class ImageData:
         """The same data with all tensors on `device`."""
         device = as_device("device", device)
         fields = ("train_images", "train_labels", "test_images", "test_labels")
-        return replace(self, **{field: getattr(self, field).to(device) for field in fields})
+        try:
+            return replace(self, **{field: getattr(self, field).to(device) for field in fields})
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError, ImportError) as error:  # torch's ways to say that it has no such device
+            raise ValueError(f"device={str(device)!r} does not work here ({str(error).splitlines()[0]}); "
+                             'use "cpu", or what vix.pick_device() gives') from error
 
     def subset(self, fraction: float, seed: int = 0) -> ImageData:
         """The same `fraction` (above 0, at most 1) of each class's training pictures; the test set untouched.
