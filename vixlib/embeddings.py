@@ -23,7 +23,7 @@ def as_pair(name: str, size: Size) -> tuple[int, int]:
 def check_images(images: Tensor, channels: int, model: nn.Module) -> None:
     """`images` must be `[B, channels, H, W]`, B, H, W >= 1, floating-point, like `model`'s weights in type and device;
     the ValueError or TypeError says what it is instead."""
-    first, *_ = (*model.parameters(), None)  # not next(..., None), which torch.compile could not follow before 2.7
+    first, *_ = (*model.parameters(), None)  # torch 2.6 cannot compile next(..., None)
     require_like("images", images, first)
     if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
         raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, {channels}, H, W], at least one image")
