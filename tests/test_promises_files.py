@@ -80,10 +80,16 @@ def train_to_the_end(folder: str) -> None:
 
 
 def write_records(folder: str, who: int) -> None:
-    """Every second record is the same run's for all writers."""
-    for seed in range(60):
-        write_record(a_record(seed=seed if seed % 2 else 1000 * who + seed, best_top1=who), folder)
-    Path(folder, f"done-{who}").touch()
+    """Every second record is the same run's for all writers. The file done-<who> says at the end what went wrong."""
+    trouble = "no end"
+    try:
+        for seed in range(60):
+            write_record(a_record(seed=seed if seed % 2 else 1000 * who + seed, best_top1=who), folder)
+        trouble = ""
+    except OSError as error:
+        trouble = str(error)
+    finally:
+        Path(folder, f"done-{who}").write_text(trouble)
 
 
 def abandoned(folder: Path) -> list[str]:
@@ -164,6 +170,7 @@ def test_two_processes_lose_and_double_no_record(tmp_path, forker):
         begin(forker, f"write_records({str(tmp_path)!r}, {who})")
     while not all((tmp_path / f"done-{who}").exists() for who in (1, 2)):
         time.sleep(0.01)
+    assert [(tmp_path / f"done-{who}").read_text() for who in (1, 2)] == ["", ""]
     seeds = sorted(record["seed"] for record in read_records(tmp_path))
     shared, own = list(range(1, 60, 2)), list(range(0, 60, 2))
     assert seeds == sorted([*shared, *(1000 + seed for seed in own), *(2000 + seed for seed in own)])
