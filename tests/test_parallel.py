@@ -62,6 +62,7 @@ def one_of_two(folder: str) -> None:
         here = Path(folder, f"machine{parallel.rank()}")  # as if the processes shared no disk
         results = {"plain": run(net(), CONFIG, checkpoint=here / "plain.pt"), "sgd": run(net(), SGD),
                    "batch norm": run(net(batch_norm=True), SGD)}
+        draws = torch.initial_seed()  # of the generator that dropout draws from
         part = {"checkpoint": here / "resumed.pt"}
         _, first = run(net(), CONFIG, **part, minutes=1e-9)
         results["resumed"] = run(net(), CONFIG, **part)
@@ -72,7 +73,7 @@ def one_of_two(folder: str) -> None:
         runs = {name: made.to_dict() for name, (_, made) in results.items()}
         models = {name: model.state_dict() for name, (model, _) in results.items()}
         torch.save({"size": parallel.size(), "epochs first": len(first.history), "refused": refused, "runs": runs,
-                    "models": models}, Path(folder, f"{parallel.rank()}.pt"))
+                    "models": models, "draws": draws}, Path(folder, f"{parallel.rank()}.pt"))
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,11 @@ def two(tmp_path_factory) -> tuple[Path, list[dict], str]:
     said = [process.communicate(timeout=240)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)], said[0]
+
+
+def test_each_process_draws_its_own_dropout_and_the_first_one_a_single_ones(two):
+    _, (first, second), _ = two
+    assert first["draws"] == SGD.seed != second["draws"]
 
 
 def close(ours: dict, theirs: dict, names=None) -> None:
