@@ -186,3 +186,9 @@ def test_a_command_that_makes_no_sense_is_refused(words):
     with pytest.raises(SystemExit) as caught:
         reproduce.main(words)
     assert caught.value.code == 2
+
+
+def test_a_data_set_that_is_not_here_is_a_sentence_and_no_traceback(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("vixlib.data.find", lambda name, root=None: None)
+    assert reproduce.main(["--table", "cxv", "--data", "cifar10-jpg", "--list", "--results", str(tmp_path)]) == 1
+    assert "cifar10-jpg has no download" in capsys.readouterr().err

@@ -118,7 +118,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _work(chosen: argparse.Namespace, started: float) -> int:
     profile = PROFILES[chosen.profile].on(pick_device())
     # Several processes must find the data set there: they would download it into one another's files.
-    data = load(_found(chosen.data) if chosen.next else chosen.data or profile.data, download=parallel.size() == 1)
+    try:
+        data = load(_found(chosen.data) if chosen.next else chosen.data or profile.data, download=parallel.size() == 1)
+    except RuntimeError as error:  # not here, and not to be downloaded; the message says what helps
+        print(error, file=sys.stderr)
+        return 1
     table = int(chosen.table) if str(chosen.table).isdigit() else chosen.table
     jobs = [] if chosen.next else plan(table, profile, data.name, chosen.seeds, chosen.models)
     if chosen.list:
