@@ -32,7 +32,8 @@ def test_every_first_seed_and_the_memory_come_before_any_second_seed(tmp_path):
     first = list(dict.fromkeys(kinds))
     assert first[:6] == [("paper", 1, 0), ("paper", 3, 0), ("paper", 4, 0), ("paper", "rope", 0), BatchJob, ColumnsJob]
     assert first[6:11] == [("modern", 1, 0), ("modern", 3, 0), ("modern", 4, 0), ("paper", 2, 0), ("paper", "cxv", 0)]
-    assert [seed for *_, seed in first[11:]] == [1] * 5 + [2] * 5
+    assert first[11] == ("paper", "variants", 0)
+    assert [seed for *_, seed in first[12:]] == [1] * 5 + [2] * 5
     assert len({job.name for job in jobs}) == len(jobs)
 
 

@@ -13,7 +13,7 @@ from vixlib.verdicts import CLAIMS, Claim, printed_difference, verdict_table
 def test_without_records_every_claim_stands_there_unmeasured(tmp_path):
     rows = verdict_table(results=tmp_path).rows
     assert len(rows) == sum(len(claim.pairs) for claim in CLAIMS) + 1
-    assert all(NOT_MEASURED in row[-1] for row in rows)  # no GPU has measured memory either
+    assert all(NOT_MEASURED in row[-2] for row in rows)  # no GPU has measured memory either
 
 
 def test_printed_differences_come_from_the_tables_or_the_logs():
@@ -23,13 +23,17 @@ def test_printed_differences_come_from_the_tables_or_the_logs():
     assert printed_difference("HybridViN/rope", "HybridViP/rope2d") == "-"
 
 
-@pytest.mark.parametrize(("ours", "verdict"), [((60.0, 61.0, 60.5), "holds"), ((50.0, 51.0, 50.5), "does not hold")])
-def test_three_seeds_decide(tmp_path, ours, verdict):
+@pytest.mark.parametrize(("ours", "profile", "verdict"), [
+    ((60.0, 61.0, 60.5), "paper", "holds"), ((50.0, 51.0, 50.5), "paper", "does not hold"),
+    ((50.0, 61.0, 54.0), "paper", "undecided"), ((60.0, 61.0, 60.5), "quick", "holds at quick")])
+def test_three_seeds_decide(tmp_path, ours, profile, verdict):
     for seed, top1 in enumerate(ours):
-        write_record(record("ViN", "learned", top1, seed=seed, profile="paper", config="paper"), tmp_path)
-        write_record(record("ViT", "learned", 55.0 + seed / 10, seed=seed, profile="paper", config="paper"), tmp_path)
-    row = next(row for row in verdict_table(results=tmp_path).rows if row[2] == "ViN against ViT")
-    assert row[-1] == verdict and "(n=3)" in row[-2]
+        write_record(record("ViN", "learned", top1, seed=seed, profile=profile, config="paper"), tmp_path)
+        write_record(record("ViT", "learned", 55.0 + seed / 10, seed=seed, profile=profile, config="paper"), tmp_path)
+    table = verdict_table(results=tmp_path)
+    row = next(row for row in table.rows if row[2] == "ViN against ViT")
+    assert row[-2] == verdict and "(n=3)" in row[-3]
+    assert f"{row[-1]} {profile}: " in table.notes[0]
 
 
 @pytest.mark.parametrize(("gaps", "verdict"), [

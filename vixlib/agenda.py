@@ -11,7 +11,7 @@ from .estimate import Estimator, readable
 from .gpujobs import BatchJob, ColumnsJob
 from .jobs import Job, most_missing_first, plan
 from .profiles import PROFILES
-from .records import read_records
+from .records import VARIANTS, read_records
 from .tables import Row, paper_table, table_rows
 
 CARD_GB = 16  # the paper's
@@ -54,6 +54,7 @@ def agenda(dataset: str, results: Path) -> list[Part]:
              Part("recipe modern for the best row of each table", best),
              runs(2, SEEDS[0], "Table 2"),
              runs("cxv", SEEDS[0], "Convolutional X-formers"),
+             runs(VARIANTS, SEEDS[0], "Experiments on the reasons"),
              *(runs(table, seed, title) for seed in SEEDS[1:]
                for table, title in {**titles, "cxv": "Convolutional X-formers"}.items())]
     # A run that two tables need (ViT's in Tables 1 and 2) stands where it is first wanted.

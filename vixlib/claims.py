@@ -123,12 +123,17 @@ def differences(a: str, b: str, results: Results = None) -> list[Difference]:
 
 def _setting(record: dict, model: str, position: str) -> str:
     """All that must be equal for a pair with a run of `model`; options which that system lacks cannot differ."""
-    # Through TrainConfig, because a record older than a setting was made with its default.
-    train = TrainConfig(**record["train"]).to_dict()
-    train = {name: value for name, value in train.items() if name not in ("seed", "eval_batch_size", "compile")}
     options = applicable(model, {**record["options"], "position": position}, record["config"])
     options.pop("position", None)
-    return json.dumps([record["profile"], record["dataset"], record["config"], options, train], sort_keys=True)
+    return json.dumps([record["profile"], record["dataset"], record["config"], options, training(record)],
+                      sort_keys=True)
+
+
+def training(record: dict) -> dict:
+    """The training settings of a record that decide its result, but for the seed."""
+    # Through TrainConfig, because a record older than a setting was made with its default.
+    train = TrainConfig(**record["train"]).to_dict()
+    return {name: value for name, value in train.items() if name not in ("seed", "eval_batch_size", "compile")}
 
 
 def claims(pairs: Iterable[tuple[str, str]], results: Results = None) -> list[str]:

@@ -69,7 +69,7 @@ class Job:
         same_batch = self.train_config.batch_size == self.profile.train.batch_size  # ViT's in Table 2 is Table 1's
         return {"dataset": self.dataset, "profile": self.profile.name if same_batch else LARGEST,
                 "model": self.row.model, "config": self.config, "position": self.row.position,
-                "options": self.profile.options_for(self.row.model), "seed": self.seed}
+                "options": self.profile.options_for(self.row.model, **dict(self.row.options)), "seed": self.seed}
 
     @property
     def name(self) -> str:

@@ -29,6 +29,8 @@ _STORED = Path(__file__).resolve().parent / "stored"
 DATA = _STORED if _STORED.is_dir() else ROOT / "data"
 RESULTS = DATA / "results"
 
+# In a record's "table": an experiment beside the tables, with an option changed (see tables.EXPERIMENTS).
+VARIANTS = "variants"
 IDENTITY = ("dataset", "profile", "model", "config", "position", "options", "seed")
 FIELDS = (*IDENTITY, "table", "train", "params", "history", "best_top1", "last_top1", "peak_memory_bytes",
           "images_per_second", "device", "memory_limit_gb", "torch", "vixlib", "commit", "started",
@@ -127,6 +129,7 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
     """All records of `folder` (default: the repository's data/results) whose fields equal `match`.
 
     `read_records(model="ViN", profile="paper")`; sorted by file name; a missing folder holds no records.
+    Runs of the experiments beside the tables are no seeds of a table's systems: only `table="variants"` reads them.
     A damaged or incomplete file is a ValueError that names it, an unknown field in `match` a TypeError.
     """
     unknown = sorted(set(match) - set(FIELDS))
@@ -139,7 +142,8 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
     except (TypeError, ValueError) as error:
         raise TypeError(f"match={match!r} holds what no record can hold: {error}") from error
     records = (_read(path) for path in sorted(Path(folder or RESULTS).glob("*.json")))
-    return [record for record in records if all(record[field] == value for field, value in wanted.items())]
+    return [record for record in records if all(record[field] == value for field, value in wanted.items())
+            and (record["table"] != VARIANTS or "table" in wanted)]
 
 
 def _read(path: Path) -> dict:

@@ -9,12 +9,12 @@ from statistics import mean, stdev
 
 from torch import nn
 
-from .errors import require_type
+from .errors import require_known, require_type
 from .measure import count_parameters
 from .models.zoo import applicable, build, names, position_of
 from .records import read_records
 from .run import Run
-from .tables import LARGEST, Row, authors_runs, paper_table, table_rows
+from .tables import LARGEST, TABLES, Row, authors_runs, paper_table, table_rows
 
 NOT_MEASURED = "not measured"
 # Numbers stay on one line, and a table that is wider than its window scrolls; words and headings may break.
@@ -90,6 +90,7 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     best seed, chosen on the test images; "last" is the last epoch, mean ± standard deviation over seeds.
     A run of a model that is none of `names()`, with a mixer of one's own for instance, gets a row below the others.
     """
+    require_known("table", table, TABLES)
     require_type("runs", runs, Iterable, "a list of runs that fit returned")
     runs, said = list(runs), f"{runs!r:.60}"
     for run in runs:

@@ -35,7 +35,7 @@ from .jobs import Job, Place, missing, most_missing_first, plan
 from .profiles import PROFILES
 from .records import RESULTS, ROOT, read_records
 from .sources import find
-from .tables import TABLES
+from .tables import TABLES, VARIANTS
 from .workers import at_once, in_turn, visible_gpus
 
 __all__ = ["Job", "main", "missing", "plan", "reproduce"]
@@ -177,7 +177,7 @@ def _dataset(name: str | None) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m vixlib.reproduce", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", choices=[str(table) for table in TABLES])
+    parser.add_argument("--table", choices=[str(table) for table in (*TABLES, VARIANTS)])
     parser.add_argument("--profile", default="quick", choices=list(PROFILES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--models", nargs="+", help="only these rows of the table")

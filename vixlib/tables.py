@@ -7,7 +7,7 @@ from functools import cache
 
 from .errors import require_known
 from .models.zoo import names, position_of
-from .records import DATA
+from .records import DATA, VARIANTS
 
 
 @cache
@@ -21,16 +21,43 @@ def _load(name: str) -> dict:
 
 @dataclass(frozen=True)
 class Row:
-    """A system of a table: its name, position, and what the paper printed for it, if anything."""
+    """A system of a table: its name, position, and what the paper printed for it, if anything.
+
+    options: (name, value) pairs for `build`, beyond those of the profile; none but in the table of VARIANTS.
+    """
 
     model: str
     position: str
     printed: dict = field(compare=False, default_factory=dict)
+    options: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An experiment on why a claim holds or fails: one option of a system changed and nothing else.
+
+    notebook: where the question is asked.   option: (name, value), for `build`.
+    """
+
+    question: str
+    notebook: str
+    model: str
+    option: tuple[str, object]
 
 
 ROPE_MODELS = ("ViT", "ViP", "ViL", "ViN", "HybridViT", "HybridViP", "HybridViL", "HybridViN")
 ROPE_POSITIONS = ("none", "learned", "rope", "rope2d")
 TABLES = (1, 2, 3, 4, "cxv", "rope")
+# What is trained beside the tables, to learn the reasons for what they say.
+EXPERIMENTS = (
+    Variant("is it the linear form or the random features that hold ViP back?", "02", "ViP", ("kernel", "relu")),
+    Variant("does the convolutional embedding need normalisation to learn early?", "03", "HybridViT",
+            ("normalisation", "batch")),
+    Variant("does the convolutional embedding need normalisation to learn early?", "03", "HybridViP",
+            ("normalisation", "batch")),
+    Variant("is RoPE ahead of learned positions because those start too large?", "04", "ViT", ("position_std", 0.02)),
+    Variant("is RoPE ahead of learned positions because those start too large?", "04", "ViL", ("position_std", 0.02)),
+)
 # The profile in records of Table 2's runs: the paper's protocol with the largest batch that it found to fit 16 GB.
 LARGEST = "paper-largest"
 # Systems of the sources that a table is compared with and that it does not print.
@@ -47,8 +74,12 @@ def paper_table(table: int | str) -> dict:
 
 
 def table_rows(table: int | str) -> list[Row]:
-    """The runs that a table needs. "rope" is the claim about positions, which the paper prints no table for."""
-    require_known("table", table, TABLES)
+    """The runs that a table needs. "rope" is the claim about positions, which the paper prints no table for, VARIANTS
+    the experiments beside the tables."""
+    require_known("table", table, (*TABLES, VARIANTS))
+    if table == VARIANTS:
+        return [Row(experiment.model, position_of(experiment.model), options=(experiment.option,))
+                for experiment in EXPERIMENTS]
     if table == "rope":
         return [Row(model, position) for model in ROPE_MODELS for position in ROPE_POSITIONS]
     printed = {row["model"]: row for row in paper_table(table)["rows"]}

@@ -58,27 +58,42 @@ def printed_difference(a: str, b: str) -> str:
 def verdict_table(notebook: str | None = None, results: Results = None) -> Table:
     """Every claim (of one `notebook`, "02" to "06"), pair by pair: printed difference, recorded ones, the verdict."""
     require_known("notebook", notebook, (None, *sorted({claim.notebook for claim in CLAIMS})))
-    rows = []
+    rows, marks = [], {}
     for claim in CLAIMS:
         if notebook not in (None, claim.notebook):
             continue
         for i, (a, b) in enumerate(claim.pairs):
             for j, found in enumerate(differences(a, b, results)):
                 rows.append([claim.text if i == j == 0 else "", claim.notebook, f"{a} against {b}",
-                             printed_difference(a, b), str(found.group or NOT_MEASURED), _recorded(found),
-                             claim.verdict(found)])
+                             printed_difference(a, b), in_points(found), _verdict(claim, found),
+                             mark(marks, found.group)])
     if notebook in (None, "02"):
-        rows.append(_memory_row())
+        *cells, source = _memory_row()
+        rows.append([*cells, mark(marks, source)])
     return Table("The paper's claims and what the records say",
-                 ["claim", "notebook", "pair", "printed\n(points)", "recorded setting", "recorded (points)", "verdict"],
+                 ["claim", "notebook", "pair", "printed\n(points)", "recorded\n(points)", "verdict", "setting"],
                  rows,
-                 ("printed: best epoch of the best run; recorded: last epoch, ± half a 95 % interval over seeds",
+                 (*(f"{sign} {setting}" for setting, sign in marks.items()),
+                  "printed: best epoch of the best run; recorded: last epoch, ± half a 95 % interval over seeds",
                   "undecided: too few seeds, or an interval that leaves both open; one seed shows a direction only",
                   "profile quick (one epoch, 4×4 patches) cannot confirm or refute a claim about 40 epochs on pixels"),
-                 left=(0, 1, 2, 4, 6))
+                 left=(0, 1, 2, 5, 6))
 
 
-def _recorded(found: Difference) -> str:
+def _verdict(claim: Claim, found: Difference) -> str:
+    """The claim's verdict; what other profiles than the paper's decide is said to be theirs."""
+    verdict = claim.verdict(found)
+    decided = verdict in ("holds", "does not hold")
+    return f"{verdict} at {found.group.profile}" if decided and found.group.profile != "paper" else verdict
+
+
+def mark(marks: dict[str, str], setting: object) -> str:
+    """"[1]" for the first setting that `marks` is asked for, and so on; "-" for None. It grows with each new one."""
+    return "-" if setting is None else marks.setdefault(str(setting), f"[{len(marks) + 1}]")
+
+
+def in_points(found: Difference) -> str:
+    """"+2.95 (one seed)", "+2.95 ± 0.80 (n=3)", "-" without a pair: the mean and half its 95 % interval."""
     if not found.pairs:
         return "-"
     if found.interval is None:
@@ -97,5 +112,5 @@ def _memory_row() -> list[str]:
     measured = source.startswith("measured")
     then_holds, now_holds = ("holds" if ratio <= 0.6 else "does not hold" for ratio in (then, now))
     verdict = f"{then_holds} as run then, {now_holds} today"
-    return ["half the memory", "02", "ViN over ViT", f"{printed['ViN'] / printed['ViT']:.2f} times", source, said,
-            verdict if measured else f"{NOT_MEASURED}; predicted: {verdict}"]
+    return ["half the memory", "02", "ViN over ViT", f"{printed['ViN'] / printed['ViT']:.2f} times", said,
+            verdict if measured else f"{NOT_MEASURED}; predicted: {verdict}", source]
