@@ -71,8 +71,10 @@ class LinformerAttention(nn.Module):
             q, k = rotary(q), self.project_k.T @ rotary(self.as_heads(self.to_k(x)))
         short_v = short_x if self.project_v is None else shorten(x, self.project_v)
         v = self.as_heads((self.to_v or self.to_k)(short_v))
-        out = F.scaled_dot_product_attention(q, k.expand(-1, self.heads, -1, -1), v.expand(-1, self.heads, -1, -1))
-        return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
+        if k.shape[1] == 1:  # all heads read one: their queries are further queries of it, without copies of k and v
+            out = F.scaled_dot_product_attention(rearrange(q, "b h n d -> b 1 (n h) d"), k, v)
+            return self.to_out(rearrange(out, "b 1 (n h) d -> b n (h d)", h=self.heads))
+        return self.to_out(rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)"))
 
     def as_heads(self, x: Tensor) -> Tensor:
         """`[B, N, h·d] -> [B, h, N, d]`, h = heads, or 1 for a shared head."""

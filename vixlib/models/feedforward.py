@@ -92,8 +92,9 @@ class LeanFeedForward(torch.autograd.Function):
         hidden = hidden.flatten(0, -2)
         with float32_region(x):
             d_out = grad.to(ctx.type).flatten(0, -2)
-            d_w2, d_b2 = d_out.mT @ F.gelu(hidden), d_out.sum(0)
-            d_hidden = d_out @ w2.to(ctx.type)
+            active = F.gelu(hidden)
+            d_w2, d_b2 = d_out.mT @ active, d_out.sum(0)
+            d_hidden = torch.mm(d_out, w2.to(ctx.type), out=active)
             torch.ops.aten.gelu_backward.grad_input(d_hidden, hidden, grad_input=d_hidden)
             if scale is not None:
                 normed, mean, deviation = torch.native_layer_norm(x, scale.shape, scale, shift, ctx.eps)
