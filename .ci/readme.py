@@ -33,14 +33,14 @@ NOTEBOOKS = {
     "04_rope": ("positions as rotations, in one and two dimensions", 'the claim "RoPE raises accuracy"'),
     "05_levit_cct": ("two hosts that others designed, with the same mixers inside", "Table 4"),
     "06_cvt_cxv": ("a convolution inside every layer: CvT and Convolutional X-formers",
-                   "the CXV article's CIFAR-10 figures"),
+                   "what *The Batch* quotes of CXV on CIFAR-10"),
 }
 
 
 def notebooks_table() -> str:
     """README's table of the notebooks, with badges for this repository's address and the minutes measured."""
     address, rows = publish.address(), read_minutes()
-    lines = ["| notebook | what you learn | reproduces | minutes, CPU / T4 | open |", "|---|---|---|---|---|"]
+    lines = ["| notebook | what you learn | the paper's result | minutes, CPU / T4 | open |", "|---|---|---|---|---|"]
     for name, (learn, reproduces) in NOTEBOOKS.items():
         path = f"github.com/{address}/blob/main/notebooks/{name}.ipynb"
         colab = (f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"

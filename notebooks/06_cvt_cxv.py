@@ -21,7 +21,7 @@
 #
 # **The question.** The Hybrid of notebook 03 has three convolutions *in front of* the transformer and none in it. What changes if there is one *inside every layer*, and the class token and the positions are left out for it?
 #
-# **The answer.** By the numbers that are quoted for [*Convolutional Xformers for Vision*](https://arxiv.org/abs/2201.10271) (CXV), by the authors of this series' paper: **91.42 %** on CIFAR-10 for CPV, a CXV with Performer, against **77.54 %** for a HybridViP with as many parameters, in about half of its memory. A ResNet-18 with more than eight times as many stays at 86.29 %. How much of that is confirmed here, section 7 says; it also finds that the three numbers come without most of what it takes to repeat them. Section 8 takes such a layer apart to see which of its three parts does the work.
+# **The answer.** By the numbers that are quoted for [*Convolutional Xformers for Vision*](https://arxiv.org/abs/2201.10271) (CXV), by the authors of this series' paper: **91.42 %** on CIFAR-10 for CPV, a CXV with Performer, against **77.54 %** for a HybridViP with as many parameters, in about half of its memory. A ResNet-18 with more than eight times as many stays at 86.29 %. None of these accuracies is confirmed here yet (section 7), and the three numbers come without most of what it takes to repeat them: a summary in the newsletter *The Batch* quotes them. Section 8 takes such a layer apart to see which of its three parts does the work.
 #
 # Before this: [02 · Linear attention](02_linear_attention.ipynb) for the mixers and [03 · The Hybrid](03_hybrid.ipynb) for what a convolution is.
 
@@ -131,7 +131,7 @@ diagrams.layer_stacks();
 # %% [markdown]
 # - **The Hybrid** turns the picture into tokens once, by convolution. From there on tokens meet in the mixer alone, and a table of positions has to say where they are.
 # - **CXV** ([Jeevan and Sethi](https://arxiv.org/abs/2201.10271)) begins each layer with a convolution of 3 × 3 *tokens*. Neighbours are brought together again and again, in features that get more and more abstract. Note what is missing: no CLS, no positions, no line around the convolution, no norm before the feed-forward (*ff*).
-# - **CvT** ([Wu et al., *CvT: Introducing Convolutions to Vision Transformers*](https://arxiv.org/abs/2103.15808)) keeps the layer of ViT and puts the convolutions into the maps that make queries, keys and values. Each of its three stages begins with one more convolution.
+# - **CvT** ([Wu et al., *CvT: Introducing Convolutions to Vision Transformers*](https://arxiv.org/abs/2103.15808)) keeps the layer of ViT and puts the convolutions into the maps that make queries, keys and values. It has three stages, and each begins with a convolution and a norm of its own (the drawing shows one stage).
 #
 # A CXV layer as code. Tokens and picture are the same numbers in two arrangements, `[B, N, D]` and `[B, D, H, W]`, so that convolution and mixer can take turns:
 
@@ -199,7 +199,7 @@ for name, strength in list(reached["whole"].items())[1:]:
 #
 # $$\underbrace{\mathrm{softmax}_{\text{features}}(Q)}_{N \times d}\;\Big(\underbrace{\mathrm{softmax}_{\text{tokens}}(K)^\top}_{d \times N}\; \underbrace{V}_{N \times d}\Big)$$
 #
-# Read it from the right. Each of the d columns of the second matrix is *one way to look at the picture*: weights over all N tokens that add up to one. It makes one summary of the values. Then each token mixes the d summaries, with weights of its own, out of its query. ([Katharopoulos et al., *Transformers are RNNs*](https://arxiv.org/abs/2006.16236), eqs. 4 and 7, take φ = ψ = elu + 1 instead and divide by the sums.)
+# Read it from the right. Each of the d rows of the middle matrix is *one way to look at the picture*: weights over all N tokens that add up to one. It makes one summary of the values. Then each token mixes the d summaries, with weights of its own, out of its query. ([Katharopoulos et al., *Transformers are RNNs*](https://arxiv.org/abs/2006.16236), eqs. 4 and 7, take φ = ψ = elu + 1 instead and divide by the sums.)
 
 # %%
 import torch.nn.functional as F
@@ -309,7 +309,7 @@ for name in ("CvT", "CvN", "CvP"):
           + (f"{logged:,}" if logged else "-"))
 
 # %% [markdown]
-# All agree. HybridViP-6/8 (six layers of eight heads) has 1.3 million only in the paper's way of counting, which passes over its 131,200 numbers of positions (notebook 01, section 6); truly it has 1.4. CPV has no positions to pass over.
+# All agree. HybridViP-6/8 (six layers of eight heads) has 1.3 million only in the paper's way of counting, which passes over its 131,200 numbers of positions and the 128 of CLS (notebook 01, section 6); truly it has 1.4. (Table 3's HybridViP also counts the Performer's layers twice. This row can't have been counted so: it would be far above 1.3 million.) CPV has no positions to pass over.
 #
 # Where are CPV's parameters? And what does a convolution cost as a *map to queries, keys and values*? CvT uses *separable* ones: first one 3 × 3 filter for each channel alone, then a 1 × 1 map that mixes channels. CLTV uses full 3 × 3 ones, which explains its size.
 
@@ -365,17 +365,17 @@ spent = {label: [1e3 / vix.throughput(sized_model(name, side).to(device), batch,
 from vixlib import figures
 
 figure, (memory, clock) = figures.new_axes(2, width=4.6, height=3.6)
-figures.cost_curves(memory, tokens, {label: [b / 1e6 for b in values] for label, values in kept.items()},
-                    "kept for backward (MB per image)")
-figures.slope_guides(memory, tokens, {1: 2 * kept["ResNet18"][-1] / 1e6})
+figures.cost_curves(memory, tokens, {label: [b / 2**20 for b in values] for label, values in kept.items()},
+                    "kept for backward (MiB per image)")
+figures.slope_guides(memory, tokens, {1: 2 * kept["ResNet18"][-1] / 2**20})
 figures.cost_curves(clock, [side**2 for side in timed], spent, "training step (ms per image)")
 figures.slope_guides(clock, [side**2 for side in timed], {1: min(values[-1] for values in spent.values()) / 2})
 
 # %%
 at = sides.index(32)
 base, resnet = kept["performer CPV"][at], kept["ResNet18"][at]
-print(f"kept at 1,024 tokens: CPV {base / 1e6:.0f} MB an image, {base / resnet:.0f} times ResNet18's "
-      f"{resnet / 1e6:.0f} MB, with {count(cpv) / quoted['ResNet18']['params_million'] / 1e6:.2f} times its parameters")
+print(f"kept at 1,024 tokens: CPV {base / 2**20:.0f} MiB an image, {base / resnet:.0f} times ResNet18's "
+      f"{resnet / 2**20:.1f} MiB, with {count(cpv) / quoted['ResNet18']['params_million'] / 1e6:.2f} times its parameters")
 slowest, fastest = (pick(spent, key=lambda label: spent[label][-1]).split()[-1] for pick in (max, min))
 print(f"slowest at {timed[-1]**2:,} tokens on {vix.describe(device)}: {slowest}; fastest: {fastest}")
 growth = [values[-1] / values[-2] for label, values in spent.items()]
@@ -507,6 +507,14 @@ from vixlib.verdicts import verdict_table
 
 verdict_table("06")
 
+# %% [markdown]
+# CPV behind a ResNet-18 by far: is it the architecture, or the dropout of 0.5 that it trains with and ResNet does not? That is an experiment with one option changed:
+
+# %%
+from vixlib.reasons import reasons_table
+
+reasons_table("06")
+
 # %%
 for name in ("CvN", "CvP"):
     log = vix.authors_runs(name, "none", "tiny-imagenet")[0]
@@ -518,10 +526,10 @@ for name in ("CvN", "CvP"):
 # ### What agrees, what does not, and why
 #
 # - **Parameters agree**: 1.3, 11.2 and 1.3 million, the last in the paper's way of counting.
-# - **The accuracies stand unconfirmed** as long as the column *recorded, paper protocol* says "not measured". Runs of the other profiles have larger tokens and fewer epochs; they say something about the *order* of systems under equal settings, not about 91.42.
+# - **The accuracies stand unconfirmed** as long as the column *recorded, paper protocol* says "not measured". Runs of the other profiles have larger tokens and fewer epochs; they are about the *order* of systems in one short training, not about 91.42. And that training is equal in data, steps and optimiser, but not in what the systems bring along: CXV its dropout of 0.5, with PyTorch's quiet start (section 6), the others no dropout, ResNet a start of its own. A CPV that is behind in one epoch has not lost anything yet; the experiment above trains it without dropout.
 # - **The settings are missing.** The three numbers are quoted by a summary of the article in the newsletter *The Batch*, without epochs, batch, augmentation, number of seeds, or the epoch at which the optimiser was switched. Dropout and layer sizes are those of the authors' code. Whoever finds 88 or 93 has neither refuted nor confirmed anything.
-# - **The summary calls HybridViP a model "without convolutions".** It has three, in front of its layers: that is what "Hybrid" means in this series. The 13.9 points between CPV and HybridViP-6/8 are thus about *where* convolutions stand and how many there are, not about whether there are any. They come with a second difference, dropout and the two-phase training, of which it is not said whether HybridViP had them.
-# - **86.29 % is not what a ResNet-18 can do.** The much-copied training scripts [kuangliu/pytorch-cifar](https://github.com/kuangliu/pytorch-cifar) list 93.02 % for it, with random crops and flips, SGD, and learning rates in three steps over 350 epochs. "Outperforms ResNets an order of magnitude larger" holds for equal, short training at best. Exercise 4 is about that.
+# - **The summary calls HybridViP a model "without convolutions".** It has three, in front of its layers: that is what "Hybrid" means in this series. The 13.9 points between CPV and HybridViP-6/8 are thus not about whether there are any. Between the two rows differ: where the convolutions stand and how many there are, CLS and positions, depth and heads, a norm before the feed-forward, and perhaps dropout and the two-phase training, of which it is not said whether HybridViP had them. "A convolution in every layer beats one in front" is one reading of that.
+# - **86.29 % is not what a ResNet-18 can do.** The much-copied training scripts [kuangliu/pytorch-cifar](https://github.com/kuangliu/pytorch-cifar) list 93.02 % for it, with random crops and flips, SGD, and learning rates in three steps over 350 epochs. "Outperforms ResNets an order of magnitude larger" can hold for one particular training at best, and in the recorded short one it is the ResNet that is ahead. Exercise 4 is about that.
 # - **CvN and CvP have no CIFAR-10 number at all.** The authors' logs are for Tiny ImageNet, 64 × 64 pixels and 200 classes; they do not belong in this table. As said in section 4, they lack CvT's convolutional maps, so a comparison of CvT with CvP changes two things.
 #
 # ## 8 · Taking a layer apart
@@ -570,7 +578,7 @@ print(f"{ablation_seeds} seed(s) each: " + ("even ten points between two of them
 # %% [markdown]
 # What to make of your order:
 #
-# - On the pictures of `smoke` a class is a detail (which way stripes of three to five pixels run) *and* a relation (where the striped figure is, seen from the frame). Knowing the detail alone gives one in five, 20 %; the relation alone gives one in two, 50 %. Without the convolution the tokens have seen the detail in the stem, but are a set from there on, but for what the zeros at the edges betray: **what is where has been lost, and a mixer that sees a set cannot bring it back** (Nyström sees more, section 3). A run near 20 % says just that.
+# - On the pictures of `smoke` a class is a detail (which way stripes about two pixels wide run) *and* a relation (where the striped figure is, seen from the frame). Knowing the detail alone gives one in five, 20 %; the relation alone gives one in two, 50 %. Without the convolution the tokens have seen the detail in the stem, but are a set from there on, but for what the zeros at the edges betray: **what is where has been lost, and a mixer that sees a set cannot bring it back** (Nyström sees more, section 3). A run near 20 % says just that.
 # - Without the mixer the relation has to be found by windows of convolution. At `smoke` two layers see 23 of 32 pixels, nearly enough; so this variant may well do better than one would think of a transformer without attention. With single pixels as tokens the window is 15 of 32.
 # - Without the feed-forward the model is short of *curvature*, and of the parameters too. Is it the parameters? Compare the numbers beside the bars: the three variants do not differ much in size.
 # - An ablation shows what *this* training misses on *this* data. It does not show that a part is useless: what one part could do is often done by another once the first is gone. And one seed is one draw: set `ablation_seeds = 3` and see which differences stay.
@@ -589,7 +597,7 @@ with torch.no_grad():
 pairs.map_grid(data.test_images[picture], means_by_layer, columns=len(last["whole"].blocks) + 1, size=1.5);
 
 # %% [markdown]
-# From left to right: the picture, the stem, the layers. A map shows *where* something happens, not what. Look for two things. Do the maps keep the outline of the figures, or does a layer spread it over the picture? And in the variant without convolution, are the maps after the layers more than a recoloured stem?
+# From left to right: the picture, the stem, the layers. A map shows *where* something happens, not what. Look for two things. Do the maps keep the outline of the figures, or does a layer spread it over the picture? And in the variant without convolution, are the maps after the layers more than a recoloured stem? (They hardly can be: neighbours meet in its mixer alone, which cannot tell them from anybody else.)
 #
 # **What a place sees after training.** The picture of section 3 once more, for the trained models: how strongly do the features of the middle place answer to each pixel?
 
@@ -630,7 +638,7 @@ for name in list(start)[1:]:
 # If the slowed-down AdamW gains as much as SGD does, the second optimiser is a learning-rate schedule under another name. (The second `fit` begins with the order of the pictures and with fresh moments, as the switch to SGD does.) One seed decides little; three are a start.
 # </details>
 #
-# **2. What is left without mixer *and* feed-forward?** Predict first: how would you prove it? And what accuracy do you expect on `shapes`?
+# **2. What is left without mixer *and* feed-forward?** Predict first: which kind of function remains, how would you show it, and what accuracy do you expect on `shapes`?
 #
 # <details><summary>Solution</summary>
 #
@@ -642,7 +650,7 @@ for name in list(start)[1:]:
 # print(vix.fit(bare, data, profile.train, device=device))
 # ```
 #
-# Convolutions, a mean, a linear head: the whole model is one linear map, f(x + y) = f(x) + f(y) − f(0). And away from the border the mean over all places makes it the *same* weights everywhere, so that it can tell little more than the mean colour. `shapes` is made such that this does not help.
+# Convolutions, a mean, a linear head: the whole model is one affine map, f(x + y) = f(x) + f(y) − f(0). And away from the border the mean over all places makes it the *same* weights everywhere (with patches of 4 pixels: the same 4 × 4 pattern of weights repeated over the picture), so that it can tell little more than the mean colour. `shapes` is made such that this does not help.
 # </details>
 #
 # **3. CvT as its authors meant it.** Give CvP the separable maps of CvT, and CvT the linear ones. Which of the two differences in the table mattered, the maps or the mixer?

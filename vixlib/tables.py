@@ -57,6 +57,7 @@ EXPERIMENTS = (
             ("normalisation", "batch")),
     Variant("is RoPE ahead of learned positions because those start too large?", "04", "ViT", ("position_std", 0.02)),
     Variant("is RoPE ahead of learned positions because those start too large?", "04", "ViL", ("position_std", 0.02)),
+    Variant("does its dropout of 0.5 hold CPV back in a short training?", "06", "CPV", ("dropout", 0.0)),
 )
 # The profile in records of Table 2's runs: the paper's protocol with the largest batch that it found to fit 16 GB.
 LARGEST = "paper-largest"
@@ -67,7 +68,7 @@ BESIDE = {1: ("FNet", "MLPMixer"), 3: ("HybridFNet", "HybridMLPMixer"), "cxv": (
 def paper_table(table: int | str) -> dict:
     """A table as the paper printed it: {"caption", "rows": [{"model", "top1", ...}]}, accuracies in percent.
 
-    "cxv" is what the article on Convolutional X-formers quotes for CIFAR-10.
+    "cxv" is what a summary of the article on Convolutional X-formers (in the newsletter The Batch) quotes for CIFAR-10.
     """
     require_known("table", table, TABLES[:-1])
     return _load("paper_tables.json")[table if table == "cxv" else f"table{table}"]
