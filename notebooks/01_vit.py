@@ -96,7 +96,7 @@ print(f"data      {data}")
 #
 # A transformer reads a *sequence of vectors*, called tokens. A picture is no sequence, so it is cut into square patches which are read like text: row by row, left to right. Each patch is flattened to a list of its pixel values and mapped linearly to a vector of `dim` numbers ([Dosovitskiy et al., *An Image is Worth 16x16 Words*](https://arxiv.org/abs/2010.11929), eq. 1).
 #
-# The only choice is the size of a patch. Large ones make a short sequence, but what lies inside a patch is merely a list of numbers: nothing tells the model that two of them are neighbours. Small patches keep detail, and the sequence grows with the *square* of the side that shrinks. This is one of your test pictures, cut five times:
+# The only choice is the size of a patch. Large ones make a short sequence, but what lies inside a patch is merely a list of numbers: nothing tells the model that two of them are neighbours. Small patches keep detail, but halve their side and the sequence is *four* times as long. This is one of your test pictures, cut five times:
 
 # %%
 from einops import rearrange
@@ -230,7 +230,7 @@ figures.cost_curves(clock, clocked, spent, "attention, forward + backward (ms)")
 figures.slope_guides(clock, clocked, {2: spent["softmax"][-1]})
 
 # %% [markdown]
-# Solid: fused; dashed: materialised; dotted: the slopes of the theory. The legends give the slope between the last two points. On the left the fused curve follows slope 1 closely, while the other approaches slope 2 as the matrix outgrows everything else that a layer keeps. On the right theory gives both the same slope, so that in the long run they differ by a constant factor only. Short sequences look less steep: there, a call costs what every call costs, whatever its size. A machine that is busy with other things makes the times jump about; run the cell again.
+# Solid: fused; dashed: materialised; dotted: the slopes of the theory. The legends give the slope between the last two points. On the left the fused curve follows slope 1 closely, while the other approaches slope 2 as the matrix outgrows everything else that a layer keeps. On the right theory counts as many operations for one as for the other, with slope 2. The clock need not follow: the materialised way may be steeper, probably because its matrix (67 MB at N = 2048) no longer fits the processor's cache and every entry costs a trip to memory. Short sequences look less steep: there, a call costs what every call costs, whatever its size. A machine that is busy with other things makes the times jump about; run the cell again.
 #
 # **That is where linear attention comes in.** In 2021 it promised to save memory *and* time. The memory has since been won without any approximation. What is left to win is the slope of the right plot, and for that the matrix must not be computed at all: the subject of notebook 02.
 
@@ -262,7 +262,7 @@ assert count.as_paper + positions + cls == count.true
 # The paper's "Size (MB)", 222.40 for ViT, comes from the same tool: an estimate for one picture from the outputs of all modules it hooked. It changes with the way modules are nested, so it is no property of the model. The bytes that you measured in section 5 are.
 
 # %% [markdown]
-# **Memory and the largest batch (Table 2).** The paper fits batches of 64 into 16 GB, using 15.0 GB. Two things have changed since. The authors' scripts put only the *loss* under mixed precision, so that the forward and backward passes ran in float32, where four heads × 1025² × 4 bytes × 64 pictures make 1.08 GB a layer for one copy of the attention matrix; several copies are alive at the worst moment. And there was no fused kernel.
+# **Memory and the largest batch (Table 2).** The paper fits batches of 64 into 16 GB, using 15.0 GB. Two things have changed since. The authors' scripts put only the *loss* under mixed precision, so that the forward and backward passes ran in float32, where four heads × 1025² × 4 bytes × 64 pictures make 1.08 GB a layer for one copy of the attention matrix. And there was no fused kernel.
 #
 # `vix.max_batch_size` predicts the peak memory of a whole training step from tensors that have shapes but no content. That needs no GPU, only a few seconds. It adds a margin of 15 % and leaves 1 GiB of the card alone, so it rather promises too little.
 
@@ -279,12 +279,12 @@ gain = largest["fused, float16"] / largest["as in 2021: materialised, float32"]
 print(f"The same model takes batches {gain:.1f} times as large today.")
 
 # %% [markdown]
-# The first line need not be the paper's 64: the paper does not say how its gigabytes were read. A figure from `nvidia-smi`, for instance, includes all that PyTorch has reserved, which is more than it uses. The *ratio* of the lines says more than each line by itself. On a GPU the next cell measures the same step at two batch sizes and extends the line through them; without one, it says so.
+# The first line need not be the paper's 64: the paper does not say how its gigabytes were read. A figure from `nvidia-smi`, for instance, includes all that PyTorch has reserved, which is more than it uses. And nobody says how many copies of the matrix the code of 2021 kept: this project's stores one a layer, and a second and third one would about explain the difference. The *ratio* of the lines says more than each line by itself. On a GPU the next cell measures the same step at two batch sizes and extends the line through them, with the same margin; without one, it says so.
 
 # %%
 def measured_batch(fused, precision, memory_gb=16):
     model = vix.build("ViT", config="paper", fused=fused).to(device)
-    small, large = (vix.peak_memory(model, batch, precision).bytes for batch in (8, 24))
+    small, large = (vix.measure.MARGIN * vix.peak_memory(model, batch, precision).bytes for batch in (8, 24))
     per_image = (large - small) / 16
     return int(((memory_gb - 1) * 2**30 - (small - 8 * per_image)) / per_image)
 
@@ -294,7 +294,7 @@ for way, choice in TODAY.items():
     print(f"{way:34} {largest[way]:5} (predicted)   {found}")
 
 # %% [markdown]
-# **Where does 16 GB end?** Drag the size of a patch and watch the tokens move along the axis. Each curve is the memory of a training step of a four-layer model, a *prediction* for a machine that need not exist: a straight line in N (for the materialised matrix a parabola) through two computed lengths, 257 and 1,025 tokens. Against a third one, 4,097 tokens, four of the five curves are exact, and Nyström's promises 9 % too little. The coloured three are the linear mixers of notebook 02, here already because they show what "slope 1" buys.
+# **Where does 16 GB end?** Drag the size of a patch and watch the tokens move along the axis. Each curve is the memory of a training step of a four-layer model, a *prediction* for a machine that need not exist: a straight line in N (for the materialised matrix a parabola without constant term) through two computed lengths, 257 and 1,025 tokens. Against a third one, 4,097 tokens, four of the five curves are exact, and Nyström's promises some per cent too little. The coloured three are the linear mixers of notebook 02, here already so that you can see what they have to beat: the black solid line, which is softmax, fused.
 
 # %%
 from vixlib import explore
@@ -345,9 +345,9 @@ if run.history:
 # %% [markdown]
 # ### How to read the paper's number
 #
-# Three habits of the protocol flatter or blur the 55.67 %, none of them unusual in its time:
+# Three habits to know when you read the paper's rows, none of them unusual in its time; only the first touches this 55.67 %:
 #
-# - **The best epoch was chosen on the test pictures**, and then the best of three runs. A maximum of forty noisy numbers is higher than a typical one. The authors' own log, below, shows how much that can be. So the tables here give two numbers: *best*, to compare with the paper, and *last*, in which nothing was chosen.
+# - **The best epoch was chosen on the test pictures**, and then the best of three runs. A maximum of forty noisy numbers is higher than a typical one. (In the authors' own log, below, best and last differ by almost two points; a part of that is real, because the model gets worse in the end.) So the tables here give two numbers: *best*, to compare with the paper, and *last*, in which nothing was chosen.
 # - **Evaluation ran mostly without eval mode**, in which dropout stays on. In this row nothing comes of it, because its dropout is 0; in models with dropout it lowers the result. `vix.evaluate` always switches, and averages over pictures, not over batches of unequal size.
 # - **The forward pass was float32**, although the paper speaks of mixed precision (section 6). So its gigabytes are those of float32, and a comparison with them has to say which precision it used.
 
@@ -362,7 +362,7 @@ assert uniform.as_paper == log["params_torchsummary"]
 print(f"config 'uniform' has the log's layers: {uniform.as_paper:,} counted their way, {uniform.true:,} in truth")
 
 # %% [markdown]
-# Two more things can be seen in this log. Its parameter count is not that of Table 1: it belongs to the later, smaller configuration with heads of 32, called `uniform` here, and yet its accuracy is no lower. And the model knows its training pictures much better than the test pictures. **What seems to hold this ViT back is not size but overfitting**: 50,000 pictures, not one of them flipped or shifted, do not teach a model without any built-in idea of neighbourhood what it would need to know. With three convolutions in front, the paper's hybrid of the same transformer gets to 73.94 % (Table 3).
+# Two more things can be seen in this log. Its parameter count is not that of Table 1: it belongs to the later, smaller configuration with heads of 32, called `uniform` here, and yet its accuracy is no lower. And the model knows its training pictures much better than the test pictures: 50,000 of them, not one flipped or shifted, are learned by heart in the end. That costs it the last two points. It does not explain the level: the authors' log of the same model with *rotary positions* learns its training pictures even better and still gets to 69.33 % on the test pictures. **What seems to be missing is not size but an idea of neighbourhood.** Notebook 04 puts it into the positions, notebook 03 in front: with three convolutions there, the paper's hybrid of the same transformer gets to 73.94 % (Table 3).
 
 # %% [markdown]
 # ## 9 · Look inside
@@ -395,7 +395,7 @@ outwards = torch.stack([m[:, position, 1:].unflatten(-1, model.grid) for m in ma
 figures.attention_grid(image, outwards, "attention of the patch (in units of 1/N)", query);
 
 # %% [markdown]
-# One picture is an anecdote. The mean **attention distance** says the same for many pictures in one number a head: how far away, in pixels, is what a patch looks at, on average over all patches? (Dosovitskiy et al. show it in their figure 7.) A head that attends evenly sits on the dotted line; one that stays in its neighbourhood far below.
+# One picture is an anecdote. The mean **attention distance** says the same for many pictures in one number a head: how far away, in pixels, is what a patch looks at, on average over all patches? (Dosovitskiy et al. show it in their figure 7.) A head that attends evenly sits on the dotted line, a head that stays in its neighbourhood far below. Which of the two are yours?
 
 # %%
 some = data.batch(torch.arange(8), "test")[0].to(device)
@@ -414,6 +414,8 @@ ax.set(xlabel="layer", ylabel="mean attention distance (pixels)", xticks=range(1
        xlim=(0.5, len(maps) + 0.5), ylim=(0, 1.2 * float(apart.mean())));
 
 # %% [markdown]
+# Being on the line does not mean attending evenly. A head that looks for one *thing*, wherever it is, gets there as well. Compare the maps above: one that lights up on the stripes or the frame from anywhere is selective and not local. A short training on few pictures seldom makes a head local.
+#
 # **Positions.** Nothing in the ten lines of section 4 refers to *where* a token is. Permute the tokens, and the outputs are permuted in the same way; the class token, which stays in front, does not notice at all. Without a position table a ViT whose patches are single pixels cannot tell a picture from the same pixels in random order. That can be checked exactly:
 
 # %%
@@ -438,7 +440,7 @@ print(f"In the trained model, what a patch says varies by {across_pictures:.2f} 
       f"its position vector by {across_places:.2f} from place to place (standard deviations).")
 
 # %% [markdown]
-# Rotary positions, which need no table at all and raise the authors' own results, are the subject of notebook 04.
+# With `smoke` the table is several times as loud: what a token *is* starts as a murmur under *where* it is. Rotary positions need no table at all; with them this ViT goes from 56.82 % to 69.33 % in the authors' logs. Notebook 04 is about them.
 
 # %% [markdown]
 # ## 10 · Your own pictures
@@ -450,7 +452,7 @@ print(f"In the trained model, what a patch says varies by {across_pictures:.2f} 
 # my_pictures/test/cat/7.jpg     my_pictures/test/dog/b.png     ...
 # ```
 #
-# Leave the first field empty, and the cell below it writes such a folder itself, so that you can look at one.
+# Leave the first field empty, and the cell below it writes such a folder itself and says where, so that you can look at one.
 
 # %%
 my_pictures = ""  #@param {type:"string"}
@@ -480,7 +482,7 @@ def write_folder(folder, pictures):
 
 folder = my_pictures or write_folder(tempfile.mkdtemp(), vix.load("shapes", train=600, test=60))
 mine = vix.load(folder)
-print(mine)
+print(folder, mine, sep="\n")
 
 # %% [markdown]
 # Training is the same call as before; what differs is the number of classes and the size of a picture, and the model is told both. Few pictures and few epochs teach little, and least to a transformer, which has to learn even that neighbouring pixels belong together. So the form starts with a convolutional network, ResNet-18, which is built to know it; choose HybridViT instead and compare (notebook 03 is about the difference).
@@ -499,12 +501,13 @@ from textwrap import fill
 
 shown = torch.linspace(0, len(mine.test_labels) - 1, 8).long()  # spread over all classes
 chances = vix.predict(my_network, mine.test_images[shown])
-titles = [f"{fill(mine.classes[chance.argmax()], 20)}\n{chance.max():.0%}, {'right' if chance.argmax() == label else 'wrong'}"
-          for chance, label in zip(chances, mine.test_labels[shown].cpu(), strict=True)]
+titles = [f"{fill(mine.classes[guess], 20)}\n{chance[guess]:.0%}, "
+          + ("right" if guess == label else f"wrong:\n{fill(mine.classes[label], 20)}")
+          for chance, guess, label in zip(chances, chances.argmax(dim=1).tolist(), mine.test_labels[shown].tolist(), strict=True)]
 figures.show_pictures(mine.test_images[shown], titles, columns=4, size=2.2);
 
 # %% [markdown]
-# The percentage is the largest of the model's class probabilities: how sure it *says* it is. Networks trained to the end are often surer than they are right ([Guo et al., *On Calibration of Modern Neural Networks*](https://arxiv.org/abs/1706.04599)). Later, elsewhere, the trained model takes any picture of this size as `vix.predict(my_network, pixels[None])`, uint8 `[1, 3, height, width]`.
+# Above each picture stands the model's guess, with the largest of its class probabilities: how sure it *says* it is. Where it is wrong, the true class stands below. Networks trained to the end are often surer than they are right ([Guo et al., *On Calibration of Modern Neural Networks*](https://arxiv.org/abs/1706.04599)). Later, elsewhere, the trained model takes any picture of this size as `vix.predict(my_network, pixels[None])`, uint8 `[1, 3, height, width]`.
 
 # %% [markdown]
 # ## 11 · Your turn

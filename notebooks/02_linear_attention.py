@@ -21,7 +21,7 @@
 #
 # **The question.** Softmax attention compares every token with every other: N² comparisons. Can a Vision Transformer do without, and what does it lose?
 #
-# **The answer.** In the paper of this series, [*Vision Xformers: Efficient Attention for Image Classification*](https://arxiv.org/abs/2107.02239), it *gains*: on CIFAR-10 with every pixel a token, the Nyström model reached 66.47 % in 7.1 GB where softmax reached 55.67 % in 15.0 GB (Table 1). Two of the three linear models beat softmax; the third, Linformer, fell to 45.43 %. Since then fused kernels have taken the memory argument away and left the one about time. Where that one begins to hold on *your* machine, in tokens, you will measure in section 6.
+# **The answer.** In the paper of this series, [*Vision Xformers: Efficient Attention for Image Classification*](https://arxiv.org/abs/2107.02239), it *gains*: on CIFAR-10 with every pixel a token, the Nyström model reached 66.47 % in 7.1 GB where softmax reached 55.67 % in 15.0 GB (Table 1). Two of the three linear models beat softmax; the third, Linformer, fell to 45.43 %, and rose to 57.01 % when it was trained with a larger batch (Table 2): one setting moved it as far as the best mixer is ahead. Since then fused kernels have taken most of the memory argument away and left the one about time. Where that one begins to hold on *your* machine, in tokens, you will measure in section 6.
 #
 # Before this: [01 · The Vision Transformer](01_vit.ipynb), which builds softmax attention and measures its cost.
 
@@ -96,13 +96,13 @@ print(f"data      {data}")
 #
 # $$(Q K^\top)\,V \;=\; Q\,(K^\top V).$$
 #
-# The left side builds an N × N matrix, the right side only a d × d one: same result, but the cost grows with N, not N². The softmax stands between Q and K and forbids the move. Each of the three mechanisms of this notebook is a way around it: **replace the N × N matrix by a product of thin ones, and multiply from the right.**
+# The left side builds an N × N matrix, the right side only a d × d one: same result, but the cost grows with N, not N². The softmax is taken of QKᵀ as a whole; it stands between Kᵀ and V and forbids the move. Each of the three mechanisms of this notebook is a way around it: **replace the N × N matrix by a product of thin ones, and multiply from the right.**
 #
 # - **Performer** replaces the softmax's *exponential* by random features φ, so that it becomes a product again.
 # - **Linformer** keeps the softmax and shortens the *sequence*: m learned mixtures of the keys and values instead of N.
-# - **Nyström** keeps both and *samples* the matrix: m rows and m columns of it, from which the rest is rebuilt.
+# - **Nyström** keeps the softmax and the length and *samples* the matrix: m rows and m columns of it, from which the rest is rebuilt.
 #
-# To scale, with m = N/5. Only the black square grows with N in both directions:
+# To scale, with m = N/5. Only the large grey square grows with N in both directions:
 
 # %%
 from vixlib import diagrams, figures
@@ -142,9 +142,9 @@ same("softmax", mixers.SoftmaxAttention(48, **shape).double(), softmax_attention
 #
 # $$e^{q\cdot k} \;=\; \mathbb{E}_{w}\!\left[\, e^{\,w\cdot q - |q|^2/2}\; e^{\,w\cdot k - |k|^2/2}\,\right].$$
 #
-# Inside the expectation stands a product of something of q alone with something of k alone. So draw m directions once, let φ(x) be the vector of the m values `exp(w·x − |x|²/2)`, and `φ(q)·φ(k)` estimates the softmax's numerator, without bias and always positive. The normaliser is the same sum without V. Now the brackets may move (their eq. 4).
+# Inside the expectation stands a product of something of q alone with something of k alone. So draw m directions once, let φ(x) be the vector of the m values `exp(w·x − |x|²/2)`, and `φ(q)·φ(k)/m`, a mean over the draws, estimates the softmax's numerator, without bias and always positive. The normaliser is the same sum without V, so that the 1/m cancels. Now the brackets may move (their eq. 4). (vixlib draws the directions orthogonal to each other in blocks of d, which keeps the mean and makes the estimate less noisy.)
 #
-# Two practical details appear in the code. Exponentials overflow, so the largest w·x is subtracted first, a factor that the normaliser cancels: for queries row by row, since each row is normalised anyway; for keys once a picture and head, since keys must keep their weights relative to each other. And a small ε keeps the denominator from vanishing.
+# Two practical details appear in the code. Exponentials overflow, so the largest w·x is subtracted first, a factor that the normaliser cancels: for queries row by row, since each row is normalised anyway; for keys once a picture and head, since keys must keep their weights relative to each other. And a small ε keeps the denominator from vanishing, at the price of pulling all weights a little towards 1/N.
 
 # %%
 def performer(q, k, v, directions, epsilon=1e-4):
@@ -198,9 +198,9 @@ print("linformer: largest difference from vixlib below 1e-10:", error < 1e-10)
 #
 # $$F = \mathrm{softmax}(Q\tilde K^\top),\qquad A = \mathrm{softmax}(\tilde Q\tilde K^\top),\qquad B = \mathrm{softmax}(\tilde Q K^\top),$$
 #
-# (each with its 1/√d), and rebuild attention as `F A⁺ B V`. A⁺ is the pseudo-inverse of an m × m matrix: if landmarks were tokens, F and B would be columns and rows of the true matrix and A their crossing, counted twice, hence divided by once. That is the Nyström method, older than any neural network.
+# (each with its 1/√d), and rebuild attention as `F A⁺ B V`. A⁺ is the pseudo-inverse of an m × m matrix: if landmarks were tokens and there were no normalisers, F and B would be columns and rows of the true matrix and A their crossing, counted twice, hence divided by once. That is the Nyström method, older than any neural network. (The normalisers are there: a row of F sums over m landmarks, a row of the true matrix over N tokens. The authors accept the difference.)
 #
-# An exact pseudo-inverse needs a singular value decomposition, slow on a GPU, so they iterate (their eq. 15), **six** times. Keep the six in mind, section 9 comes back to it.
+# An exact pseudo-inverse needs a singular value decomposition, slow on a GPU, so they iterate (their eq. 15), Z₀, Z₁, … towards A⁺, and stop after **six**. Keep the six in mind, section 9 comes back to it.
 
 # %%
 def landmarks(x, m):
@@ -296,13 +296,13 @@ then = [fits[name][0] / fits["ViT"][0] for name in ("ViP", "ViL", "ViN")]
 now = [fits[name][1] / fits["ViT"][1] for name in ("ViP", "ViL", "ViN")]
 print("Batches as a multiple of ViT's:        ViP   ViL   ViN")
 print("  paper                             ", *(f"{paper_rows[n]['batch_size'] / 64:5.1f}" for n in ("ViP", "ViL", "ViN")))
-print("  predicted, 2021's way             ", *(f"{r:5.1f}" for r in then))
-print("  predicted, today                  ", *(f"{r:5.1f}" for r in now))
+print("  predicted, softmax stored         ", *(f"{r:5.1f}" for r in then))
+print("  predicted, softmax fused          ", *(f"{r:5.1f}" for r in now))
 larger = [name for name, ratio in zip(("ViP", "ViL", "ViN"), now, strict=True) if ratio > 1.05]
 print("A clearly larger batch than fused softmax allows today:", ", ".join(larger) or "none of the three")
 
 # %% [markdown]
-# The predicted numbers need not equal the paper's, for reasons that lie on both sides. vixlib's mixers are leaner than the published ones (Nyström's tall softmaxes are fused calls and its pseudo-inverse is recomputed; Linformer never forms its long keys), so ViN and ViL fit more pictures. A Performer's memory is mostly its features: the published code's default count follows the head's width, d·ln d, and so does ours, so wide heads make it dear. And how the paper read its gigabytes is not said. The *order* in the column of 2021 is what to compare, and the ratio to ViT is what has changed.
+# The predicted numbers need not equal the paper's, for reasons that lie on both sides. vixlib's mixers are leaner than the published ones (Nyström's tall softmaxes are fused calls and its pseudo-inverse is recomputed; Linformer never forms its long keys), so ViN and ViL fit more pictures. A Performer's memory is mostly its features: their number follows the head's width, d·ln d, so the paper's wide heads make it dear in either code. And how the paper read its gigabytes is not said. In both columns of 2021 all three fit more than ViT, and ViL by far the most; ViN and ViP have changed places, because our Nyström is leaner than the published one. What has changed most since is the ratio to ViT.
 #
 # ## 6 · When is it worth it today?
 #
@@ -317,7 +317,8 @@ figures.cost_curves(ax, lengths, {name: [1e3 * s / batch for s in seconds[name]]
                     "forward + backward (ms an image)")
 
 # %%
-print(f"On {vix.describe(device)}, width 128, four heads of 32, batch {batch}, m = 64:")
+print(f"On {vix.describe(device)}, width 128, four heads of 32, batch {batch}, "
+      "64 landmarks or mixtures, 110 features:")
 for name in ("performer", "linformer", "nystrom"):
     n = crossing(lengths, seconds["softmax"], seconds[name])
     at_end = seconds["softmax"][-1] / seconds[name][-1]
@@ -344,7 +345,7 @@ for table in (table for found in read(benchmark="scaling") for table in relative
         print(f"  {what} than fused softmax, by more than 5 %: {', '.join(cheaper) or 'none of the three'}")
 
 # %% [markdown]
-# Read the crossing point as a property of *your machine and this code*, not of the mechanisms. Expect it elsewhere on a GPU, whose fused kernel is tuned harder than the rest, and with a wider model, whose linear maps cost the same for every mixer and hide the difference; a busy machine shifts it from run to run. (For the `paper` model, width and heads differ from these: change `builders` and measure.) What is certain is the shape: a slope of two meets a slope of one somewhere, and beyond that point softmax loses more with each doubling. **Below the crossing, the reason to use a linear mixer can only be accuracy**, and that takes training.
+# Read the crossing point as a property of *your machine and this code*, not of the mechanisms. Expect it elsewhere on a GPU, whose fused kernel is tuned harder than the rest, and with a wider model, whose linear maps cost the same for every mixer and hide the difference; a busy machine shifts it from run to run. (Table 1's ViT, ViP and ViN have heads of 64: change `builders` and measure.) What is certain is the shape: a slope of two meets a slope of one somewhere, and beyond that point softmax loses more with each doubling. Below the crossing no time is won. **What is left there is accuracy**, and that takes training; and for Linformer, alone of the three in these records, memory. (The tables have two more rows for scale: *linear* is a softmax of q over features and of k over tokens, the mixer of notebook 06; *fourier*, the FNet of the next table, has no attention at all but a Fourier transform. MLPMixer, below as well, learns an N × N matrix.)
 #
 # ## 7 · Training all four
 #
@@ -382,7 +383,7 @@ for run in runs.values():
 vix.compare(1, runs=runs.values())
 
 # %% [markdown]
-# Table 2's accuracies. The paper trained each model a second time with its largest batch; the batches are in section 5. Your runs used one batch size for all, so the last column repeats them for orientation.
+# Table 2's accuracies. The paper trained each model a second time with its largest batch; the batches are in section 5. Look at ViL: 45.43 % with batches of 64, 57.01 % with 336, and now *above* softmax. So much can a batch do. (The column of the authors' logs has other batches again, and ViL's log ends after two epochs.) Your runs used one batch size for all, so the last column repeats them for orientation.
 
 # %%
 vix.compare(2, runs=runs.values())
@@ -442,15 +443,15 @@ assert 2 * once + rest == 1_588_234 and once + rest + bare == vix.count_paramete
 # - **Parameter counts agree** for all four rows, to the digit.
 # - **The rows are not the same network with another mixer.** The text gives the feed-forward part 256 hidden units for all; the counts of ViL and ViN only come out with **512**. ViN also has its 33-token convolution, and ViL has heads of 32 where the others have 64. So "Nyström beats softmax by 10.8 points" is a statement about two packages. For a fair comparison take `config="uniform"` (the default of `vix.build` and of the profiles `smoke` and `quick`), which gives all of them the same widths; the authors used equal sizes in their later version, too. Nyström keeps its convolution even there.
 # - **The Performer's kernel.** The text says ReLU; the published code runs the random features of section 3, and never redraws them. vixlib follows the code, and offers `kernel="relu"` (section 10 tries it).
-# - **GPU memory.** The 15.0 GB of ViT are float32: the scripts put only the loss under mixed precision. Four layers with two or three matrices of 64 × 4 × 1025 × 1025 floats, 1.08 GB each, explain it. In half precision it is about half, and with a fused kernel the matrix is gone (section 4).
-# - **Accuracy is the best test epoch of the best of three runs**, a maximum chosen on the test pictures. "last" in our tables is the last epoch, in which nothing was chosen. The authors' log of ViT, a later and smaller configuration, shows more than Table 1 prints: runs vary.
+# - **GPU memory.** The 15.0 GB of ViT are float32: the scripts put only the loss under mixed precision. One stored matrix a layer, 64 × 4 × 1025 × 1025 floats or 1.08 GB, makes about half of it (the table above); a second and third copy in the published code would explain the rest, but how the paper read its gigabytes is not said. In half precision it is about half, and with a fused kernel the matrix is gone (section 4).
+# - **Accuracy is the best test epoch of the best of three runs**, a maximum chosen on the test pictures. "last" in our tables is the last epoch, in which nothing was chosen. (That the authors' log of ViT shows more than Table 1 prints is another matter: it belongs to a later and smaller configuration.)
 # - **Size (MB)** in the paper is torchsummary's estimate for one picture. It depends on how modules are nested; the bytes of section 4 do not, so that column is not repeated here.
 #
 # ## 9 · How good are the approximations?
 #
 # Take the softmax model that you have just trained, and the q, k, v that its attention really works with. Replace its matrix A by what each method implies, Â, and measure ‖Â − A‖ / ‖A‖. To obtain Â, hand the functions of section 3 the **identity matrix as V**: attention to the identity *is* the matrix.
 #
-# Two lines give the scale. Nothing of rank m can come closer than the truncated singular value decomposition (Eckart and Young, 1936), the grey line. And looking everywhere equally, 1/N, needs no computation at all: whoever lies above that dotted line has learned nothing from q and k.
+# Two lines give the scale. Nothing of rank m can come closer than the truncated singular value decomposition (Eckart and Young, 1936), the grey line. And looking everywhere equally, 1/N, needs no computation at all: whoever lies above that dotted line would have done better to ignore q and k.
 #
 # Linformer has no say in this contest, because its P is trained together with the rest. It gets two guesses for P: the random start of training, and segment means, Nyström's landmarks without the correction by A⁺.
 
@@ -514,10 +515,10 @@ print(f"  {'1/N everywhere':26} {uniform:8.1%}")
 # %% [markdown]
 # What to see, beyond the ranking that your run printed:
 #
-# - **Performer falls slowly**: its error is that of an average over m random draws, which shrinks like 1/√m, so half the error takes four times the features. And the sharper the attention, the worse the start: the spread of e^(w·q) grows exponentially with the length of q. Its line goes on beyond m = N, where softmax itself would be cheaper.
+# - **Performer falls slowly**, where it falls at all. Its error is that of an average over m random draws. For short q and k it shrinks like 1/√m: half the error takes four times the features. When attention is sharp, a few rare draws decide the average, since the spread of e^(w·q) grows exponentially with the length of q, and many more features change little. Is your line nearly level? Then that is where your ViT is. The line goes on beyond m = N, where softmax itself would be cheaper.
 # - **Linformer with a random P stays far off**, even with m = N: attention to random mixtures of tokens is not attention to tokens. Nothing is wrong with it; it was never meant to imitate. With segment means it improves, and at m = N, where P is the identity, it is exact.
 # - **Nyström with the exact inverse is exact at m = N**, where every token is its own landmark, and there alone. Before that, compare the two green lines: the *in*exact inverse may well be the better one. Why, you will see below.
-# - **Most of the matrix is in few dimensions** if the grey line falls early: that is the empirical claim all three rest on.
+# - **Most of the matrix is in few dimensions** if the grey line falls early. Linformer and Nyström set out from that observation; Performer does not, but its m features make a matrix of rank m as well, so that the grey line bounds all three.
 #
 # ### What a size costs
 #
@@ -532,11 +533,11 @@ trade_off = explore.trade_off({name: errors[which] for name, which in drawn.item
 explore.interact(trade_off, features=ranks, rank=ranks, landmarks=ranks)
 
 # %% [markdown]
-# Whatever lies to the right of the solid line is an approximation that keeps *more* than the exact result does. At few tokens that is nearly all of them.
+# Whatever lies to the right of the solid line is an approximation that keeps *more* than the exact result does. At so few tokens that is most of the points; with more tokens the lines move apart, because only the dashed one grows with N².
 #
 # ### Six iterations are part of the model
 #
-# The iteration converges to the pseudo-inverse, given time. Is more of it better? Two errors answer differently: that of Z as a pseudo-inverse, and that of the attention matrix that comes of it. On the right the same with q and k doubled, which makes the attention four times as sharp before the softmax.
+# The iteration converges to the pseudo-inverse, given time. Is more of it better? Two errors answer differently: that of Z as a pseudo-inverse of A, and that of the attention matrix that comes of it. On the right the same with q and k doubled, which makes the scores four times as large.
 
 # %%
 counts = [2, 4, 6, 8, 10, 12, 15, 20, 25, 30]
@@ -553,7 +554,7 @@ for ax, (label, factor) in zip(axes, {"your ViT": 1, "q and k doubled": 2}.items
     ax.plot(counts, inverse_error, "--", color="#777777", marker="x", markersize=4, label="of Z as an inverse")
     ax.plot(counts, matrix_error, color=figures.COLOURS["nystrom"], marker="D", markersize=4, label="of the attention matrix")
     ax.axvline(6, linestyle=":", color="#333333")
-    ax.set(yscale="log", xlabel="iterations", title=label)
+    ax.set(yscale="log", ylim=(1e-2, 1e4), xlabel="iterations", title=label)
 axes[0].set_ylabel(f"relative error, {m} landmarks")
 axes[0].legend(fontsize=8, frameon=False);
 
@@ -567,7 +568,7 @@ for label, (count, at_six, at_thirty) in best.items():
 #
 # ## 10 · Look inside: where one pixel looks
 #
-# One picture, one token that asks (framed), and the row of the attention matrix that belongs to it. The upper row shows the matrix of your ViT and what the three methods make of the *same* q and k, with the m that you trained with. Its four maps share one scale. The lower row shows what the other three models do when they are trained *as themselves*, each on its own scale. In every model it is the head that looks at the fewest places. Orange is weight; **purple is negative weight**, which softmax and Performer cannot have.
+# One picture, one token that asks (framed), and the row of the attention matrix that belongs to it. The upper row shows the matrix of your ViT and what the three methods make of the *same* q and k, with the m that you trained with. Its four maps share one scale. The lower row shows what the other three models do when they are trained *as themselves*, each on its own scale (which never ends below four times 1/N: an even look is pale). In every model it is the head that looks at the fewest places. Unlike in notebook 01, grey is *no weight*: orange is weight, **purple is negative weight**, which softmax and Performer cannot have.
 
 # %%
 def implied(model):
@@ -624,12 +625,12 @@ explore.interact(looks, picture=range(min(20, len(data.test_labels))), layer=ran
                  shown=[explore.IMITATED, explore.TRAINED])
 
 # %% [markdown]
-# The printed lines say what the pictures mean. First look at the trained rows whose smallest and largest weight are nearly equal: such a model looks everywhere alike. It has learned to sum a picture up, not yet to choose in it, and a low place in the table of section 8 is then no verdict on its mixer's *form* but on how fast its q and k learn (the experiment below looks at the Performer). Softmax and Performer rows are weighted averages: positive, sum one. Linformer's weights are learned mixtures, of either sign, with any sum. Nyström's come from a product with an inverse: their sum is close to one when the inverse is good, and single weights may be negative. None of this stops the models from learning, because each is trained with the attention it has. **"Approximation" explains where these mixers come from; what decides is how they train.**
+# The printed lines say what the pictures mean. First look at the trained rows whose smallest and largest weight are nearly equal: such a model looks everywhere alike. It has learned to sum a picture up, not yet to choose in it, and a low place in the table of section 8 is then no verdict on its mixer's *form* but on how fast its q and k learn (the experiment below looks at the Performer). Softmax and Performer rows are weighted averages: positive, sum one. Linformer's weights are learned mixtures, of either sign, with any sum. Nyström's come from a product with an inverse: single weights may be negative, and their sum is close to one as soon as the iteration is right for the constant vector, long before the inverse is good, so that a sum of one proves nothing. None of this stops the models from learning, because each is trained with the attention it has. **"Approximation" explains where these mixers come from; what decides is how they train.**
 
 # %% [markdown]
 # ### An experiment: is it the form, or the feature map?
 #
-# The verdicts in section 8 have a line *ViP against ViT*: what the paper prints, what is recorded here. Where ViP is behind, what holds it back? A Performer is two things: the *form* φ(Q)(φ(K)ᵀV), and the *features* φ. The published code, and so the tables above, take the positive features of section 3, which estimate softmax. The paper's text says ReLU. So train ViP once more with φ(x) = relu(Wx), and nothing else changed. If the form is to blame, this one will be held back as well.
+# The verdicts in section 8 have a line *ViP against ViT*: what the paper prints, what is recorded here. Where ViP is behind, what holds it back? A Performer is two things: the *form* φ(Q)(φ(K)ᵀV), and the *features* φ. The published code, and so the tables above, take the positive features of section 3, which estimate softmax. The paper's text says ReLU. So train ViP once more with φ(x) = relu(Wx), and nothing else changed. If the form is to blame, this one will be held back as well; if it ends near ViT, it was the features; in between, neither alone.
 
 # %%
 if profile.name == "paper":
@@ -642,14 +643,22 @@ else:
         print(f"{label:30} top-1 {run.last_top1:5.1f} %   training loss {run.history[-1]['loss']:.2f}")
 
 # %% [markdown]
-# Two runs of one seed tell *that* the features matter, or that they do not; they do not tell *why*. A difference that one can name: relu(Wx) grows with x in proportion, so shrinking all q and k changes none of its weights: it chooses between tokens however short they are. The exponential of short vectors is nearly one everywhere. Another suspect is the noise of the estimate: exercise 1.
+# One seed each, early in training: that is a direction. The same experiment on photographs, with more seeds and paired runs, is among the records:
+
+# %%
+from vixlib.reasons import reasons_table
+
+reasons_table("02")
+
+# %% [markdown]
+# What the runs do not tell is *why*. A difference that one can name: relu(Wx) grows with x in proportion, so shrinking all q and k hardly changes its weights (as long as the features are large beside ε = 0.001): it chooses between tokens even where they are short. The exponential of short vectors is nearly one everywhere. Another suspect is the noise of the estimate: exercise 1.
 
 # %% [markdown]
 # ## 11 · Bring your own mixer
 #
 # A mixer is any class that is built as `Mixer(dim, *, heads, dim_head, seq_len)` and turns `x`, `[B, N, D]`, into as many tokens of the same width; `rotary` is for mixers with queries and keys and may be ignored. Change this one, or write another over it. As it stands, each feature collects *one* weighted mean of all tokens, and each token decides by a gate how much of it to take, with neither queries nor keys (the simple form of [Zhai et al., *An Attention Free Transformer*](https://arxiv.org/abs/2105.14103), eq. 3):
 #
-# $$ y_n = \sigma(W_g x_n) \odot \sum_{m=1}^{N} \operatorname{softmax}_m(W_s x_m) \odot W_v x_m . $$
+# $$ y_n = \sigma(W_g x_n) \odot \sum_{j=1}^{N} \operatorname{softmax}_j(W_s x_j) \odot W_v x_j . $$
 #
 # σ is the logistic function, ⊙ multiplies feature by feature.
 
@@ -703,7 +712,7 @@ vix.compare(1, runs=[*runs.values(), own_run])
 # print(f"{4 * few} directions: {vix.fit(many, data, profile.train, device=device)}")
 # ```
 #
-# Four times the directions halve the error of the estimate (section 9) and make a step several times as dear. If the accuracy does not follow, that error was not what held ViP back. One seed is no answer; run three before you believe a difference of a few points.
+# Four times the directions make a step several times as dear, and how little they may change the error of the estimate your figure in section 9 shows. If the accuracy does not move, either the noise was not what held ViP back, or four times is not enough to lower it. (Where section 10 shows a ViP that looks everywhere alike, nothing about its estimate can matter yet; train longer.) One seed is no answer; run three before you believe a difference of a few points.
 # </details>
 #
 # **2. Padding.** The published Nyström code pads 1025 tokens to 1088 with zeros in front. How many of the 64 landmarks are *nothing but* zeros, and what does that do to A?
@@ -734,7 +743,7 @@ vix.compare(1, runs=[*runs.values(), own_run])
 #     print(vix.evaluate(again, data).top1, "instead of", runs["ViP"].last_top1)
 # ```
 #
-# If the features estimated softmax well, nothing much would happen. The more is lost, the more the model has learned to use these very directions as fixed weights instead of as an estimate. More features (`num_features`) bring it closer to an estimate.
+# First look at ViP's line in section 10. If its smallest and largest weight are nearly equal, other directions cannot change much, and that says nothing about the estimate: train until they differ (`epochs = 8`). Then: if the features estimated softmax well, nothing much would happen. The more is lost, the more the model has learned to use these very directions as fixed weights instead of as an estimate. More features (`num_features`) bring it closer to an estimate.
 # </details>
 #
 # **4. Rank.** How small can Linformer's rank be before ViL gets worse? And why is it no contradiction that section 9 found its error to be large at every rank?

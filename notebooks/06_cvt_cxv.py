@@ -367,9 +367,9 @@ from vixlib import figures
 figure, (memory, clock) = figures.new_axes(2, width=4.6, height=3.6)
 figures.cost_curves(memory, tokens, {label: [b / 2**20 for b in values] for label, values in kept.items()},
                     "kept for backward (MiB per image)")
-figures.slope_guides(memory, tokens, {1: 2 * kept["ResNet18"][-1] / 2**20})
+figures.slope_guides(memory, tokens, {1: kept["ResNet18"][-1] / 2**20})
 figures.cost_curves(clock, [side**2 for side in timed], spent, "training step (ms per image)")
-figures.slope_guides(clock, [side**2 for side in timed], {1: min(values[-1] for values in spent.values()) / 2})
+figures.slope_guides(clock, [side**2 for side in timed], {1: min(values[-1] for values in spent.values())})
 
 # %%
 at = sides.index(32)

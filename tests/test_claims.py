@@ -148,4 +148,4 @@ def test_rope_table_has_a_block_for_the_runs_of_this_session(tmp_path):
 
 def test_sentences_about_the_committed_records_can_be_made():
     said = rope_claims()
-    assert sum(line.endswith("?") for line in said) == 3 and all(line for line in said)
+    assert sum(line.endswith("?") for line in said) == 4 and all(line for line in said)

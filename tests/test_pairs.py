@@ -24,7 +24,8 @@ def run(model, top1):
 def test_gains_of_the_paper_and_the_logs(tmp_path):
     found = pairs.gains(results=tmp_path)
     assert found["paper"] == pytest.approx({"ViT": 18.27, "ViP": 16.54, "ViL": 21.92, "ViN": 10.19})
-    assert found["authors' logs"] == pytest.approx({"ViT": 74.07 - 56.82, "ViL": 64.77 - 50.65})  # complete pairs alone
+    # ViL's log ends after two epochs, ViP's was continued from a checkpoint: neither is half of a pair.
+    assert found["authors' logs"] == pytest.approx({"ViT": 74.07 - 56.82})
     assert list(found) == ["paper", "authors' logs"]
 
 

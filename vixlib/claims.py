@@ -17,11 +17,11 @@ from .positions import POSITIONS
 from .records import read_records
 from .report import NOT_MEASURED, Group, Table
 from .run import Run, TrainConfig
-from .tables import ROPE_MODELS, ROPE_POSITIONS, authors_runs
+from .tables import MARKED_LOGS, ROPE_MODELS, ROPE_POSITIONS, authors_runs, log_marks
 
 # Student's t, two-sided 95 %, for 1 to 9 degrees of freedom; more seeds use the last, which is a little too wide.
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-ROPE_CLAIMS = (("rope", "learned"), ("rope2d", "rope"), ("learned", "none"))
+ROPE_CLAIMS = (("rope", "learned"), ("rope2d", "rope"), ("learned", "none"), ("rope", "none"))
 THIS_RUN = "this run"
 Results = str | Path | Iterable[dict] | None
 
@@ -161,7 +161,7 @@ def claims(pairs: Iterable[tuple[str, str]], results: Results = None) -> list[st
 
 def rope_claims(results: Results = None,
                 models: Sequence[str] = ROPE_MODELS) -> list[str]:
-    """What the records say about positions: 1-D rotary against learned, 2-D against 1-D, learned against none."""
+    """What the records say about positions: 1-D rotary against learned, 2-D against 1-D, either against none."""
     sentences, records = [], _records(results)
     for a, b in ROPE_CLAIMS:
         said = claims([(f"{model}/{a}", f"{model}/{b}") for model in models], records)
@@ -193,7 +193,7 @@ def rope_table(runs: Iterable[Run] = (), results: str | Path | None = None) -> T
     devices = sorted({record["device"] for record in (*records, *live)})
     notes = ["(…): difference to learned positions in points, ± half a 95 % interval over seeds where n > 1",
              "recorded and this run: last epoch; authors' logs: the best epoch of one log, chosen on the test images",
-             "* continued from an earlier checkpoint, † a log of fewer than 10 epochs: no whole curve from scratch",
+             MARKED_LOGS,
              *([f"recorded and run on: {'; '.join(devices)}"] if devices else [])]
     return Table("Positions, uniform configuration: test top-1 (%)", ["model", *ROPE_POSITIONS], rows, tuple(notes))
 
@@ -210,16 +210,12 @@ def _as_record(run: Run) -> dict:
 def _logged(model: str, position: str) -> str:
     if not (logs := authors_runs(model, position)):
         return "-"
-    marks = _marks(logs[0])
+    marks = log_marks(logs[0])
     learned = authors_runs(model, "learned")
     # A log that began elsewhere or hardly began has no difference worth printing.
-    fair = position != "learned" and learned and not marks and not _marks(learned[0])
+    fair = position != "learned" and learned and not marks and not log_marks(learned[0])
     return f"{logs[0]['best_top1']:.2f}{marks}" + \
         (f" ({logs[0]['best_top1'] - learned[0]['best_top1']:+.2f})" if fair else "")
-
-
-def _marks(log: dict) -> str:
-    return ("*" if log["resumed"] else "") + ("†" if len(log["top1"]) < 10 else "")
 
 
 def _cell(records: list[dict], model: str, position: str) -> str:

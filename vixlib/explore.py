@@ -204,7 +204,9 @@ def kept_by_size(vit: nn.Module, sizes: Sequence[int]) -> dict[str, list[int]]:
     def count(name: str, **own) -> int:
         return mixer_bytes({name: lambda _n: MIXERS[name](dim, **shape, **own)}, [vit.seq_len], dim)[name][0]
 
-    kept = {name: [count(name, **{option: m}) for m in sizes] for name, option in OPTIONS.items()}
+    separate = {"linformer": {"shared_head": False, "shared_kv": False}}  # as `vit` has them, whose error is drawn
+    kept = {name: [count(name, **{option: m}, **separate.get(name, {})) for m in sizes]
+            for name, option in OPTIONS.items()}
     return {"softmax": [count("softmax")], "softmax materialised": [count("softmax", fused=False)], **kept}
 
 
@@ -230,7 +232,8 @@ def trade_off(errors: Mapping[str, Sequence[float]], kept: Mapping[str, Sequence
             kib = kept[name][0] / 2**10
             ax.axvline(kib, color=figures.COLOURS["softmax"], linestyle=dashes, linewidth=1,
                        label=f"{name}: no error, {kib:,.0f} KiB")
-        ax.set(xlabel="kept for backward, one layer (KiB an image)", ylabel="relative error of the matrix")
+        ax.set(xlabel="kept for backward, one layer (KiB an image)",
+               ylabel=f"relative error of the matrix (from {SMALLEST:g})")
         _logarithmic(ax)
         ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         return _placed(figure, BESIDE_LEGEND)
@@ -239,14 +242,16 @@ def trade_off(errors: Mapping[str, Sequence[float]], kept: Mapping[str, Sequence
 
 
 def _logarithmic(ax: Axes) -> None:
-    """Both axes logarithmic, ticks at 1, 2 and 5 times powers of ten, or at the powers alone where these are many."""
+    """Both axes logarithmic, with ticks at powers of ten, and at round numbers between where these are too few."""
     for axis, scale, limits in ((ax.xaxis, ax.set_xscale, ax.dataLim.intervalx),
                                 (ax.yaxis, ax.set_yscale, ax.dataLim.intervaly)):
         scale("log")
         powers = range(math.floor(math.log10(limits[0])), math.ceil(math.log10(limits[1])) + 1)
-        factors = (1, 2, 5) if len(powers) < 4 else (1,)
-        ticks = [factor * 10.0**power for power in powers for factor in factors]
-        ticks = [tick for tick in ticks if limits[0] <= tick <= limits[1]]
+        for factors in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+            ticks = [factor * 10.0**power for power in powers for factor in factors]
+            ticks = [tick for tick in ticks if limits[0] <= tick <= limits[1]]
+            if len(ticks) >= 4:
+                break
         axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
     ax.minorticks_off()
 
@@ -269,7 +274,8 @@ def memory_by_patch(patch_size: int = 1, image_side: int = 32, batch_size: int =
         kind, dashes = way.split()[0], "--" if "materialised" in way else "-"
         here = needs.bytes(tokens, batch_size) / 2**30
         ax.plot(reach, [needs.bytes(n, batch_size) / 2**30 for n in reach], dashes, color=figures.COLOURS[kind])
-        ax.plot(tokens, here, figures.MARKERS[kind], color=figures.COLOURS[kind], markersize=8, linestyle="none",
+        # One point, so that the line style stands in the legend alone.
+        ax.plot(tokens, here, figures.MARKERS[kind], color=figures.COLOURS[kind], markersize=8, linestyle=dashes,
                 label=f"{way}, {lengths.WAYS[way][2]}: {here:,.1f} GB" + ("" if here < CARD_GB else " (too much)"))
     ax.axhline(CARD_GB, color="#777777", linestyle=":")
     ax.annotate(f"{CARD_GB} GB", (reach[0], CARD_GB), xytext=(0, 3), textcoords="offset points", fontsize=8)

@@ -103,9 +103,10 @@ def cut_into_patches(image: Tensor, patch_size: int, pixel: int = 8, gap: int = 
 
 
 def slope_guides(ax: Axes, tokens: Sequence[int], ends: Mapping[int, float]) -> None:
-    """Thin dotted lines of cost ~ N^p for each exponent p of `ends`, through the value it has at the last N."""
+    """Thin dotted lines of cost ~ N^p for each exponent p of `ends`, drawn at half the value given for the last N, so
+    that they run beside the curve that the value is taken from."""
     for exponent, end in ends.items():
-        values = [end * (n / tokens[-1]) ** exponent for n in tokens]
+        values = [end / 2 * (n / tokens[-1]) ** exponent for n in tokens]
         ax.plot(tokens, values, ":", color="#777777", linewidth=1, zorder=0)
         middle = len(tokens) // 2
         ax.annotate(f"slope {exponent}", (tokens[middle], values[middle]), xytext=(6, -11),
@@ -209,12 +210,13 @@ def mark_switch(ax: Axes, epoch: int) -> None:
 def heat_maps(axes: Sequence[Axes], image: Tensor, maps: Mapping[str, Tensor], query: tuple[int, int]) -> None:
     """Weights `[rows, columns]` of one query token over its picture, one of `axes` each, all on one scale.
 
-    query: its (row, column) in the token grid, framed. Orange is weight, purple negative weight.
+    query: its (row, column) in the token grid, framed. Orange is weight, purple negative weight. The scale ends at the
+    largest, but not below four times 1/N, so that even attention is pale.
     """
     from matplotlib.patches import Rectangle
 
     height, width = image.shape[-2:]
-    largest = max(float(weights.abs().max()) for weights in maps.values()) or 1.0
+    largest = max(max(float(weights.abs().max()), 4 / weights.numel()) for weights in maps.values())
     for ax, (name, weights) in zip(axes, maps.items(), strict=True):
         rows, columns = weights.shape
         ax.imshow(as_picture(image).mean(-1), cmap="gray", vmin=-1.0, vmax=1.3)  # pale, so that colour is weight

@@ -21,7 +21,7 @@ from .probe import ShiftScores
 from .records import read_records
 from .report import Group
 from .run import Run
-from .tables import authors_runs, paper_table
+from .tables import authors_runs, log_marks, paper_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,13 +35,14 @@ MIXER_OF = {"ViT": "softmax", "ViP": "performer", "ViL": "linformer", "ViN": "ny
 def gains(runs: Iterable[Run] = (), results: str | Path | None = None) -> dict[str, dict[str, float]]:
     """Top-1 of each Hybrid less its plain ViX's, in points: source -> {"ViT": 18.27, ...}, pairs that are complete.
 
-    Sources: "paper" and "authors' logs" (best epochs), each group of recorded runs with learned positions and
-    `runs` as "this run" (last epochs; recorded ones are means over seeds). A source without a pair is left out.
+    Sources: "paper" and "authors' logs" (best epochs; of logs, whole curves alone), each group of recorded runs with
+    learned positions and `runs` as "this run" (last epochs; recorded ones are means over seeds). A source without a
+    pair is left out.
     """
     top1: dict[str, dict[str, float]] = {"paper": {row["model"]: row["top1"] for table in (1, 3)
                                                    for row in paper_table(table)["rows"]}}
     top1["authors' logs"] = {name: max(run["best_top1"] for run in logged) for name in SYSTEMS
-                             if (logged := authors_runs(name))}
+                             if (logged := [run for run in authors_runs(name) if not log_marks(run)])}
     return leads(top1 | last_top1(SYSTEMS, runs, results),
                  {plain: (hybrid, plain) for plain, hybrid in PAIRS.items()})
 

@@ -14,7 +14,7 @@ from .measure import count_parameters
 from .models.zoo import applicable, build, names, position_of
 from .records import read_records
 from .run import Run
-from .tables import LARGEST, TABLES, Row, authors_runs, paper_table, table_rows
+from .tables import LARGEST, MARKED_LOGS, TABLES, Row, authors_runs, log_marks, paper_table, table_rows
 
 NOT_MEASURED = "not measured"
 # Numbers stay on one line, and a table that is wider than its window scrolls; words and headings may break.
@@ -121,8 +121,8 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     if runs:
         run = next(iter([*live.values(), *runs]))
         notes.append(f"this run: {run.dataset}, {run.config.epochs} epoch(s), {run.device}")
-    if any("*" in line[4] for line in lines):
-        notes.append("* continued from an earlier checkpoint: not a curve from scratch")
+    if any(mark in line[4] for line in lines for mark in "*†"):
+        notes.append(MARKED_LOGS)
     return Table(_caption(table), header, lines, tuple(notes))
 
 
@@ -148,7 +148,7 @@ def _heading(group: Group) -> str:
 def _system_cells(row: Row, table: int | str) -> list[str]:
     name = f"{row.model}, {row.position}" if table == "rope" and row.position != "learned" else row.model
     count = count_parameters(_build(row, table))
-    logged = [f"{run['best_top1']:.2f}{'*' if run['resumed'] else ''}" for run in authors_runs(row.model, row.position)]
+    logged = [f"{run['best_top1']:.2f}{log_marks(run)}" for run in authors_runs(row.model, row.position)]
     printed = f"{row.printed['top1']:.2f}" if "top1" in row.printed else "-"
     return [name, f"{count.as_paper:,}", f"{count.true:,}", printed, ", ".join(logged) or "-"]
 

@@ -92,3 +92,15 @@ def authors_runs(model: str, position: str = "learned", dataset: str = "cifar10"
     require_known("model", model, names())
     return [run for run in _load("authors_logs.json")["runs"]
             if (run["model"], run["position"], run["dataset"]) == (model, position, dataset)]
+
+
+SHORTEST_LOG = 10  # epochs, below which a log tells nothing about where its system ends
+
+
+def log_marks(log: dict) -> str:
+    """What keeps a log of `authors_runs` from being a whole curve: "*" continued from an earlier checkpoint, "†" fewer
+    than SHORTEST_LOG epochs; "" for a log that may be compared."""
+    return ("*" if log["resumed"] else "") + ("†" if len(log["top1"]) < SHORTEST_LOG else "")
+
+
+MARKED_LOGS = f"* continued from an earlier checkpoint, † a log of fewer than {SHORTEST_LOG} epochs: no whole curve"

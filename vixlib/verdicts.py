@@ -7,7 +7,7 @@ from .claims import Difference, Results, differences
 from .errors import require_known
 from .memory import stored
 from .report import NOT_MEASURED, Table
-from .tables import ROPE_MODELS, authors_runs, paper_table
+from .tables import ROPE_MODELS, authors_runs, log_marks, paper_table
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def printed_difference(a: str, b: str) -> str:
     if a in top1 and b in top1:
         return f"{top1[a] - top1[b]:+.2f}"
     logs = [authors_runs(*system.split("/")) if "/" in system and system not in top1 else [] for system in (a, b)]
-    if not all(logs) or any(log[0]["resumed"] for log in logs):  # a continued log is no run from scratch
+    if not all(logs) or any(log_marks(log[0]) for log in logs):
         return "-"
     return f"{logs[0][0]['best_top1'] - logs[1][0]['best_top1']:+.2f} (logs)"
 
@@ -74,7 +74,8 @@ def verdict_table(notebook: str | None = None, results: Results = None) -> Table
                  ["claim", "notebook", "pair", "printed\n(points)", "recorded\n(points)", "verdict", "setting"],
                  rows,
                  (*(f"{sign} {setting}" for setting, sign in marks.items()),
-                  "printed: best epoch of the best run; recorded: last epoch, ± half a 95 % interval over seeds",
+                  "printed: best epoch of the best run, (logs): of one log of the authors' each",
+                  "recorded: last epoch, ± half a 95 % interval over seeds",
                   "undecided: too few seeds, or an interval that leaves both open; one seed shows a direction only",
                   "profile quick (one epoch, 4×4 patches) cannot confirm or refute a claim about 40 epochs on pixels"),
                  left=(0, 1, 2, 5, 6))
