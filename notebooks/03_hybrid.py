@@ -21,7 +21,7 @@
 #
 # **The question.** A Vision Transformer on single pixels has to find out by itself which pixels are neighbours. What is it worth to be told?
 #
-# **The answer.** In the paper of this series, [*Vision Xformers: Efficient Attention for Image Classification*](https://arxiv.org/abs/2107.02239), more than any choice of attention. Three small convolutions in front of the same transformer raise softmax attention from 55.67 % to 73.94 % on CIFAR-10, and *all four* mixers by 10 to 22 points (Tables 1 and 3), at no cost in memory that the paper's scale would show. Surprisingly, nothing non-linear stands between the three: together they are *one* linear map of 7 × 7 pixels, which 18,944 numbers describe. And the sentence that one hears most, "convolutions are translation-equivariant and transformers are not", turns out to be the wrong explanation: section 4 shows that the linear embedding is equivariant as well.
+# **The answer.** In the paper of this series, [*Vision Xformers: Efficient Attention for Image Classification*](https://arxiv.org/abs/2107.02239), nearly as much as the whole choice of attention, and for every choice. Three small convolutions in front of the same transformer raise softmax attention from 55.67 % to 73.94 % on CIFAR-10, and *all four* mixers by 10 to 22 points (Tables 1 and 3; Linformer's 22 include other heads, section 7), at no cost in memory that the paper's scale would show. Surprisingly, nothing non-linear stands between the three: together they are *one* linear map of 7 × 7 pixels, which 18,944 numbers describe. And the sentence that one hears most, "convolutions are translation-equivariant and transformers are not", turns out to be the wrong explanation: section 4 shows that the linear embedding is equivariant as well.
 #
 # Before this: [01 · The Vision Transformer](01_vit.ipynb) and [02 · Linear attention](02_linear_attention.ipynb). You should know what a token and a mixer are.
 
@@ -138,7 +138,7 @@ for ax, (name, matrix) in zip(axes, MATRICES.items(), strict=True):
     ax.grid(False)
 
 # %% [markdown]
-# Attention is a matrix of that kind, too: N × N, computed anew for each picture. Nothing keeps it from looking like the right panel. With positions that tell tokens their distance, an attention layer with K² heads *can* be any K × K convolution, one head for each offset ([Cordonnier et al., *On the Relationship between Self-Attention and Convolutional Layers*](https://arxiv.org/abs/1911.03584), Theorem 1). But it starts out dense, every token looking at every other. **What a convolution has is not ability but knowledge**, and the price of the missing knowledge is paid in training pictures.
+# Attention is a matrix of that kind, too: N × N, computed anew for each picture. A single softmax matrix cannot be the right panel, because its entries are positive and its rows add up to one. Several heads together can: with positions that tell tokens their distance, an attention layer with K² heads *can* be any K × K convolution, one head for each offset ([Cordonnier et al., *On the Relationship between Self-Attention and Convolutional Layers*](https://arxiv.org/abs/1911.03584), Theorem 1). But it starts out dense, every token looking at every other. **What a convolution has is not ability but knowledge.** The suspicion is that whoever lacks it pays in training pictures; section 11 tries that.
 #
 # ### Ten lines
 #
@@ -196,7 +196,7 @@ kernel = filters(embedding)
 constant = embedding(torch.zeros_like(images))[0, 32 * 16 + 16]  # what biases alone give
 one = F.conv2d(images, kernel, constant, padding=3)
 three = embedding(images).mT.unflatten(-1, (32, 32))
-inside = (..., slice(3, -3), slice(3, -3))
+inside = (..., slice(2, -2), slice(2, -2))
 print("one convolution of", " × ".join(map(str, kernel.shape[-2:])))
 print("equal inside the picture:", torch.allclose(one[inside], three[inside], atol=1e-10))
 print("equal at the border, too:", torch.allclose(one, three, atol=1e-10))
@@ -206,9 +206,9 @@ assert kernel.shape == (128, 3, 7, 7) and numbers == 93_248 and kernel.numel() +
 assert torch.allclose(one[inside], three[inside], atol=1e-10) and not torch.allclose(one, three, atol=1e-10)
 
 # %% [markdown]
-# (At the border the second and third convolution meet a frame of zeros where the single one would still see the first one's answers, so the outermost three pixels differ.)
+# (At the border the second and third convolution meet a frame of zeros where the single one would still see the first one's answers, so the outermost two pixels differ.)
 #
-# So the Hybrid's gain does not come from a deeper or a non-linear network in front, and hardly from its 93,248 parameters. All that it can express fits into a fifth of them. What it adds is a *view*: here is what the central token sees, with the plain ViX's embedding and with the Hybrid's, at the token sizes of the paper (1) and of the smaller profiles. Bright is strong; the weights are random, as at the start of training.
+# So the Hybrid's gain does not come from a deeper or a non-linear network in front, and hardly from what 93,248 parameters could express: away from the border, all that they can fits into a fifth of them. What it adds is a *view*: here is what the central token sees, with the plain ViX's embedding and with the Hybrid's, at the token sizes of the paper (1) and of the smaller profiles. Bright is strong; the weights are random, as at the start of training.
 
 # %%
 SEES = {}
@@ -245,7 +245,7 @@ for name, kind in (("linear", LinearEmbedding), ("conv", ConvEmbedding)):
 # %% [markdown]
 # **The linear embedding passes exactly the tests that the convolution passes.** It shares its weights between all patches, so it *is* a convolution, one whose window is no larger than its stride. Both are equivariant to multiples of the stride and to nothing else.
 #
-# What follows? First, the Hybrid's advantage is *locality*: windows that overlap, so that a token knows its neighbours. Second, neither of the *models* is equivariant, because both add a table that belongs to places. How much the answers of the trained models change when a picture moves is therefore a question for an experiment, in section 10.
+# What follows? First, both embeddings are local and share their weights. What only the Hybrid has is *overlap*: its windows reach into the neighbours' places. That is the candidate for its advantage, and exercise 1 tests it. (Others are the frame of zeros, which tells a token that it is at the border, and that three factors train differently from their product.) Second, neither of the *models* is equivariant, because both add a table that belongs to places. How much the answers of the trained models change when a picture moves is therefore a question for an experiment, in section 10.
 #
 # ## 5 · What it costs
 #
@@ -302,7 +302,7 @@ print(f"At {lengths[2]:,} tokens, on {vix.describe(device)}: the conv embedding 
       f"the models of the paper have four.")
 
 # %% [markdown]
-# Both embeddings run parallel to the dotted slope of 1, and the Hybrid's extra is paid once, not in each layer. In the paper's memory column it has to be nearly invisible. What does the paper say?
+# On the left both embeddings run parallel to the dotted slope of 1, and the Hybrid's extra is paid once, not in each layer. In the paper's memory column it has to be nearly invisible. What does the paper say?
 
 # %%
 table1, table3 = ({row["model"]: row for row in vix.paper_table(table)["rows"]} for table in (1, 3))
@@ -317,7 +317,7 @@ for name, row in table1.items():
 #
 # ## 6 · Training both
 #
-# The same transformer twice, with the linear embedding and with the convolutional one: same seed, same order of the pictures, same number of steps. `second_pair` adds pairs with linear mixers. Solid lines and filled markers are Hybrids from here on, dashed and hollow are plain; the colour is the mixer's.
+# The same transformer twice, with the linear embedding and with the convolutional one: same seed, same order of the pictures, same number of steps. `second_pair` adds pairs with linear mixers. In all curves of training from here on, solid lines and filled markers are Hybrids, dashed and hollow are plain; the colour is the mixer's.
 
 # %%
 grid = [side // (patch_size or profile.options.get("patch_size", 1)) for side in data.image_size]
@@ -358,7 +358,12 @@ for name in ("ViT", "HybridViT"):
           + f"; position vectors from place to place by {fresh(name).position.table.std():.2f}")
 
 # %% [markdown]
-# In the paper's 40 epochs the optimiser gets over this. For `smoke`, and only there, `normalisation="auto"` puts a batch normalisation after each convolution, which makes the tokens loud from the start. Once trained it is a fixed scaling, so that the embedding remains one linear map. But it does mean that the Hybrid of `smoke` has *two* advantages over its ViT; exercise 1 separates them. The other profiles train the paper's embedding.
+# In the paper's 40 epochs the optimiser gets over this. For `smoke`, and only there, `normalisation="auto"` puts a batch normalisation after each convolution, which makes the tokens loud from the start. Once trained it is a fixed scaling, so that the embedding remains one linear map. But it does mean that the Hybrid of `smoke` has *two* advantages over its ViT; exercise 1 separates them. The other profiles train the paper's embedding. Does the normalisation help on photographs, too? Among the records there are runs with that one option changed:
+
+# %%
+from vixlib.reasons import reasons_table
+
+reasons_table("03")
 
 # %%
 from vixlib import pairs
@@ -449,7 +454,7 @@ assert exchange - saved == table3["HybridViL"]["params"] - table1["ViL"]["params
 # ### What agrees, what does not, and why
 #
 # - **All four counts agree** once the typing slip is mended.
-# - **The direction agrees between the paper and the authors' logs.** The logs belong to the later, smaller configuration (`uniform`), and still show about the same gain for softmax. What the recorded runs and your own say is printed above.
+# - **The direction agrees between the paper and the one pair of logs that can be compared.** ViT's logs belong to the later, smaller configuration (`uniform`), and still show about the same gain. (The log of ViL ends after two epochs, and ViP's was continued from elsewhere.) What the recorded runs and your own say is printed above.
 # - **HybridViL against ViL is not a clean comparison** in the paper: embedding *and* heads differ. `config="uniform"`, which the profiles `smoke` and `quick` use, gives both the shared head, so that only the embedding differs.
 # - **The gain is largest where attention is weakest**: +21.9 points for Linformer, +10.2 for Nyström, which has a built-in notion of neighbourhood already, its convolution over 33 tokens (notebook 02). After the exchange the four lie within about 9 points of each other where they were 21 apart. That fits the idea that all four were short of the same knowledge; it does not prove it, since a better model leaves less room to gain.
 # - **How the accuracies were chosen** is as in Tables 1 and 2: the best epoch on the test pictures, of the best of three runs. A selection of that kind flatters by a point or two; it does not make eighteen.
@@ -476,11 +481,11 @@ for group, points in recorded.items():
     print(f"{group}: memory measured on a GPU for {len(points) - predicted} system(s), predicted (float32) for {predicted}")
 
 # %% [markdown]
-# Two things to read off the paper's points. The lines are nearly vertical: **accuracy is gained at equal memory**. And the best system here is not softmax with its 15 GB but Nyström and Performer on less than half. A panel of another data set or token count has axes of its own, because neither its accuracies nor its gigabytes belong beside the paper's. (The paper does not say whether its GB are powers of 10 or of 2, nor whether they include what the driver takes; ours are GiB of tensors.)
+# Two things to read off the paper's points. Three of the four lines are nearly vertical: **accuracy is gained at equal memory** (Linformer's leads to less, because its heads change as well). And the best system here is not softmax with its 15 GB but Nyström and Performer on less than half. A panel of another data set or token count has axes of its own, because neither its accuracies nor its gigabytes belong beside the paper's. (The paper does not say whether its GB are powers of 10 or of 2, nor whether they include what the driver takes; ours are GiB of tensors.)
 #
 # ## 9 · Look inside: what the embedding has learned
 #
-# **Filters.** The 128 numbers of a token are 128 weighted sums of pixels, too many to look at, and not independent. Their *principal components* are the patterns of pixels to which the embedding as a whole answers most strongly, strongest first. (Dosovitskiy et al. show those of the Vision Transformer in their figure 7.) For the Hybrid they are taken from the composed window of section 3; its first layer is shown as it is.
+# **Filters.** The 128 numbers of a token (64 at `smoke`) are as many weighted sums of pixels, too many to look at, and not independent. Their *principal components* are the patterns of pixels to which the embedding as a whole answers most strongly, strongest first. (Dosovitskiy et al. show those of the Vision Transformer in their figure 7.) For the Hybrid they are taken from the composed window of section 3; its first layer is shown as it is.
 
 # %%
 def components(model):
@@ -504,7 +509,7 @@ for what, (patterns, share) in learned.items():
           f"{needed:3} of {len(share)} patterns, the first has {share[0]:.0%}")
 
 # %% [markdown]
-# Compare the trained lines with the untrained ones above them: whatever is not in both has been learned, and the fewer patterns hold 90 % of the strength, the more has been. In the pictures of `smoke` the class depends on stripes, horizontal or vertical, three to five pixels apart, and colour says nothing; look for grey stripes. In photographs expect blobs of light and colour first, then edges. A patch can only show what fits into it, while the Hybrid's patterns reach across several tokens. With stride 1 its window fades towards the border already *before* training (section 3), because few paths through three 3 × 3 steps lead to a corner: "near matters more than far" is built in as well.
+# Compare the trained lines with the untrained ones above them: whatever is not in both has been learned, and where fewer patterns hold 90 % of the strength than before, training has come to prefer some. In the pictures of `smoke` the class depends on stripes, horizontal or vertical, three to four and a half pixels apart, and colour says nothing; look for grey stripes. In photographs expect blobs of light and colour first, then edges. A patch can only show what fits into it, while the Hybrid's patterns reach across several tokens. With stride 1 its window fades towards the border already *before* training (section 3), because few paths through three 3 × 3 steps lead to a corner: "near matters more than far" is built in as well.
 #
 # **Feature maps.** One channel of the tokens, seen as a picture. Shown are the eight that vary most over this picture.
 
@@ -518,7 +523,7 @@ with torch.no_grad():
 pairs.map_grid(data.test_images[picture], {name: pairs.strongest(m, 8) for name, m in maps.items()});
 
 # %% [markdown]
-# The same thing in numbers: how much do tokens have in common with their neighbours? Windows that overlap make neighbours alike. But tokens are also alike when they carry what the whole picture has in common, its brightness for instance, and that does not fade with distance. So compare how far the numbers *fall* from left to right: what falls is local. The cosine of tokens that are a given number of places apart in a row, less the mean of all tokens, over many pictures:
+# The same thing in numbers: how much do tokens have in common with their neighbours? Windows that overlap make neighbours alike. But tokens are also alike when they carry what the whole picture has in common, its brightness for instance, and that does not fade with distance. So compare how far the numbers *fall* from left to right: what falls is local. The cosine of tokens that are a given number of places apart in a row, after the mean of all tokens has been subtracted from each, over many pictures:
 
 # %%
 some = data.batch(torch.arange(min(64, len(data.test_labels))), "test")[0].to(device)
@@ -528,7 +533,8 @@ with torch.no_grad():
         x = model.embedding(some)
         x = (x - x.mean(dim=(0, 1))).unflatten(1, model.grid)
         alike = [F.cosine_similarity(x[:, :, d:], x[:, :, :-d], dim=-1).mean().item() for d in apart]
-        print(f"{name:10} " + "   ".join(f"{d} apart: {a:+.2f}" for d, a in zip(apart, alike, strict=True)))
+        print(f"{name:10} " + "   ".join(f"{d} apart: {a:+.2f}" for d, a in zip(apart, alike, strict=True))
+              + f"   a fall of {alike[0] - alike[-1]:.2f}")
 
 # %% [markdown]
 # ## 10 · When the picture moves
@@ -554,6 +560,9 @@ print(f"{count} test pictures, border: {padding}")
 for plain, hybrid_name in pairs.PAIRS.items():
     if plain in moved:
         a, b = moved[plain][-1], moved[hybrid_name][-1]
+        unmoved = [moved[name][0].top1 for name in (plain, hybrid_name)]
+        print(f"{plain} and {hybrid_name} are right in {unmoved[0]:.0f} and {unmoved[1]:.0f} % of the pictures, unmoved"
+              + (": not comparable" if abs(unmoved[0] - unmoved[1]) > 5 else ""))
         steadier = {field: sum(getattr(y, field) > getattr(x, field) for x, y in
                                zip(moved[plain][1:], moved[hybrid_name][1:], strict=True)) for field in ("agreement", "cosine")}
         print(f"at {a.pixels} pixels {plain} predicts the same class for {a.agreement:.0f} % of the pictures, {hybrid_name} for "
@@ -561,11 +570,11 @@ for plain, hybrid_name in pairs.PAIRS.items():
               f"at {steadier['cosine']} of 4 in its features")
 
 # %% [markdown]
-# Before you read the curves as a victory or a defeat, compare the left one with the others: a model that has not learned anything yet predicts one class for all pictures, and is perfectly consistent. Consistency means something *at comparable accuracy*. Second, mind what the tokens are. At a stride of 4 the embeddings, both, are equivariant only to shifts by 4, while those by 1 to 3 pixels change every token; with single pixels as tokens there is no such difference. Third, neither model was shown moved pictures in training; exercise 4 does that, and you will see that *showing* is a strong competitor to *building in*.
+# Before you read the curves as a victory or a defeat, compare the left one with the others: a model that has not learned anything yet predicts one class for all pictures, and is perfectly consistent. Consistency means something *at comparable accuracy*. Second, mind what the tokens are. At a stride of 4 the embeddings, both, are equivariant only to shifts by 4, while those by 1 to 3 pixels change every token; with single pixels as tokens there is no such difference. Third, neither model was trained with random shifts (though the figures of `shapes` lie anywhere to begin with); exercise 4 does that, to see whether *showing* can compete with *building in*.
 #
 # ## 11 · Fewer pictures
 #
-# If the convolution's advantage is knowledge that attention would otherwise have to learn from pictures, it should show where pictures are rare. So train both on 1 %, 10 % and all of the training pictures.
+# If the convolution's advantage is knowledge that attention would otherwise have to learn from pictures, it should show where pictures are rare. So train both on 1 % (not at `smoke`), 10 % and all of the training pictures.
 #
 # What is held equal? Not the number of passes, since 1 % of the pictures would then mean 1 % of the training. **The number of steps and the size of a batch are equal in all runs**: a small set is repeated until it is as long as the full one. Every model sees the same number of pictures, only that fewer of them are different. The right-most points are the runs of section 6.
 
@@ -613,11 +622,11 @@ if ahead:
     print(f"The Hybrid's lead is largest with {max(ahead, key=ahead.get):,} different pictures, smallest with {min(ahead, key=ahead.get):,}.")
 
 # %% [markdown]
-# The expectation was a lead that grows as pictures become rare; the last line says what your run found. Read the training losses with the accuracies before you believe either. Where the loss is low and the accuracy is too, a model has learned its few pictures by heart: knowing about neighbourhoods speeds up learning, and learning by heart is learning, too. Where the loss is high and the accuracy poor, it has not learned yet, and more steps are what it needs, not more pictures. A convolution spares a model the pictures that teach it what is *near*; those that teach it what the classes look like it still needs. `profile="quick"` on real photographs, with several seeds, gives the question a fairer trial than two epochs of `smoke`.
+# The expectation was a lead that grows as pictures become rare; the last line says what your run found. Read the training losses with the accuracies before you believe either. Where the loss is low and the accuracy is too, a model has learned its few pictures by heart: knowing about neighbourhoods speeds up learning, and learning by heart is learning, too. Where the loss is high and the accuracy poor, it has not learned yet, and more steps are what it needs, not more pictures. The idea was that a convolution spares a model the pictures that teach it what is *near*, while those that teach it what the classes look like it still needs; a run whose lead shrinks with the pictures does not show it. `profile="quick"` on real photographs, with several seeds, gives the question a fairer trial than two epochs of `smoke`.
 #
 # ## 12 · Your turn
 #
-# **1. Is it the neighbourhood, or the parameters?** Make all three convolutions 1 × 1: as many layers, of the same widths, no neighbours. What is left of the gain?
+# **1. Is it the overlap, or the layers?** Give each of the three convolutions a window no larger than its stride: as many layers, of the same widths, every pixel used once, no neighbours. What is left of the gain?
 #
 # <details><summary>Solution</summary>
 #
@@ -625,7 +634,7 @@ if ahead:
 # def without_neighbours(model):
 #     for i, stage in enumerate(model.embedding.stages):
 #         if isinstance(stage, nn.Conv2d):
-#             model.embedding.stages[i] = nn.Conv2d(stage.in_channels, stage.out_channels, 1, stage.stride)
+#             model.embedding.stages[i] = nn.Conv2d(stage.in_channels, stage.out_channels, stage.stride, stage.stride)
 #     return model
 #
 # torch.manual_seed(seed)
@@ -633,7 +642,7 @@ if ahead:
 # print(runs["ViT"], runs["HybridViT"], alone, sep="\n")
 # ```
 #
-# What is left is the gain of the batch normalisation (at `smoke`) and of the additional layers. With stride 1 a token is a colour again, and so is what the model can know. With larger strides it is worse than the linear patches, because a 1 × 1 window with a stride of 4 looks at one pixel in sixteen.
+# What is left is the gain of the batch normalisation (at `smoke`) and of the additional layers; what is lost was the overlap's. With stride 1 the windows are 1 × 1, and a token is a colour again.
 # </details>
 #
 # **2. A non-linear embedding.** Put a ReLU between the convolutions. Then the three are no longer one map: how could you check that, and what does it bring?
@@ -651,7 +660,7 @@ if ahead:
 # A map f is linear up to a constant if f(x + y) = f(x) + f(y) − f(0); the paper's embedding passes, this one does not. The embedding of CCT, one of the systems of the paper's Table 4, has ReLU and pooling between its convolutions.
 # </details>
 #
-# **3. Does a convolution make positions unnecessary?** Train both models with `position="none"`. Who loses more?
+# **3. Does a convolution make positions unnecessary?** Train both models with `position="none"`. Who loses more? (Guess first; notebook 04 has recorded runs of both.)
 #
 # <details><summary>Solution</summary>
 #
@@ -675,7 +684,7 @@ if ahead:
 #     print(name, *(f"{s.pixels}: {s.agreement:.0f} %" for s in shift_consistency(model, *test, padding=padding)))
 # ```
 #
-# Augmentation asks for nothing of the architecture and works for every one of them. It costs training steps, since the model has to learn as many pictures as there are shifts; convolution and augmentation are best used together.
+# (`crop` fills the border with black; repeat section 10 with `padding = "zero"` for a fair test.) Augmentation asks for nothing of the architecture and works for every one of them. It costs training steps, since the model has to learn as many pictures as there are shifts; convolution and augmentation are best used together.
 # </details>
 
 # %% [markdown]

@@ -21,7 +21,7 @@
 #
 # **The question.** A Vision Transformer has to learn where its tokens are: one vector for each place, 131,200 numbers in the paper's models. Rotary positions (RoPE) have nothing to learn. They turn queries and keys by an angle that grows with the place. Does that raise the accuracy of a model of the same size, as the later version of [*Vision Xformers*](https://arxiv.org/abs/2107.02239) claims?
 #
-# **The answer.** No table of the paper shows it, so the authors' own training logs on CIFAR-10 are the reference. There it does where nothing else in the model knows about neighbours: ViT went from 56.82 % to **69.33 %**, a larger step than from softmax to the best mixer in Table 1. Behind three convolutions little of it is left, 74.07 % to 75.70 % for HybridViT, or nothing, 64.77 % to 64.40 % for HybridViL. These are single logs of different length. Section 8 puts what this project has recorded beside them, and a cell there says in words which way each comparison went.
+# **The answer.** No table of the paper shows it, so the authors' own training logs on CIFAR-10 are the reference. In the one fair pair of them without convolutions it does: ViT went from 56.82 % to **69.33 %**, a larger step than from softmax to the best mixer in Table 1. Behind three convolutions little of it is left, 74.07 % to 75.70 % for HybridViT, or nothing, 64.77 % to 64.40 % for HybridViL. These are single logs of different length. Section 8 puts what this project has recorded beside them, and a cell there says in words which way each comparison went.
 #
 # Before this: [01 · The Vision Transformer](01_vit.ipynb), where the position table is introduced, and [02 · Linear attention](02_linear_attention.ipynb) for the mixers. You should have met complex numbers; that multiplying by $e^{i\alpha}$ turns by the angle α is all that is needed.
 
@@ -63,8 +63,8 @@ dataset = ""  #@param {type:"string"}
 #   a name such as "cifar10", or a folder of pictures
 system = "ViT"  #@param ["ViT", "ViP", "ViL", "ViN", "HybridViT", "HybridViP", "HybridViL", "HybridViN"]
 #   the model that is trained with each of the four positions
-position_std = 0.1  #@param {type:"number"}
-#   learned positions start as random numbers of this size; 1 in the authors' code, section 9 shows why not here
+position_std = 1.0  #@param {type:"number"}
+#   learned positions start as random numbers of this size; 1 as in the authors' code, exercise 1 tries less
 patch_size = 0  #@param [0, 8, 4, 2, 1] {type:"raw"}
 #   pixels a side; 1 makes every pixel a token
 dim = 0  #@param {type:"slider", min:0, max:256, step:16}
@@ -94,7 +94,7 @@ print(f"data      {data}")
 # %% [markdown]
 # ## 3 · The idea
 #
-# Attention compares a query with a key by `q·k` and does not see where the two tokens are (01, section 9). There are two ways to tell it. A learned table **adds** a vector to each token. Then `q·k` becomes a sum of four terms: content with content, content with place, place with content, place with place. All of them have to be learned, for each pair of places anew.
+# Attention compares a query with a key by `q·k` and does not see where the two tokens are (01, section 9). There are two ways to tell it. A learned table **adds** a vector to each token. Then, the normalisation in between aside, `q·k` in the first layer becomes a sum of four terms: content with content, content with place, place with content, place with place. Only the last one knows both places, and nothing makes it the same for all pairs at the same offset: that has to be learned, from one vector for each place.
 #
 # RoPE **multiplies** instead ([Su et al., *RoFormer*](https://arxiv.org/abs/2104.09864), eq. 34). Take the numbers of a query two at a time, and read each pair as *one complex number*. At position m, turn it by an angle proportional to m:
 #
@@ -172,7 +172,7 @@ axes[2].set(xlabel="offset m − n", ylabel="q·k, rotated", title="the same cur
 axes[2].legend(fontsize=8, frameon=False);
 
 # %% [markdown]
-# Stripes along the diagonals are the whole point: equal offsets, equal scores. On the right three rows of the middle matrix, drawn against the offset, lie on one curve and merely end at different places. The learned table (left) *can* come to such stripes, but nothing makes it.
+# Stripes along the diagonals are the whole point: equal offsets, equal scores. On the right three rows of the middle matrix, drawn against the offset, lie on one curve and merely end at different places. A table (left; random, as at the start of training) makes one stripe by itself, the main diagonal, where a place's vector meets itself. It *can* learn others, but nothing makes it.
 #
 # ### A picture is not a line
 #
@@ -269,16 +269,16 @@ for kind, own in {"softmax": {}, "nystrom": {"num_landmarks": 16}, "linformer": 
     print(f"{kind:10} the same after all positions moved by 10: {invariant}")
 
 # %% [markdown]
-# Three are exact. Performer is not, and the reason says what it is. Its random features *estimate* exp(q·k), which depends on the offset alone; but the estimate is made with a few fixed directions w, and turning q and k under them gives another draw of the estimate. Then it should get better with more features, like 1/√m: half the error for four times as many.
+# Three are exact. Performer is not, and the reason says what it is. Its random features *estimate* exp(q·k), which depends on the offset alone; but the estimate is made with a few fixed directions w, and turning q and k under them gives another draw of the estimate. Then it should get better with the number r of features, like 1/√r: half the error for four times as many.
 
 # %%
-for m in (110, 440, 1760, 7040):
-    changed = change_after_a_shift("performer", num_features=m)
-    print(f"{m:5} features: output changes by {changed:6.1%} when all positions move by 10")
+for r in (110, 440, 1760, 7040):
+    changed = change_after_a_shift("performer", num_features=r)
+    print(f"{r:5} features: output changes by {changed:6.1%} when all positions move by 10")
 print(f"ReLU kernel, 110: output changes by {change_after_a_shift('performer', kernel='relu'):6.1%}")
 
 # %% [markdown]
-# 110 is what the paper's Performer has. So a ViP with RoPE sees offsets *and*, blurred, absolute places.
+# It falls a little more slowly than that. 110 is what a Performer with heads of 32 has, so a ViP with RoPE sees offsets *and*, blurred, absolute places. (The ReLU kernel is no estimate of anything. Its output does depend on the absolute places, though with 110 directions less.)
 #
 # ### An unequal comparison, and the equal one
 #
@@ -320,7 +320,7 @@ for name in ROPE_MODELS:
 # %% [markdown]
 # ## 6 · What turning costs
 #
-# Each query and key is multiplied once: work in proportion to N, in each layer, where the table is added once for the whole model. In memory, attention keeps its queries and keys for the backward pass, turned or not. Unrotated they are parts of one tensor which holds the values, too. Rotated ones are new tensors, and `vixlib` copies the values as well, so that the tensor which held all three can be given back: what is kept stays about the same. (Without that copy a view of the values would hold on to the unturned queries and keys.) One layer of width 128, four heads of 32, forward and backward, with and without turning:
+# Each query and key is multiplied once: work in proportion to N, in each layer, where the table is added once for the whole model. In memory, attention keeps its queries and keys for the backward pass, turned or not. Unrotated they are parts of one tensor which holds the values, too. Rotated ones are new tensors, and `vixlib` copies the values as well, so that the tensor which held all three can be given back: what is added are the turns themselves. (Without that copy a view of the values would hold on to the unturned queries and keys.) One layer of width 128, four heads of 32, forward and backward, with and without turning:
 
 # %%
 from torch import nn
@@ -371,12 +371,12 @@ for name in ("ViT", "HybridViT"):
     print(f"The authors' {name}: {before:.0f} s an epoch with the table, {after:.0f} s with RoPE")
 
 # %% [markdown]
-# Bytes have slope 1 and hardly differ, turned or not: the dashed lines lie on the solid ones. The work of turning grows with N, too, so that beside softmax's N² it must fade as the sequence grows, while beside a linear mixer it does not. (A factor below one says that the machine was busy with something else; run the cell again.) The authors' logs show how careful one has to be with times: the same rotation in a model of the same width doubled the epoch in one log and added little in the other. Something else differed there, most likely the card; their logs do not say.
+# Bytes have slope 1, turned or not, and the dashed lines run just above the solid ones. What is added are the turns, one complex number for each pair of features and token. One copy serves the whole batch, so that with 64 pictures it is hardly anything. The work of turning grows with N, too, so that beside softmax's N² it must fade as the sequence grows, while beside a linear mixer it does not. (A factor below one says that the machine was busy with something else; run the cell again.) The authors' logs show how careful one has to be with times: the same rotation in a model of the same width doubled the epoch in one log and added little in the other. Something else differed there, most likely the card; their logs do not say.
 
 # %% [markdown]
 # ## 7 · Training the four
 #
-# One model, four positions, everything else equal: seed, order of the pictures, epochs, and the `uniform` layers in every profile. The table starts with `position_std` instead of the authors' 1. Curves are redrawn after every epoch. Interrupting (the stop button) stops *one* run and goes on with the next; what was learned is kept.
+# One model, four positions, everything else equal: seed, order of the pictures, epochs, and the `uniform` layers in every profile. The table starts as in the authors' code, with numbers of size `position_std` = 1. Curves are redrawn after every epoch. Interrupting (the stop button) stops *one* run and goes on with the next; what was learned is kept.
 
 # %%
 grid = [size // (patch_size or profile.options.get("patch_size", 1)) for size in data.image_size]
@@ -411,10 +411,20 @@ from vixlib.claims import rope_claims, rope_table
 rope_table(runs.values())
 
 # %% [markdown]
-# The same in words, computed from the recorded runs when this cell runs. Two runs are compared only if profile, data set, layers, sizes, epochs and seed are the same. One seed gives a direction; a claim is called decided when a 95 % interval over several seeds leaves out zero.
+# The same in words, and in four comparisons, computed from the recorded runs when this cell runs. Two runs are compared only if profile, data set, layers, sizes, epochs and seed are the same. One seed gives a direction; a claim is called decided when a 95 % interval over several seeds leaves out zero.
 
 # %%
 print(*rope_claims(), sep="\n")
+
+# %% [markdown]
+# Read the last question with the first. Where RoPE is ahead of the learned table but not of *no positions at all*, what was gained is what the table had cost, and rotation has no merit in it. How can a model do without positions? `none` is no set for all of them: Linformer's P has a row for each token, Nyström's landmarks and its convolution follow the sequence, and convolutions in front see surroundings. Plain softmax and Performer have nothing of the kind but the size of their patches.
+#
+# If the table costs something, is it because its numbers start so large? The same models with a table that starts at 0.02:
+
+# %%
+from vixlib.reasons import reasons_table
+
+reasons_table("04")
 
 # %% [markdown]
 # And the authors' own claim, 1-D RoPE against the learned table, pair by pair beside their logs:
@@ -447,11 +457,11 @@ assert [vix.authors_runs("ViT", p)[0]["best_top1"] for p in ("learned", "rope")]
 # %%
 figure, ax = figures.new_axes(width=6, height=3.4)
 styles = {"learned": "--", "rope": "-"}
-colours = dict(zip(("ViT", "HybridViT", "HybridViL"), ("#000000", "#D55E00", "#0072B2"), strict=True))
-for name, colour in colours.items():
+looks = {"ViT": ("#000000", None), "HybridViT": ("#000000", "s"), "HybridViL": ("#0072B2", None)}  # the mixer's colour
+for name, (colour, marker) in looks.items():
     for position, style in styles.items():
         curve = vix.authors_runs(name, position)[0]["top1"]
-        ax.plot(range(1, len(curve) + 1), curve, style, color=colour, label=f"{name}, {position}")
+        ax.plot(range(1, len(curve) + 1), curve, style, color=colour, marker=marker, markersize=4, label=f"{name}, {position}")
 ax.set(xlabel="epoch", ylabel="test top-1 accuracy (%)", title="the authors' logs, CIFAR-10, every pixel a token")
 ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5));
 
@@ -459,7 +469,7 @@ ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 # - **ViT's gain is there from the first epochs on** and far larger than what logs wobble by. Nobody has to wait for a maximum to see it.
 # - **With convolutions it shrinks or vanishes.** RoPE speeds up the first epochs, but later HybridViT's gain is hardly larger than the wobble, and whether HybridViL gains or loses depends on the epoch one looks at. A convolution knows neighbourhoods already, and through the zeros at its edges even something about absolute places.
 # - **Five models cannot be read as "learned against RoPE".** ViP's learned log starts from an earlier checkpoint; ViL's is two epochs long, with other batches and fewer parameters (section 4); ViN, HybridViN and HybridViP have no log with a table. That the final numbers with RoPE are high is true; by how much RoPE raised them, these logs do not say.
-# - **The table that lost had a loud start.** Its random numbers of size 1 are louder than what the pixels say (01, section 9). Part of ViT's gain may be what *that* start cost. The columns `none` and `rope2d` are what the authors' experiments lack: they separate "no loud table" from "rotation", and the line from the plane.
+# - **The table that lost had a loud start.** Its random numbers of size 1 are louder than what the pixels say (01, section 9). Part of ViT's gain may be what *that* start cost; the records with a quiet start, above, are about that. The columns `none` and `rope2d` are what the authors' experiments lack: they separate "no table" from "rotation", and the line from the plane.
 
 # %%
 chance = 100 / data.num_classes
@@ -481,20 +491,21 @@ if data.name == "shapes":
 # **What has the table learned?** It started as random vectors without any relation. If training has found out which places are neighbours, their vectors have become alike. One small map for each place (the cross): how similar is its vector to the vectors of all other places? (Dosovitskiy et al. show this in figure 7 for a large ViT.)
 
 # %%
-table = models["learned"].position.table[0, 1:].detach().cpu().unflatten(0, models["learned"].grid)
-cosines = places.similarity(table)
-places.similarity_maps(cosines);
+start = vix.build(system, seed=seed, **profile.options_for(system, **own, position="learned")).position.table[0, 1:].detach()
+table = models["learned"].position.table[0, 1:].detach().cpu()
+cosines = {what: places.similarity(vectors.unflatten(0, models["learned"].grid)) for what, vectors in
+           {"at the start": start, "after training": table, "what training added": table - start}.items()}
+for what in ("after training", "what training added"):
+    places.similarity_maps(cosines[what], what)
 
 # %%
-start = vix.build(system, seed=seed, **profile.options_for(system, **own, position="learned")).position.table[0, 1:]
-touching, all_pairs = places.neighbour_similarity(cosines)
-before, _ = places.neighbour_similarity(places.similarity(start.unflatten(0, models["learned"].grid)))
-moved = ((table.flatten(0, 1) - start).square().mean() ** 0.5).item()
-print(f"similarity of touching places: {before:+.2f} at the start, {touching:+.2f} now (all pairs: {all_pairs:+.2f})")
+for what, one in cosines.items():
+    print("similarity of touching places {:+.2f}, of all pairs {:+.2f}: {}".format(*places.neighbour_similarity(one), what))
+moved = (table - start).square().mean().sqrt().item()
 print(f"each number started at about {position_std:g} and has moved by about {moved:.2f}")
 
 # %% [markdown]
-# The printed lines explain `position_std`. Training moves each number by a certain amount. If it starts at 1, as in the authors' code, that movement is lost in the noise and the maps stay grey, although the model may use it well. If it starts small, most of the vector is what was learned. Exercise 1 shows both.
+# The last line explains the pale maps above. Training moves each number by a certain amount. Where it started at 1, as in the authors' code, that movement is lost in the noise of the start, although the model may use it well: to the model, noise that never changes *is* the code for the place. Subtract the start, and what was learned is seen.
 #
 # **Another size of picture.** A model trained at one size gets larger pictures: here the test pictures, enlarged by half with `F.interpolate`. The number of tokens grows. A table has no vectors for the new places and must say so; it can be *interpolated*, stretched over the new grid. Rotation needs nothing: an angle for row 11 is computed like any other.
 
@@ -528,7 +539,7 @@ for label, model in (models | {"learned, resized": stretched}).items():
     print(f"  {label:17}{accuracy(known, small):>7}   {accuracy_or_error(model, large)}")
 
 # %% [markdown]
-# Running is one thing, being right another. Everything in the larger pictures is larger, too, also what lies within a patch, and no model has been trained for that. On top of it each kind of position has a difficulty of its own:
+# Running is one thing, being right another (and two thousand pictures leave a point or so uncertain). Everything in the larger pictures is larger, too, also what lies within a patch, and no model has been trained for that. On top of it each kind of position has a difficulty of its own:
 #
 # - **1-D** has learned that "one below" is so many steps on. The rows are longer now, and the offset means another place.
 # - **2-D** keeps its meaning, one row is one row. But the same two things are now more rows apart than in training.
@@ -552,23 +563,20 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 # %% [markdown]
 # ## 10 · Your turn
 #
-# **1. Loud and silent starts.** Train the learned model with the authors' `position_std=1` and draw its similarity map. Then draw the map of the *difference* from its start.
+# **1. A quiet start.** Train the learned model with `position_std=0.1` and draw its similarity map, with nothing subtracted. Is it more accurate, too?
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# options = profile.options_for(system, **{**own, "position_std": 1.0}, position="learned")
-# loud = vix.build(system, seed=seed, **options)
-# first = loud.position.table.detach().cpu().clone()
-# vix.fit(loud, data, profile.train, device=device)
-# after = loud.position.table.detach().cpu()
-# for table in (after, after - first):
-#     cosines = places.similarity(table[0, 1:].unflatten(0, loud.grid))
-#     places.similarity_maps(cosines)
-#     print(places.neighbour_similarity(cosines))
+# options = profile.options_for(system, **{**own, "position_std": 0.1}, position="learned")
+# quiet = vix.build(system, seed=seed, **options)
+# print(vix.fit(quiet, data, profile.train, device=device), "instead of", runs["learned"])
+# cosines = places.similarity(quiet.position.table[0, 1:].detach().cpu().unflatten(0, quiet.grid))
+# places.similarity_maps(cosines, "a quiet start, after training")
+# print(places.neighbour_similarity(cosines))
 # ```
 #
-# The first map shows noise, the second what was learned. The model is not confused by noise that never changes: to it, the noise *is* the code for the place, and the next layer learns to read it.
+# The map shows what was learned, because hardly anything else is in the vectors. Whether the model is more accurate is another question. Loud vectors tell the first layer from the first step on *which* place this is, and drown *what* is there; which of the two matters more depends on the data.
 # </details>
 
 # %% [markdown]
@@ -590,7 +598,7 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 #
 # <details><summary>Solution</summary>
 #
-# With 12 columns instead of 8, "one below" is 12 steps, squeezed by 8/12 it is 8 again; but then "one to the right" is 2/3 of a step, and the end of a row is nearer to the start of the next than its own middle. Rather put row and column back where they were in training, and count from there:
+# With 12 columns instead of 8, the patch in row r and column c has the number 12r + c. Squeezed by 8/12 that is 8r + ⅔c. To the right it is as it should be, ⅔ of a step. But one below is 8 steps, a whole row of training, where it should be ⅔ of one, 16/3 steps. No single factor gives both, because the length of a row has changed, too. So put row and column back where they were in training, and count from there:
 #
 # ```python
 # from vixlib.positions import frequencies
@@ -616,12 +624,12 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 #
 # ```python
 # for position, plain in runs.items():
-#     options = profile.options_for("HybridViT", **own, position=position)
+#     options = profile.options_for("HybridViT", **own, position=position, normalisation="batch")  # 03: it starts faster
 #     hybrid = vix.fit(vix.build("HybridViT", seed=seed, **options), data, profile.train, device=device)
 #     print(f"{position:8} {system} {plain.last_top1:.1f} -> HybridViT {hybrid.last_top1:.1f}")
 # ```
 #
-# An argument for `none`: convolutions with zero padding tell tokens near an edge that they are near an edge, and three of them in a row tell a token about its surroundings, so that even a set of such tokens knows something about places, and less is left for positions to add (compare the authors' HybridViT above). An argument against: with large patches three convolutions see little more than a neighbouring patch, and what lies far apart still has no place. Your run decides for your data; a difference of a point or two needs three seeds.
+# An argument for `none`: convolutions with zero padding tell tokens near an edge that they are near an edge, and three of them in a row tell a token about its surroundings, so that even a set of such tokens knows something about places, and less is left for positions to add (compare the authors' HybridViT above). An argument against: with large patches three convolutions see little more than a neighbouring patch, and what lies far apart still has no place. In the recorded `quick` runs (table in section 8) the convolutions bring `none` and `learned` more than the two rotations, by a point and with one or a few seeds. Your run decides for your data; a difference of a point or two needs three seeds.
 # </details>
 
 # %% [markdown]

@@ -71,7 +71,7 @@ def similarity(table: Tensor) -> Tensor:
     return (vectors @ vectors.mT).unflatten(1, (rows, columns)).unflatten(0, (rows, columns))
 
 
-def similarity_maps(cosines: Tensor, most: int = 8) -> Figure:
+def similarity_maps(cosines: Tensor, title: str = "", most: int = 8) -> Figure:
     """A small map a place, at most `most` a side, evenly chosen: its similarity `[R, C, R, C]` with all others."""
     rows, columns = (torch.linspace(0, n - 1, min(n, most)).round().long().tolist() for n in cosines.shape[:2])
     figure, axes = new_axes(len(columns), len(rows), width=0.72, height=0.72, squeeze=False)
@@ -86,6 +86,7 @@ def similarity_maps(cosines: Tensor, most: int = 8) -> Figure:
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
     figure.colorbar(heat, ax=axes, label="cosine similarity", shrink=0.8, extend="max")
+    figure.suptitle(title, fontsize=9)
     return figure
 
 
