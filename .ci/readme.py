@@ -12,6 +12,7 @@ from pathlib import Path
 import vixlib as vix
 from vixlib.durations import read_minutes
 from vixlib.memory import fits_table
+from vixlib.reasons import reasons_table
 from vixlib.verdicts import verdict_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,7 +75,7 @@ def fenced(make: Callable[[], object]) -> Callable[[], str]:
 PARTS = {README: {"notebooks": notebooks_table, "table 1": fenced(vix.compare)},
          MEASURED: {**{f"table {table}": fenced(lambda table=table: vix.compare(table)) for table in (3, 4, "cxv")},
                     "memory": fenced(fits_table), "benchmarks": fenced(summary)},
-         COURSE: {"verdicts": fenced(verdict_table)}}
+         COURSE: {"verdicts": fenced(verdict_table), "reasons": fenced(reasons_table)}}
 
 
 def filled(path: Path) -> str:

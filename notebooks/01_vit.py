@@ -55,7 +55,7 @@ device = vix.pick_device()
 # %% [markdown]
 # ## 2 · Choices
 #
-# Leave everything as it is for a first reading. A *profile* sets data, model size and training at once: `smoke` runs anywhere in two minutes on pictures that the project draws itself, `quick` takes real photographs, `paper` is the paper's protocol. A **0** or an empty text means "what the profile says".
+# Leave everything as it is for a first reading. A *profile* sets data, model size and training at once: `smoke` runs anywhere in minutes on pictures that the project draws itself, `quick` takes real photographs, `paper` is the paper's protocol. A **0** or an empty text means "what the profile says".
 
 # %%
 profile = "auto"  #@param ["auto", "smoke", "quick", "paper"]

@@ -47,7 +47,7 @@ MODERN = TrainConfig(batch_size=128, lr=2e-3, weight_decay=0.05, augment=("flip"
                      schedule="cosine", label_smoothing=0.1)
 
 PROFILES = {profile.name: profile for profile in (
-    Profile("smoke", "everything runs and learns, on any CPU, in two minutes", "shapes", "uniform",
+    Profile("smoke", "everything runs and learns, on any CPU, in minutes", "shapes", "uniform",
             TrainConfig(epochs=2, batch_size=64, lr=2e-3),
             {**SIZED_DOWN, "dim": 64, "depth": 2, "dim_head": 16, "mlp_dim": 128}),
     Profile("quick", "real pictures in minutes: 4×4 patches on a CPU, 2×2 on a GPU", "cifar10", "uniform",
