@@ -86,15 +86,9 @@ class ImageData:
 
     def to(self, device: str | torch.device) -> ImageData:
         """The same data with all tensors on `device`."""
-        device = as_device("device", device)
+        device = _working(device)
         fields = ("train_images", "train_labels", "test_images", "test_labels")
-        try:
-            return replace(self, **{field: getattr(self, field).to(device) for field in fields})
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, AssertionError, ImportError) as error:  # torch's ways to say that it has no such device
-            raise ValueError(f"device={str(device)!r} does not work here ({str(error).splitlines()[0]}); "
-                             'use "cpu", or what vix.pick_device() gives') from error
+        return replace(self, **{field: getattr(self, field).to(device) for field in fields})
 
     def subset(self, fraction: float, seed: int = 0) -> ImageData:
         """The same `fraction` (above 0, at most 1) of each class's training pictures; the test set untouched.
@@ -187,7 +181,7 @@ def load(name: str | os.PathLike = "cifar10", root: str | os.PathLike | None = N
     require_path("name", name)
     if root is not None:
         require_path("root", root)
-    device = as_device("device", device)
+    device = _working(device)  # before minutes are spent on reading
     if name == "shapes":
         from .shapes import make_shapes
 
@@ -202,6 +196,17 @@ def load(name: str | os.PathLike = "cifar10", root: str | os.PathLike | None = N
             raise ValueError(f"name={str(name)!r} is neither a folder nor a known data set; use one of "
                              f"{', '.join(map(repr, NAMES))}, or the path of an image folder")
     return _read(folder).to(device)
+
+
+def _working(device: str | torch.device) -> torch.device:
+    """The device, after it has made a tensor and given it back; ValueError where it cannot."""
+    device = as_device("device", device)
+    try:
+        torch.zeros(1, device=device).cpu()  # a meta tensor has nothing to bring back
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch's ways to say that it has no such device
+        raise ValueError(f"device={str(device)!r} does not work here ({str(error).splitlines()[0]}); "
+                         'use "cpu", or what vix.pick_device() gives') from error
+    return device
 
 
 def _read(folder: Path) -> ImageData:
