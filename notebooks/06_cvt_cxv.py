@@ -594,7 +594,8 @@ seen = data.batch(torch.tensor([picture]), "test")[0].to(device)
 with torch.no_grad():
     means_by_layer = {label: torch.cat([features.mean(dim=1) for features in layers.layer_maps(model, seen).values()])
                       for label, model in last.items()}
-pairs.map_grid(data.test_images[picture], means_by_layer, columns=len(last["whole"].blocks) + 1, size=1.5);
+stages = ["after the stem", *(f"after layer {i + 1}" for i in range(len(last["whole"].blocks)))]
+pairs.map_grid(data.test_images[picture], means_by_layer, columns=len(stages), size=1.5, titles=stages);
 
 # %% [markdown]
 # From left to right: the picture, the stem, the layers. A map shows *where* something happens, not what. Look for two things. Do the maps keep the outline of the figures, or does a layer spread it over the picture? And in the variant without convolution, are the maps after the layers more than a recoloured stem? (They hardly can be: neighbours meet in its mixer alone, which cannot tell them from anybody else.)

@@ -194,10 +194,11 @@ def shift_curves(axes: Sequence[Axes], scores: Mapping[str, Sequence[ShiftScores
     axes[0].legend(fontsize=8, frameon=False)
 
 
-def map_grid(picture: Tensor, rows: Mapping[str, Tensor], columns: int = 8, size: float = 1.15):
+def map_grid(picture: Tensor, rows: Mapping[str, Tensor], columns: int = 8, size: float = 1.15,
+             titles: Sequence[str] = ()):
     """Feature maps beside their picture `[C, H, W]`: a line for each of `rows`, label -> maps `[K, h, w]`; the figure.
 
-    Each map is scaled by its own largest magnitude: orange above zero, purple below.
+    Each map is scaled by its own largest magnitude: orange above zero, purple below.   titles: of the columns of maps.
     """
     import matplotlib.pyplot as plt
 
@@ -211,6 +212,8 @@ def map_grid(picture: Tensor, rows: Mapping[str, Tensor], columns: int = 8, size
         for ax, one in zip(line[1:], maps.detach().cpu(), strict=False):
             largest = one.abs().max().clamp(min=1e-12)
             ax.imshow(one / largest, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
+    for ax, title in zip(axes[0, 1:], titles, strict=False):
+        ax.set_title(title, fontsize=8.5)
     return figure
 
 
