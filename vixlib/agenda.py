@@ -127,6 +127,7 @@ def _left(job: AnyJob, results: Path, checkpoints: Path, estimator: Estimator | 
         return job.row.model, MEMORY_SECONDS
     run = job.progress(checkpoints)
     name = job.row.model + (f"/{job.row.position}" if job.config == "uniform" else "")
+    name += "".join(f" with {option}={value}" for option, value in job.row.options)
     return (name + (f" (from epoch {len(run.history) + 1})" if run else ""),
             None if estimator is None else estimator.of(job, run).seconds)
 
