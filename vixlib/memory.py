@@ -52,6 +52,7 @@ def write(folder: Path = MEMORY, device: torch.device | None = None, only: list[
     device = device or pick_device()
     path = folder / f"{'predicted' if device.type == 'cpu' else device_name(device).replace(' ', '-')}.json"
     before = json.loads(path.read_text()) if path.exists() else {"rows": [], "records": {}}
+    known = before["records"] if only else {}  # computed by an older vixlib, they may no longer be true
     rows = {(row["model"], row["config"]): row for row in before["rows"]}
     for name in only or names():
         for config in CONFIGS:
@@ -63,7 +64,7 @@ def write(folder: Path = MEMORY, device: torch.device | None = None, only: list[
                "rows": [rows[key] for key in sorted(rows)],
                # Of recorded runs predictions alone are read, and a borrowed GPU's minutes are dear.
                "records": {} if device.type == "cuda" else
-               {record_name(record): before["records"].get(record_name(record)) or _of_record(record)
+               {record_name(record): known.get(record_name(record)) or _of_record(record)
                 for record in read_records()}}
     return write_atomic(path, json.dumps(content, indent=1) + "\n")
 
