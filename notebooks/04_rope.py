@@ -414,7 +414,7 @@ rope_table(runs.values())
 # The same in words, and in four comparisons, computed from the recorded runs when this cell runs. Two runs are compared only if profile, data set, layers, sizes, epochs and seed are the same. One seed gives a direction; a claim is called decided when a 95 % interval over several seeds leaves out zero.
 
 # %%
-print(*rope_claims(), sep="\n")
+print(*(line for line in rope_claims() if not line.startswith("    ")), sep="\n")  # with their pairs: rope_claims()
 
 # %% [markdown]
 # Read the last question with the first. Where RoPE is ahead of the learned table but not of *no positions at all*, what was gained is what the table had cost, and rotation has no merit in it. How can a model do without positions? `none` is no set for all of them: Linformer's P has a row for each token, Nyström's landmarks and its convolution follow the sequence, and convolutions in front see surroundings. Plain softmax and Performer have nothing of the kind but the size of their patches.
@@ -488,7 +488,7 @@ if data.name == "shapes":
 # %% [markdown]
 # ## 9 · Look inside
 #
-# **What has the table learned?** It started as random vectors without any relation. If training has found out which places are neighbours, their vectors have become alike. One small map for each place (the cross): how similar is its vector to the vectors of all other places? (Dosovitskiy et al. show this in figure 7 for a large ViT.)
+# **What has the table learned?** It started as random vectors without any relation. If training has found out which places are neighbours, their vectors have become alike. One small map for each of some places (the cross): how similar is its vector to the vectors of all other places? (Dosovitskiy et al. show this in figure 7 for a large ViT.)
 
 # %%
 start = vix.build(system, seed=seed, **profile.options_for(system, **own, position="learned")).position.table[0, 1:].detach()
@@ -496,7 +496,7 @@ table = models["learned"].position.table[0, 1:].detach().cpu()
 cosines = {what: places.similarity(vectors.unflatten(0, models["learned"].grid)) for what, vectors in
            {"at the start": start, "after training": table, "what training added": table - start}.items()}
 for what in ("after training", "what training added"):
-    places.similarity_maps(cosines[what], what)
+    places.similarity_maps(cosines[what], what, most=5)
 
 # %%
 for what, one in cosines.items():
@@ -505,7 +505,7 @@ moved = (table - start).square().mean().sqrt().item()
 print(f"each number started at about {position_std:g} and has moved by about {moved:.2f}")
 
 # %% [markdown]
-# The last line explains the pale maps above. Training moves each number by a certain amount. Where it started at 1, as in the authors' code, that movement is lost in the noise of the start, although the model may use it well: to the model, noise that never changes *is* the code for the place. Subtract the start, and what was learned is seen.
+# The last line explains why the first figure is mere noise. Training moves each number by a certain amount. Where it started at 1, as in the authors' code, that movement is lost in the noise of the start, although the model may use it well: to the model, noise that never changes *is* the code for the place. Subtract the start, and what was learned is seen: compare how alike touching places are with all pairs, line by line.
 #
 # **Another size of picture.** A model trained at one size gets larger pictures: here the test pictures, enlarged by half with `F.interpolate`. The number of tokens grows. A table has no vectors for the new places and must say so; it can be *interpolated*, stretched over the new grid. Rotation needs nothing: an angle for row 11 is computed like any other.
 
