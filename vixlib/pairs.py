@@ -130,7 +130,8 @@ SOURCES = {"paper": {"alpha": 0.45}, "measured": {"linewidths": 1.8},
 SOURCE_LABELS = {"paper": "the paper", "measured": "recorded here, memory measured",
                  "predicted": "recorded here, memory predicted"}
 AREA = 250  # of a marker, points² for a million parameters
-LABEL_SIDE = {"ViP": "right", "ViN": "left"}  # their Hybrids are close together in the paper's figure
+# Of their points: HybridViP and HybridViN are close together in the paper's figure, ViL and ViT in the recorded one.
+LABEL_SIDE = {"ViP": "right", "ViN": "left", "ViL": "right", "ViT": "left"}
 
 
 def accuracy_against_memory(ax: Axes, points: Sequence[Point], title: str = "") -> None:
