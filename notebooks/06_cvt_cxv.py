@@ -394,9 +394,9 @@ cost_table("cxv")
 # %%
 needed, source = stored()
 for name, row in quoted.items():
-    peak = needed[name, "paper"]["peak_bytes"]["float32, matrix stored"] / 2**30
-    print(f"{name:14} {row['gpu_gb']} GB quoted, {peak:.2f} here in float32 at batch 64: "
-          f"{peak / row['gpu_gb']:.2f} times as much")
+    peak = needed[name, "paper"]["peak_bytes"]["float32, matrix stored"]
+    print(f"{name:14} {row['gpu_gb']} GB quoted, " + ("out of memory here" if peak is None else
+          f"{peak / 2**30:.2f} here in float32 at batch 64: {peak / 2**30 / row['gpu_gb']:.2f} times as much"))
 print(f"here: {source}")
 
 # %% [markdown]

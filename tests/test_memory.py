@@ -47,14 +47,16 @@ def test_writing_one_system_keeps_the_others_and_a_table_says_predicted(tmp_path
     assert "not measured on a GPU" in source and rows["FNet", "paper"] == rows["FNet", "uniform"]
 
 
-def test_measured_figures_go_before_predicted_ones(tmp_path):
-    for name, measured in (("predicted", False), ("a-gpu", True)):
-        row = {"model": "ViT", "config": "uniform", "kept_bytes_per_image": 1, "largest_batch": 2,
-               "peak_bytes": dict.fromkeys(memory.WAYS, 3 if measured else 4)}
-        (tmp_path / f"{name}.json").write_text(json.dumps({"measured": measured, "device": name, "torch": "2",
-                                                           "batch_size": 64, "rows": [row], "records": {}}))
-    rows, source = memory.stored(tmp_path)
-    assert source.startswith("measured on a-gpu") and rows["ViT", "paper"]["peak_bytes"]["mixed, fused"] == 3
+@pytest.mark.parametrize(("measured_models", "source", "peak"), [
+    (vix.names(), "measured on a-gpu", 3), (["ViT"], "predicted", 4)])
+def test_measured_figures_go_before_predicted_ones_once_they_are_complete(tmp_path, measured_models, source, peak):
+    for name, models in (("predicted", vix.names()), ("a-gpu", measured_models)):
+        rows = [{"model": model, "config": "uniform", "kept_bytes_per_image": 1, "largest_batch": 2,
+                 "peak_bytes": dict.fromkeys(memory.WAYS, 3 if name == "a-gpu" else 4)} for model in models]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"measured": name == "a-gpu", "device": name, "torch": "2",
+                                                           "batch_size": 64, "rows": rows, "records": {}}))
+    rows, said = memory.stored(tmp_path)
+    assert said.startswith(source) and rows["ViT", "paper"]["peak_bytes"]["mixed, fused"] == peak
 
 
 def test_a_folder_without_figures_is_named(tmp_path):

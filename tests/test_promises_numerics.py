@@ -13,7 +13,7 @@ from torch import nn
 import vixlib as vix
 from vixlib import limits
 from vixlib import train as trainer
-from vixlib.device import deterministic
+from vixlib.device import training_kernels
 from vixlib.mixers import MIXERS, newton_schulz
 from vixlib.mixers.nystrom import IterativeInverse
 
@@ -177,7 +177,7 @@ def test_deterministic_settings_hold_for_the_run_alone():
     train(epochs=1, deterministic=True, on_epoch=lambda run: seen.append(torch.are_deterministic_algorithms_enabled()))
     assert seen == [True]
     assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before
-    with pytest.raises(KeyError), deterministic(True):
+    with pytest.raises(KeyError), training_kernels(True):
         raise KeyError
     assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before
 

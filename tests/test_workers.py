@@ -14,7 +14,7 @@ import torch
 from test_reproduce import TINY, go
 
 import vixlib as vix
-from vixlib import reproduce
+from vixlib import reproduce, workers
 from vixlib.jobs import Outcome, Place
 from vixlib.records import read_records
 from vixlib.shapes import make_shapes
@@ -92,3 +92,32 @@ def test_the_gpus_to_share_are_those_that_the_environment_allows(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert visible_gpus() == ["0", "1"]
+
+
+class Stubborn:
+    """A job that takes no notice of its allowance, or fails at once."""
+
+    def __init__(self, name: str, fails: bool = False) -> None:
+        self.name, self.fails = name, fails
+
+    def perform(self, *_arguments, **_keywords) -> Outcome:
+        if self.fails:
+            raise RuntimeError("the same fault in every run")
+        time.sleep(300)
+        return Outcome(True, "never")
+
+
+def test_a_job_that_overruns_the_deadline_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "GRACE", 5.0)  # enough for its process to start
+    begun = time.time()
+    report = workers.at_once([Stubborn("one")], make_shapes(train=20, test=20), Place(tmp_path, tmp_path, at_once=1),
+                             deadline=begun)
+    assert report.interrupted and not report.done and time.time() - begun < 60
+    assert not multiprocessing.active_children()
+
+
+def test_a_fault_of_every_job_does_not_use_up_the_time(tmp_path):
+    jobs = [Stubborn(str(number), fails=True) for number in range(20)]
+    data = make_shapes(train=20, test=20)
+    assert len(in_turn(jobs, data, Place(tmp_path, tmp_path), None).failed) == workers.HOPELESS
+    assert len(workers.at_once(jobs[:3], data, Place(tmp_path, tmp_path, at_once=1), None).failed) == 3

@@ -132,6 +132,8 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
         run.device, run.precision = here.device, here.precision
     run.finished_at = None
     training.enter_phase(len(run.history))  # the last epoch done: the next one may begin another phase
+    for group in saved["optimizer"]["param_groups"]:  # a run from a CPU goes on with a GPU's kernels, and back
+        group["fused"] = training.device.type == "cuda"
     training.optimizer.load_state_dict(saved["optimizer"])
     if saved["scaler"] and training.scaler.is_enabled():
         training.scaler.load_state_dict(saved["scaler"])

@@ -62,6 +62,11 @@ class ImageData:
                              f"{list(self.test_images.shape[1:])} [C, H, W]; resize them to one size")
 
     @property
+    def bytes(self) -> int:
+        """Of all pictures and labels together."""
+        return sum(t.nbytes for t in (self.train_images, self.train_labels, self.test_images, self.test_labels))
+
+    @property
     def num_classes(self) -> int:
         return len(self.classes)
 

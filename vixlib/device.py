@@ -13,6 +13,8 @@ import torch.nn.functional as F
 
 from .errors import as_device, require_known
 
+# For deterministic runs. torch looks once, at its first matrix product on a GPU, so any later is too late.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -37,17 +39,15 @@ def pick_device(prefer: str | torch.device | None = None, argument: str = "prefe
 
 
 @contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """If `wanted`, let torch use no operation whose result depends on the order in which a GPU's threads finish; the
-    settings are as before afterwards. RuntimeError, from torch, at an operation that has no such form."""
-    if not wanted:
-        yield
-        return
+def training_kernels(deterministic: bool) -> Iterator[None]:
+    """Convolutions by the kernel that is fastest here; or, if `deterministic`, no operation whose result depends on the
+    order in which a GPU's threads finish (RuntimeError, from torch, at one that has no such form). The settings are
+    as before afterwards."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    # cuBLAS looks for this where it is first used, and torch refuses to go on without it.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False  # it picks the fastest kernel, which need not be the same one each time
+    if deterministic:
+        torch.use_deterministic_algorithms(True)
+    # It tries all kernels at each new shape, and need not choose the same one each time.
+    torch.backends.cudnn.benchmark = not deterministic
     try:
         yield
     finally:

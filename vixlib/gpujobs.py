@@ -45,8 +45,9 @@ class BatchJob:
         device = _gpu(self.name, "vixlib.max_batch_size predicts it")
         cap_memory(self.limit_gb)
         try:
-            batches = {way: self._largest(data, precision, fused, device)
-                       for way, (precision, fused) in memory.WAYS.items()}
+            ways = memory.distinct_ways(self.row.model, self.config)
+            largest = {key: self._largest(data, *key, device) for key in dict.fromkeys(ways.values())}
+            batches = {way: largest[key] for way, key in ways.items()}
         finally:
             cap_memory(place.memory_gb)
         write_atomic(self.path(place.results), json.dumps(
@@ -55,10 +56,10 @@ class BatchJob:
              **environment(device), "finished": now()}, indent=1) + "\n")
         return Outcome(True, f"{self.name}: " + ", ".join(f"{way} {batch}" for way, batch in batches.items()))
 
-    def _largest(self, data: ImageData, precision: str, fused: bool, device: torch.device) -> int:
-        options = applicable(self.row.model, {"position": self.row.position, "fused": fused}, self.config)
+    def _largest(self, data: ImageData, precision: str, own: tuple, device: torch.device) -> int:
+        position = applicable(self.row.model, {"position": self.row.position}, self.config)
         model = build(self.row.model, self.config, seed=0, image_size=data.image_size, channels=data.channels,
-                      num_classes=data.num_classes, **options).to(device)
+                      num_classes=data.num_classes, **position, **dict(own)).to(device)
         return largest_batch(real_steps(model, pick_precision(device, precision)))
 
 

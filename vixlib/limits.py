@@ -81,7 +81,9 @@ def free_bytes(device: torch.device) -> int | None:
         return None
     free, total = torch.cuda.mem_get_info(device)
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    capped = total * torch.cuda.get_per_process_memory_fraction(device) - torch.cuda.memory_allocated(device)
+    # Unlike its neighbours, this one takes no device without a number.
+    number = torch.cuda.current_device() if device.index is None else device.index
+    capped = total * torch.cuda.get_per_process_memory_fraction(number) - torch.cuda.memory_allocated(device)
     return int(min(free + cached, capped))
 
 

@@ -5,6 +5,7 @@ import copy
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import median
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .cuda_autocast import CudaAutocast
 from .device import pick_precision
 from .embeddings import Size, as_pair
 from .errors import require_count, require_known, require_model, require_room
@@ -246,7 +248,9 @@ def _images(model: nn.Module, batch_size: int, image_size: tuple[int, int] | Non
 
 def _loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
     require_known("precision", precision, ("float32", *HALF))
-    with torch.autocast(images.device.type, HALF.get(precision), enabled=precision in HALF):
+    device = images.device.type
+    with (torch.autocast(device, HALF.get(precision), enabled=precision in HALF),
+          CudaAutocast() if device == "cpu" else nullcontext()):
         scores = model(images)
         return F.cross_entropy(scores, torch.zeros(len(images), dtype=torch.long, device=images.device))
 

@@ -31,16 +31,22 @@ WAYS = {"float32, matrix stored": ("float32", False), "mixed, matrix stored": ("
 def needs(name: str, config: str, device: torch.device) -> dict:
     """One system: bytes kept an image, peak bytes of a step at batch 64 three ways (None: out of memory), and the
     largest batch in 16 GB the last way, predicted."""
-    model = build(name, config)
+    model, peaks = build(name, config), {}
+    for precision, options in dict.fromkeys(distinct_ways(name, config).values()):
+        peaks[precision, options] = _peak(build(name, config, **dict(options)).to(device), precision)
     return {"model": name, "config": config, "parameters": sum(p.numel() for p in model.parameters()),
             "kept_bytes_per_image": saved_bytes_per_image(model),
-            "peak_bytes": {way: _peak(name, config, precision, fused, device)
-                           for way, (precision, fused) in WAYS.items()},
+            "peak_bytes": {way: peaks[key] for way, key in distinct_ways(name, config).items()},
             "largest_batch": max_batch_size(model, CARD_GB, "float16")}
 
 
-def _peak(name: str, config: str, precision: str, fused: bool, device: torch.device) -> int | None:
-    model = build(name, config, **applicable(name, {"fused": fused}, config)).to(device)
+def distinct_ways(name: str, config: str) -> dict[str, tuple[str, tuple]]:
+    """Each of WAYS as (precision, build options) of a system: most have no `fused`, so that two ways are one."""
+    return {way: (precision, tuple(applicable(name, {"fused": fused}, config).items()))
+            for way, (precision, fused) in WAYS.items()}
+
+
+def _peak(model: nn.Module, precision: str) -> int | None:
     try:
         return peak_memory(model, BATCH, precision).bytes
     except torch.OutOfMemoryError:
@@ -94,7 +100,8 @@ def of_record(record: dict, folder: Path = MEMORY) -> int:
 def stored(folder: Path = MEMORY) -> tuple[dict[tuple[str, str], dict], str]:
     """The needs by (name, config), measured ones where a GPU has measured any, and a line that says what they are."""
     files = [_file(path) for path in sorted(folder.glob("*.json"))]
-    files.sort(key=lambda file: not file["measured"])
+    # A file that a GPU has filled in part comes last: it would leave the other systems' cells empty.
+    files.sort(key=lambda file: (not {row["model"] for row in file["rows"]} >= set(names()), not file["measured"]))
     if not files:
         raise FileNotFoundError(f"{folder} holds no memory figures; run python -m vixlib.memory")
     chosen = files[0]

@@ -21,6 +21,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .mixers.heads import BatchNormTokens
+
 T = TypeVar("T")
 
 
@@ -75,12 +77,27 @@ def mean(values: Tensor) -> Tensor:
     return values / size()
 
 
+class SyncBatchNormTokens(nn.SyncBatchNorm):
+    """What BatchNormTokens becomes: over the images of all processes and their tokens, `[B, N, D] -> [B, N, D]`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, -2)).view_as(x)
+
+
+def synchronised(model: nn.Module) -> None:
+    """Replace every batch normalisation of `model` by one over the batch of all processes."""
+    of_tokens = [name for name, part in model.named_modules() if isinstance(part, BatchNormTokens)]
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for name in of_tokens:  # torch's conversion forgets what a class of one's own does
+        model.get_submodule(name).__class__ = SyncBatchNormTokens
+
+
 def together(model: nn.Module, device: torch.device) -> nn.Module:
     """What to call in training: `model` itself, or DDP around it, which averages gradients in the backward pass."""
     if size() == 1:
         return model
     if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        synchronised(model)
     elif rank() == 0 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
         warnings.warn(f"BatchNorm normalises each of {size()} processes' share of a batch by itself on a CPU: "
                       "not the run that one process would make", stacklevel=4)

@@ -19,7 +19,7 @@ from .averaging import WeightAverage
 from .checkpoint import Training
 from .compiling import Compiled, compiles
 from .data import ImageData
-from .device import deterministic, device_name, fused_attention_problem, pick_device, pick_precision
+from .device import device_name, fused_attention_problem, pick_device, pick_precision, training_kernels
 from .errors import require_flag, require_number, require_path, require_type
 from .limits import memory_problem, out_of_memory
 from .run import Run, TrainConfig, now
@@ -67,7 +67,7 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
         raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"model={name_of(model)} has no parameters that are trained (requires_grad); pass another")
-    with deterministic(config.deterministic):
+    with training_kernels(config.deterministic):
         return _fit(model, data, config, None if checkpoint is None else Path(checkpoint),
                     pick_device(device, argument="device"), progress, on_epoch, minutes)
 
@@ -87,7 +87,9 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         torch.manual_seed(parallel.seed_of(config.seed, len(run.history)))
     steps = math.ceil(len(data.train_labels) / config.batch_size)
     longest, too_large = 0.0, False
-    if problem := memory_problem(model, config.batch_size, run.precision, data.image_size, training.device):
+    # Several processes share a batch, and their SyncBatchNorm cannot be predicted.
+    if parallel.size() == 1 and (problem := memory_problem(model, config.batch_size, run.precision, data.image_size,
+                                                           training.device)):
         warnings.warn(problem, RuntimeWarning, stacklevel=3)
     try:
         with tqdm(total=steps * config.epochs, initial=steps * len(run.history), unit="step",
@@ -129,11 +131,8 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
 def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
              device: torch.device) -> tuple[Training, ImageData]:
     precision = pick_precision(device, config.precision)
-    on_cuda = device.type == "cuda"
-    if on_cuda:
-        torch.backends.cudnn.benchmark = not config.deterministic  # all batches but the last of an epoch have one shape
-        if problem := fused_attention_problem(device, precision):
-            warnings.warn(problem, RuntimeWarning, stacklevel=3)
+    if device.type == "cuda" and (problem := fused_attention_problem(device, precision)):
+        warnings.warn(problem, RuntimeWarning, stacklevel=3)
     count = parallel.size()
     fewest = len(data.train_labels) % config.batch_size or min(config.batch_size, len(data.train_labels))
     if fewest < count:
@@ -168,7 +167,7 @@ def _epoch(training: Training, data: ImageData, bar: tqdm) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     loss = _train(training, data, bar)  # reading the losses waits for the device, so the time is true
     train_seconds = time.monotonic() - begun
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    peak = torch.cuda.max_memory_allocated(device) - data.bytes if device.type == "cuda" else None
     scores = parallel.from_first(
         evaluate(training.evaluated, data, batch_size=config.eval_batch_size or 4 * config.batch_size,
                  precision=run.precision) if parallel.rank() == 0 else None)
@@ -176,7 +175,8 @@ def _epoch(training: Training, data: ImageData, bar: tqdm) -> None:
         raise _not_finite(run, f"test loss became {scores.loss} after epoch {number}")
     run.train_seconds += train_seconds
     if peak is not None:
-        run.peak_memory_bytes = max(peak, run.peak_memory_bytes or 0)
+        # The first epoch's is larger by what trying convolution kernels took.
+        run.peak_memory_bytes = min(peak, run.peak_memory_bytes or peak)
     run.history.append({"epoch": number, "loss": loss, "top1": scores.top1, "top5": scores.top5,
                         "seconds": time.monotonic() - begun})
     run.finished, run.finished_at = number == config.epochs, now()

@@ -106,8 +106,11 @@ def _memory_row() -> list[str]:
     """"Half the memory": ViN's peak at batch 64 against ViT's, as the paper ran them and as one would today."""
     rows, source = stored()
     printed = {row["model"]: row["gpu_gb"] for row in paper_table(1)["rows"]}
-    ratios = {way: rows["ViN", "paper"]["peak_bytes"][way] / rows["ViT", "paper"]["peak_bytes"][way]
-              for way in rows["ViT", "paper"]["peak_bytes"]}
+    peaks, softmax = (rows[name, "paper"]["peak_bytes"] for name in ("ViN", "ViT"))
+    if None in (*peaks.values(), *softmax.values()):
+        return ["half the memory", "02", "ViN over ViT", f"{printed['ViN'] / printed['ViT']:.2f} times",
+                "out of memory", "undecided", source]
+    ratios = {way: peaks[way] / softmax[way] for way in softmax}
     then, *_, now = ratios.values()
     said = f"{then:.2f} with the matrix stored, {now:.2f} fused"
     measured = source.startswith("measured")

@@ -32,13 +32,22 @@ class Performable(Protocol):
                 on_epoch=None) -> Outcome: ...
 
 
+STARTUP = 15.0  # seconds until a process of its own trains: a new Python, torch, the GPU; a guess
+GRACE = 20.0  # seconds beyond the deadline for an epoch that takes longer than expected
+HOPELESS = 3  # failures without a success, times the jobs at once, after which the fault is taken to be everyone's
+
+
 @dataclass
 class Clock:
-    """How much time is left, by the clock that all processes share; deadline: in seconds of time.time(), or None."""
+    """How much time is left, by the clock that all processes share; deadline: in seconds of time.time(), or None.
+
+    startup: what a job takes before its first epoch begins.
+    """
 
     deadline: float | None
     longest_epoch: float = 0.0
     started: int = 0
+    startup: float = 0.0
 
     def minutes(self) -> float | None:
         return None if self.deadline is None else max((self.deadline - time.time()) / 60, 1e-9)
@@ -46,16 +55,27 @@ class Clock:
     def allows_another(self) -> bool:
         """Whether to begin one more job: the first always, so that a short allowance gets somewhere, too; later ones
         if the longest epoch so far would still fit."""
-        return self.started == 0 or self.deadline is None or time.time() + self.longest_epoch < self.deadline
+        return (self.started == 0 or self.deadline is None
+                or time.time() + self.startup + self.longest_epoch < self.deadline)
+
+    def patience(self) -> float | None:
+        """Seconds until nobody should wait any longer; None without a deadline."""
+        return None if self.deadline is None else max(0.0, self.deadline + GRACE - time.time())
 
 
 @dataclass
 class Report:
-    """What running gave: names of finished jobs, errors by name, whether the user stopped it."""
+    """What running gave: names of finished jobs, errors by name, whether the user stopped it, and whether any job did
+    what it could in its time."""
 
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
+    succeeded: bool = False
+
+    def hopeless(self, at_once: int) -> bool:
+        """Whether so many have failed, and none succeeded, that the next would fail as well."""
+        return len(self.failed) >= HOPELESS * at_once and not self.succeeded
 
     def add(self, name: str, outcome: Outcome | str, clock: Clock) -> None:
         """Take in a job's outcome, or the error that ended it."""
@@ -63,6 +83,7 @@ class Report:
             self.failed[name] = outcome
             print(f"failed: {name}: {outcome.strip().splitlines()[-1]}", flush=True)
             return
+        self.succeeded = True
         if parallel.rank() == 0:
             print(outcome.text, flush=True)
         clock.longest_epoch = max(clock.longest_epoch, outcome.longest_epoch)
@@ -76,7 +97,7 @@ def in_turn(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
     clock, report = Clock(deadline), Report()
     cap_memory(place.memory_gb)
     for job in jobs:
-        if report.interrupted or not parallel.from_first(clock.allows_another()):
+        if report.interrupted or report.hopeless(1) or not parallel.from_first(clock.allows_another()):
             break
         clock.started += 1
         try:
@@ -91,8 +112,8 @@ def in_turn(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
 
 def at_once(jobs: Sequence[Performable], data: ImageData, place: Place, deadline: float | None) -> Report:
     """Run `place.at_once` jobs at a time, each in a process, which share the CPU's threads and are dealt out to the
-    GPUs in turn. An interrupt ends each after the epoch it has finished last."""
-    clock, report, waiting = Clock(deadline), Report(), list(jobs)
+    GPUs in turn. An interrupt ends each after the epoch it has finished last, and so does a deadline long past."""
+    clock, report, waiting = Clock(deadline, startup=STARTUP), Report(), list(jobs)
     running: dict[Connection, tuple[int, Performable, multiprocessing.Process]] = {}
     gpus, threads = visible_gpus(), max(1, torch.get_num_threads() // place.at_once)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +121,8 @@ def at_once(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
         torch.save(vars(data.to("cpu")), Path(folder, "data.pt"))
         try:
             while True:
-                while waiting and len(running) < place.at_once and not report.interrupted and clock.allows_another():
+                while (waiting and len(running) < place.at_once and not report.interrupted
+                       and not report.hopeless(place.at_once) and clock.allows_another()):
                     slot = min(set(range(place.at_once)) - {slot for slot, _, _ in running.values()})
                     job = waiting.pop(0)
                     gpu = gpus[slot % len(gpus)] if gpus else None
@@ -109,7 +131,11 @@ def at_once(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
                     clock.started += 1
                 if not running:
                     break
-                for receiver in wait(list(running)):
+                ready = wait(list(running), clock.patience())
+                if not ready:
+                    print("over time: what still runs is stopped after its last epoch", flush=True)
+                    raise KeyboardInterrupt
+                for receiver in ready:
                     _finish(receiver, *running.pop(receiver)[1:], report, clock)
         except KeyboardInterrupt:
             report.interrupted = True

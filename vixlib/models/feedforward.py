@@ -77,7 +77,8 @@ class LeanFeedForward(torch.autograd.Function):
                 w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         ctx.residual, ctx.eps, ctx.type = residual, eps, product_type(x)
         with float32_region(x):
-            normed = x if scale is None else F.layer_norm(x, scale.shape, scale, shift, eps)
+            wide = x if scale is None else x.to(scale.dtype)  # CUDA normalises in one type alone
+            normed = wide if scale is None else F.layer_norm(wide, scale.shape, scale, shift, eps)
             hidden = F.linear(normed.to(ctx.type), w1.to(ctx.type), b1.to(ctx.type))
             ctx.save_for_backward(x, hidden, scale, shift, w1, b1, w2, b2)
             out = F.linear(F.gelu(hidden), w2.to(ctx.type), b2.to(ctx.type))
@@ -97,14 +98,16 @@ class LeanFeedForward(torch.autograd.Function):
             d_hidden = torch.mm(d_out, w2.to(ctx.type), out=active)
             torch.ops.aten.gelu_backward.grad_input(d_hidden, hidden, grad_input=d_hidden)
             if scale is not None:
-                normed, mean, deviation = torch.native_layer_norm(x, scale.shape, scale, shift, ctx.eps)
+                wide = x.to(scale.dtype)
+                normed, mean, deviation = torch.native_layer_norm(wide, scale.shape, scale, shift, ctx.eps)
             else:
                 normed = x
             d_w1, d_b1 = d_hidden.mT @ normed.to(ctx.type).flatten(0, -2), d_hidden.sum(0)
-            d_x, d_scale, d_shift = (d_hidden @ w1.to(ctx.type)).view_as(x).to(x.dtype), None, None
+            d_x, d_scale, d_shift = (d_hidden @ w1.to(ctx.type)).view_as(x).to(normed.dtype), None, None
             if scale is not None:
                 d_x, d_scale, d_shift = torch.ops.aten.native_layer_norm_backward(
-                    d_x, x, scale.shape, mean, deviation, scale, shift, [True, True, True])
+                    d_x, wide, scale.shape, mean, deviation, scale, shift, [True, True, True])
+            d_x = d_x.to(x.dtype)
         weights = (gradient.to(weight.dtype) for gradient, weight in
                    ((d_w1, w1), (d_b1, b1), (d_w2, w2), (d_b2, b2)))
         return d_x.add_(grad) if ctx.residual else d_x, None, d_scale, d_shift, None, *weights

@@ -109,7 +109,7 @@ def build(name: str, config: str = "uniform", seed: int | None = None, checkpoin
         require_seed("seed", seed)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs
         model = SYSTEMS[name].host(**arguments)
     if checkpointing:
         recompute_blocks(model)

@@ -1,0 +1,122 @@
+"""What only a GPU would show, shown without one: its rules are stated here, and the code is held to them."""
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+import vixlib as vix
+from vixlib import limits, parallel
+from vixlib.cuda_autocast import CudaAutocast
+from vixlib.mixers import BatchNormTokens
+
+SMALL = {"patch_size": 4, "dim": 32, "heads": 2, "dim_head": 8, "mlp_dim": 64, "depth": 2, "depths": (1, 1),
+         "num_landmarks": 4, "rank": 4}
+
+
+def small(name, **more):
+    return vix.build(name, seed=0, **vix.applicable(name, {**SMALL, **more}))
+
+
+def test_free_memory_is_asked_of_a_device_without_a_number(monkeypatch):
+    """torch.cuda.get_per_process_memory_fraction alone refuses "cuda", which is what pick_device gives."""
+    def fraction(device):
+        assert isinstance(device, int)
+        return 0.5
+
+    for name, answer in (("mem_get_info", (90, 100)), ("memory_reserved", 20), ("memory_allocated", 15),
+                         ("current_device", 0)):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", fraction)
+    assert limits.free_bytes(torch.device("cuda")) == limits.free_bytes(torch.device("cuda:1")) == 50 - 15
+
+
+class OneTypeAlone(TorchFunctionMode):
+    """CUDA's layer normalisation takes input and scale in one type; on a CPU they may differ."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", "") == "layer_norm" and not torch.is_autocast_enabled("cpu"):
+            one_type(*args, *kwargs.values())
+        return function(*args, **kwargs)
+
+
+def one_type(*values):
+    assert len({value.dtype for value in values if isinstance(value, torch.Tensor)}) == 1
+
+
+@pytest.mark.parametrize("name", vix.names())
+def test_no_normalisation_meets_two_types_in_mixed_precision(name, monkeypatch):
+    model, again = small(name).train(), torch.native_layer_norm
+    monkeypatch.setattr(torch, "native_layer_norm", lambda *values: one_type(*values) or again(*values))  # in backward
+    with OneTypeAlone(), torch.autocast("cpu", torch.bfloat16), CudaAutocast():
+        model(torch.randn(4, 3, 32, 32)).float().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_what_vix_hosts_add_up_over_the_layers_is_float32_in_mixed_precision():
+    for name in ("ViT", "MLPMixer", "CCT"):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert small(name).tokens(torch.randn(2, 3, 32, 32)).dtype == torch.float32
+
+
+def test_a_stored_matrix_is_kept_as_a_gpu_keeps_it():
+    """In float32 four bytes an entry, softmax's output; in mixed precision the same and a half copy for the product."""
+    entries = 2 * 2 * 65**2  # layers, heads
+    for precision, bytes_each in (("float32", 4), ("float16", 6)):
+        stored, fused = (vix.saved_bytes_per_image(small("ViT", fused=fused), precision=precision)
+                         for fused in (False, True))
+        assert 0.98 * bytes_each < (stored - fused) / entries < 1.1 * bytes_each
+
+
+def test_a_checkpoint_of_the_other_kind_of_device_goes_on_with_this_ones_kernels(tmp_path, monkeypatch):
+    data, path = vix.load("shapes", train=40, test=20), tmp_path / "run.pt"
+    vix.fit(small("ViT"), data, vix.TrainConfig(epochs=1), checkpoint=path, progress=False)
+    loaded = []
+    plain = torch.optim.AdamW.load_state_dict
+
+    def as_from_a_gpu(optimizer, state):
+        loaded.append([group["fused"] for group in state["param_groups"]])
+        plain(optimizer, state)
+
+    saved = torch.load(path, weights_only=True)
+    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", as_from_a_gpu)
+    from vixlib import checkpoint
+
+    load = checkpoint._load
+
+    def with_fused(*arguments):
+        state = load(*arguments)
+        for group in state["optimizer"]["param_groups"]:
+            group["fused"] = True
+        return state
+
+    monkeypatch.setattr(checkpoint, "_load", with_fused)
+    assert vix.fit(small("ViT"), data, vix.TrainConfig(epochs=2), checkpoint=path, progress=False).finished
+    assert loaded == [[False]] and saved["optimizer"]["param_groups"][0]["fused"] is False
+
+
+def test_synchronised_token_normalisation_still_takes_tokens(monkeypatch):
+    seen = []
+    monkeypatch.setattr(nn.SyncBatchNorm, "forward", lambda self, x: seen.append(x.shape) or x)
+    model = nn.Sequential(BatchNormTokens(8), nn.Sequential(nn.BatchNorm2d(3)))
+    weight = model[0].weight
+    parallel.synchronised(model)
+    assert isinstance(model[0], nn.SyncBatchNorm) and isinstance(model[1][0], nn.SyncBatchNorm)
+    assert model[0].weight is weight and model[0](torch.zeros(2, 5, 8)).shape == (2, 5, 8) and seen == [(10, 8)]
+
+
+def test_a_seeded_model_leaves_the_gpus_generators_alone(monkeypatch):
+    def touched(*_):
+        raise AssertionError("the GPUs' generators were seeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", touched)
+    a, b = vix.build("ViT", seed=3, patch_size=8), vix.build("ViT", seed=3, patch_size=8)
+    assert torch.equal(a.head.weight, b.head.weight)
+
+
+def test_cublas_may_be_deterministic_from_the_start():
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] in (":4096:8", ":16:8")
