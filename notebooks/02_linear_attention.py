@@ -287,7 +287,7 @@ for name in paper_rows:
 from vixlib.report import Table
 
 Table("Largest batch in 16 GB, 1025 tokens", ["model", "paper", "predicted, float32,\nsoftmax materialised",
-                                              "predicted, float16,\nfused"],
+                                              "predicted, mixed precision,\nfused"],
       [[name, str(row["batch_size"]), *map(str, fits[name])] for name, row in paper_rows.items()],
       ("paper: Table 2; the other columns are predictions for this project's code, not measurements",))
 
@@ -443,7 +443,7 @@ assert 2 * once + rest == 1_588_234 and once + rest + bare == vix.count_paramete
 # - **Parameter counts agree** for all four rows, to the digit.
 # - **The rows are not the same network with another mixer.** The text gives the feed-forward part 256 hidden units for all; the counts of ViL and ViN only come out with **512**. ViN also has its 33-token convolution, and ViL has heads of 32 where the others have 64. So "Nyström beats softmax by 10.8 points" is a statement about two packages. For a fair comparison take `config="uniform"` (the default of `vix.build` and of the profiles `smoke` and `quick`), which gives all of them the same widths; the authors used equal sizes in their later version, too. Nyström keeps its convolution even there.
 # - **The Performer's kernel.** The text says ReLU; the published code runs the random features of section 3, and never redraws them. vixlib follows the code, and offers `kernel="relu"` (section 10 tries it).
-# - **GPU memory.** The 15.0 GB of ViT are float32: the scripts put only the loss under mixed precision. One stored matrix a layer, 64 × 4 × 1025 × 1025 floats or 1.08 GB, makes about half of it (the table above); a second and third copy in the published code would explain the rest, but how the paper read its gigabytes is not said. In half precision it is about half, and with a fused kernel the matrix is gone (section 4).
+# - **GPU memory.** The 15.0 GB of ViT are float32: the scripts put only the loss under mixed precision. One stored matrix a layer, 64 × 4 × 1025 × 1025 floats or 1.08 GB, makes about half of it (the table above); a second and third copy in the published code would explain the rest, but how the paper read its gigabytes is not said. Mixed precision does not shrink a stored matrix (01, section 6); with a fused kernel it is gone (section 4).
 # - **Accuracy is the best test epoch of the best of three runs**, a maximum chosen on the test pictures. "last" in our tables is the last epoch, in which nothing was chosen. (That the authors' log of ViT shows more than Table 1 prints is another matter: it belongs to a later and smaller configuration.)
 # - **Size (MB)** in the paper is torchsummary's estimate for one picture. It depends on how modules are nested; the bytes of section 4 do not, so that column is not repeated here.
 #
