@@ -21,6 +21,12 @@ AT_ONCE = 4  # models this small leave most of a large GPU idle; how many pay is
 MEMORY_SECONDS = 15  # of a model, a guess: training steps in three ways, mostly the start of each
 
 
+FIRST = ("No run is recorded on a GPU yet: times are unknown, and every part is taken to fill one block. Before them,",
+         "minutes of rehearsal show what fails there, with small models on drawn pictures:",
+         "  for table in 1 3 4 cxv; do python -m vixlib.reproduce --table $table --profile smoke --data shapes "
+         f"--jobs {AT_ONCE} \\",
+         f"      --memory-gb {CARD_GB} --results TRIAL/results --checkpoints TRIAL/checkpoints; done")
+
 AnyJob = Job | BatchJob | ColumnsJob
 
 
@@ -87,8 +93,7 @@ def describe_agenda(dataset: str, results: Path, checkpoints: Path, minutes: flo
              f"--memory-gb {CARD_GB} --export OUT",
              "At home, with what it left in OUT; then ask again, for the plan follows what is there:",
              "  python -m vixlib.reproduce --import OUT", "",
-             "no run is recorded on a GPU yet, so times are unknown and every part is taken to fill one block"
-             if estimator is None else f"times by the records of {estimator.device}"]
+             *(FIRST if estimator is None else (f"times by the records of {estimator.device}",))]
     for number, block in enumerate(_blocks(dataset, results, checkpoints, minutes, estimator), start=1):
         known = [seconds for *_, seconds in block if seconds is not None]
         lines += ["", f"block {number}" + (f", about {readable(sum(known))}" if len(known) == len(block) else "")]
