@@ -120,3 +120,22 @@ def test_a_seeded_model_leaves_the_gpus_generators_alone(monkeypatch):
 
 def test_cublas_may_be_deterministic_from_the_start():
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] in (":4096:8", ":16:8")
+
+
+def test_scoring_takes_what_fits_at_a_time():
+    """A stored attention matrix may fit in training and not at evaluation's larger batch."""
+    model, data, batches = small("LeViN"), vix.load("shapes", train=20, test=50), []
+    whole, answers = vix.evaluate(model, data, batch_size=50), vix.predict(model, data.test_images)
+
+    def little_room(_module, inputs):
+        batches.append(len(inputs[0]))
+        if batches[-1] > 8:
+            raise torch.OutOfMemoryError("simulated")
+
+    hook = model.register_forward_pre_hook(little_room)
+    assert vix.evaluate(model, data, batch_size=50) == pytest.approx(whole, rel=1e-6)
+    assert torch.allclose(vix.predict(model, data.test_images), answers, atol=1e-6) and max(batches) == 50
+    hook.remove()
+    model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("simulated")))
+    with pytest.raises(torch.OutOfMemoryError):
+        vix.evaluate(model, data)

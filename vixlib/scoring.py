@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import NamedTuple
@@ -44,7 +44,7 @@ def evaluate(model: nn.Module, data: ImageData, split: str = "test", batch_size:
     with _inference(model):
         for index in torch.arange(images_in_split, device=data.device).split(batch_size):
             images, labels = (tensor.to(device) for tensor in data.batch(index, split))
-            logits = logits_of(model, images, precision, data.num_classes)
+            logits = in_parts(lambda part: logits_of(model, part, precision, data.num_classes), images)
             # A picture without an answer (NaN) is missed: topk would order its classes somehow.
             hits = (logits.topk(min(5, data.num_classes)).indices == labels[:, None]) & ~logits.isnan().any(1, True)
             top1, top5 = top1 + hits[:, 0].sum(), top5 + hits.sum()
@@ -64,8 +64,20 @@ def predict(model: nn.Module, images: Tensor, device: str | torch.device | None 
                          "pass a single one as image[None], and pixels as 0 ... 255")
     device = _place(model, device)
     with _inference(model):
-        parts = [model(normalised(part.to(device))).float().softmax(dim=1).cpu() for part in images.split(256)]
+        parts = [in_parts(lambda part: model(normalised(part.to(device))).float().softmax(dim=1).cpu(), part)
+                 for part in images.split(256)]
     return torch.cat(parts)
+
+
+def in_parts(compute: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """compute(images); where a GPU has no room for all at once, of one half after the other."""
+    try:
+        return compute(images)
+    except torch.OutOfMemoryError:
+        if len(images) == 1:
+            raise
+    # Not above, where the exception still holds what the attempt had made.
+    return torch.cat([in_parts(compute, half) for half in images.chunk(2)])
 
 
 @contextmanager
