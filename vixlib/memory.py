@@ -150,6 +150,8 @@ def _notes(source: str) -> tuple[str, ...]:
     return (f"GB: 2^30 bytes at the peak of a step at batch {BATCH}, {source}",
             "matrix stored: softmax attention writes its N×N matrix, as in 2021; no other mixer forms one here, and "
             "their columns differ in precision only",
+            "mixed, matrix stored: softmax is computed in float32 then, too, and beside it a half copy is kept for the "
+            "product with V: six bytes an entry instead of four",
             f"kept for backward: float32, fused; largest batch: mixed, fused, predicted, {MARGIN - 1:.0%} to spare")
 
 
