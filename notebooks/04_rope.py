@@ -427,6 +427,8 @@ from vixlib.reasons import reasons_table
 reasons_table("04")
 
 # %% [markdown]
+# Where that brings about as much as RoPE does, RoPE's lead over the table was the loud start's doing, and a smaller number in one line of code would have done as well.
+#
 # And the authors' own claim, 1-D RoPE against the learned table, pair by pair beside their logs:
 
 # %%
