@@ -554,7 +554,7 @@ for ax, (label, factor) in zip(axes, {"your ViT": 1, "q and k doubled": 2}.items
     ax.plot(counts, inverse_error, "--", color="#777777", marker="x", markersize=4, label="of Z as an inverse")
     ax.plot(counts, matrix_error, color=figures.COLOURS["nystrom"], marker="D", markersize=4, label="of the attention matrix")
     ax.axvline(6, linestyle=":", color="#333333")
-    ax.set(yscale="log", ylim=(1e-2, 1e4), xlabel="iterations", title=label)
+    ax.set(yscale="log", ylim=(1e-2, 1e5), xlabel="iterations", title=label)
 axes[0].set_ylabel(f"relative error, {m} landmarks")
 axes[0].legend(fontsize=8, frameon=False);
 

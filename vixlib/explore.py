@@ -250,7 +250,7 @@ def _logarithmic(ax: Axes) -> None:
         for factors in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
             ticks = [factor * 10.0**power for power in powers for factor in factors]
             ticks = [tick for tick in ticks if limits[0] <= tick <= limits[1]]
-            if len(ticks) >= 4:
+            if len(ticks) >= 3:
                 break
         axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
     ax.minorticks_off()

@@ -105,11 +105,12 @@ def cut_into_patches(image: Tensor, patch_size: int, pixel: int = 8, gap: int = 
 def slope_guides(ax: Axes, tokens: Sequence[int], ends: Mapping[int, float]) -> None:
     """Thin dotted lines of cost ~ N^p for each exponent p of `ends`, drawn at half the value given for the last N, so
     that they run beside the curve that the value is taken from."""
-    for i, (exponent, end) in enumerate(ends.items()):
+    for exponent, end in ends.items():
         values = [end / 2 * (n / tokens[-1]) ** exponent for n in tokens]
         ax.plot(tokens, values, ":", color="#777777", linewidth=1, zorder=0)
-        at = max(0, len(tokens) // 2 - i)  # labels of lines that cross do not
-        ax.annotate(f"slope {exponent}", (tokens[at], values[at]), xytext=(6, -11),
+        # Lines that cross have their labels apart: the steepest at its lower end.
+        at, offset = (0, (14, 0)) if len(ends) > 1 and exponent == max(ends) else (len(tokens) // 2, (6, -11))
+        ax.annotate(f"slope {exponent}", (tokens[at], values[at]), xytext=offset,
                     textcoords="offset points", fontsize=8, color="#555555")
 
 
