@@ -454,7 +454,7 @@ print(f"In the trained model, what a patch says varies by {across_pictures:.2f} 
 # my_pictures/test/cat/7.jpg     my_pictures/test/dog/b.png     ...
 # ```
 #
-# Leave the first field empty, and the cell below it writes such a folder itself and says where, so that you can look at one.
+# Leave the first field empty, and the cell below it writes such a folder itself and names its first files.
 
 # %%
 my_pictures = ""  #@param {type:"string"}
@@ -484,7 +484,8 @@ def write_folder(folder, pictures):
 
 folder = my_pictures or write_folder(tempfile.mkdtemp(), vix.load("shapes", train=600, test=60))
 mine = vix.load(folder)
-print(folder, mine, sep="\n")
+files = sorted(path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file())
+print(mine, *files[:3], "...", sep="\n")
 
 # %% [markdown]
 # Training is the same call as before; what differs is the number of classes and the size of a picture, and the model is told both. Few pictures and few epochs teach little, and least to a transformer, which has to learn even that neighbouring pixels belong together. So the form starts with a convolutional network, ResNet-18, which is built to know it; choose HybridViT instead and compare (notebook 03 is about the difference).
