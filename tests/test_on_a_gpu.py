@@ -9,7 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import vixlib as vix
-from vixlib import limits, parallel
+from vixlib import checkpoint, limits, parallel
 from vixlib.cuda_autocast import CudaAutocast
 from vixlib.mixers import BatchNormTokens
 
@@ -75,26 +75,21 @@ def test_a_stored_matrix_is_kept_as_a_gpu_keeps_it():
 def test_a_checkpoint_of_the_other_kind_of_device_goes_on_with_this_ones_kernels(tmp_path, monkeypatch):
     data, path = vix.load("shapes", train=40, test=20), tmp_path / "run.pt"
     vix.fit(small("ViT"), data, vix.TrainConfig(epochs=1), checkpoint=path, progress=False)
-    loaded = []
-    plain = torch.optim.AdamW.load_state_dict
+    saved, loaded = torch.load(path, weights_only=True), []
+    read, restore = checkpoint._load, torch.optim.AdamW.load_state_dict
 
-    def as_from_a_gpu(optimizer, state):
-        loaded.append([group["fused"] for group in state["param_groups"]])
-        plain(optimizer, state)
-
-    saved = torch.load(path, weights_only=True)
-    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", as_from_a_gpu)
-    from vixlib import checkpoint
-
-    load = checkpoint._load
-
-    def with_fused(*arguments):
-        state = load(*arguments)
+    def as_from_a_gpu(*arguments):
+        state = read(*arguments)
         for group in state["optimizer"]["param_groups"]:
             group["fused"] = True
         return state
 
-    monkeypatch.setattr(checkpoint, "_load", with_fused)
+    def noted(optimizer, state):
+        loaded.append([group["fused"] for group in state["param_groups"]])
+        restore(optimizer, state)
+
+    monkeypatch.setattr(checkpoint, "_load", as_from_a_gpu)
+    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", noted)
     assert vix.fit(small("ViT"), data, vix.TrainConfig(epochs=2), checkpoint=path, progress=False).finished
     assert loaded == [[False]] and saved["optimizer"]["param_groups"][0]["fused"] is False
 

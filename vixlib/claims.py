@@ -95,7 +95,8 @@ def _split(system: str) -> tuple[str, str]:
     return model, position
 
 
-def _records(results: Results) -> list[dict]:
+def as_records(results: Results) -> list[dict]:
+    """The records that `results` stands for: those of a folder, or the ones already read."""
     return read_records(results) if results is None or isinstance(results, (str, Path)) else list(results)
 
 
@@ -105,7 +106,7 @@ def differences(a: str, b: str, results: Results = None) -> list[Difference]:
     results: a folder of records (None: data/results) or records already read. Without a pair the list holds one
     Difference of no pairs. A plain name means the system's own positions: differences("ViN", "ViT").
     """
-    records = _records(results)
+    records = as_records(results)
     systems = _split(a), _split(b)
     of_a, of_b = ([r for r in records if (r["model"], r["position"]) == system] for system in systems)
     found: dict[str, list[tuple[dict, dict]]] = {}
@@ -139,7 +140,7 @@ def training(record: dict) -> dict:
 def claims(pairs: Iterable[tuple[str, str]], results: Results = None) -> list[str]:
     """Each pair (a, b) of systems in a sentence, grouped by setting; before each group which way its pairs went, and
     at the end which pairs are not measured."""
-    records = _records(results)
+    records = as_records(results)
     made = [difference for a, b in pairs for difference in differences(a, b, records)]
     sentences = []
     for group in sorted({difference.group for difference in made if difference.pairs}):
@@ -162,7 +163,7 @@ def claims(pairs: Iterable[tuple[str, str]], results: Results = None) -> list[st
 def rope_claims(results: Results = None,
                 models: Sequence[str] = ROPE_MODELS) -> list[str]:
     """What the records say about positions: 1-D rotary against learned, 2-D against 1-D, either against none."""
-    sentences, records = [], _records(results)
+    sentences, records = [], as_records(results)
     for a, b in ROPE_CLAIMS:
         said = claims([(f"{model}/{a}", f"{model}/{b}") for model in models], records)
         sentences += [f"Is {a} more accurate than {b}?", *(f"  {sentence}" for sentence in said)]

@@ -31,12 +31,12 @@ WAYS = {"float32, matrix stored": ("float32", False), "mixed, matrix stored": ("
 def needs(name: str, config: str, device: torch.device) -> dict:
     """One system: bytes kept an image, peak bytes of a step at batch 64 three ways (None: out of memory), and the
     largest batch in 16 GB the last way, predicted."""
-    model, peaks = build(name, config), {}
-    for precision, options in dict.fromkeys(distinct_ways(name, config).values()):
-        peaks[precision, options] = _peak(build(name, config, **dict(options)).to(device), precision)
+    model, ways = build(name, config), distinct_ways(name, config)
+    peaks = {(precision, options): _peak(build(name, config, **dict(options)).to(device), precision)
+             for precision, options in dict.fromkeys(ways.values())}
     return {"model": name, "config": config, "parameters": sum(p.numel() for p in model.parameters()),
             "kept_bytes_per_image": saved_bytes_per_image(model),
-            "peak_bytes": {way: peaks[key] for way, key in distinct_ways(name, config).items()},
+            "peak_bytes": {way: peaks[key] for way, key in ways.items()},
             "largest_batch": max_batch_size(model, CARD_GB, "float16")}
 
 

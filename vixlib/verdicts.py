@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .claims import Difference, Results, differences
+from .claims import Difference, Results, as_records, differences
 from .errors import require_known
 from .memory import stored
 from .report import NOT_MEASURED, Table
@@ -58,12 +58,12 @@ def printed_difference(a: str, b: str) -> str:
 def verdict_table(notebook: str | None = None, results: Results = None) -> Table:
     """Every claim (of one `notebook`, "02" to "06"), pair by pair: printed difference, recorded ones, the verdict."""
     require_known("notebook", notebook, (None, *sorted({claim.notebook for claim in CLAIMS})))
-    rows, marks = [], {}
+    rows, marks, records = [], {}, as_records(results)  # read once, not for every pair
     for claim in CLAIMS:
         if notebook not in (None, claim.notebook):
             continue
         for i, (a, b) in enumerate(claim.pairs):
-            for j, found in enumerate(differences(a, b, results)):
+            for j, found in enumerate(differences(a, b, records)):
                 rows.append([claim.text if i == j == 0 else "", claim.notebook, f"{a} against {b}",
                              printed_difference(a, b), in_points(found), _verdict(claim, found),
                              mark(marks, found.group)])

@@ -134,9 +134,9 @@ class NystromAttention(HeadsQKV):
 
     def convolve(self, v: Tensor) -> Tensor:
         """One depthwise convolution along the tokens of `[B, H, N, d]`, each head with its own filter."""
-        heads, width = v.shape[1], v.shape[3]
         if v.is_cuda:  # where channels-last would take cuDNN's depthwise kernels, which are known to be slow
             return self.conv(v)
+        _, heads, _, width = v.shape
         # As [B, H·d, N, 1] channels-last, v needs no copy: three to four times faster on a CPU than [B, H, N, d].
         columns = rearrange(v, "b h n d -> b (h d) n 1").contiguous(memory_format=torch.channels_last)
         filters = repeat(self.conv.weight, "h 1 k 1 -> (h d) 1 k 1", d=width)
