@@ -631,7 +631,7 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 #     print(f"{position:8} {system} {plain.last_top1:.1f} -> HybridViT {hybrid.last_top1:.1f}")
 # ```
 #
-# An argument for `none`: convolutions with zero padding tell tokens near an edge that they are near an edge, and three of them in a row tell a token about its surroundings, so that even a set of such tokens knows something about places, and less is left for positions to add (compare the authors' HybridViT above). An argument against: with large patches three convolutions see little more than a neighbouring patch, and what lies far apart still has no place. In the recorded `quick` runs (table in section 8) the convolutions bring `none` and `learned` more than the two rotations, by a point and with one or a few seeds. Your run decides for your data; a difference of a point or two needs three seeds.
+# An argument for `none`: convolutions with zero padding tell tokens near an edge that they are near an edge, and three of them in a row tell a token about its surroundings, so that even a set of such tokens knows something about places, and less is left for positions to add (compare the authors' HybridViT above). An argument against: with large patches three convolutions see little more than a neighbouring patch, and what lies far apart still has no place. In the recorded `quick` runs (table in section 8) the convolutions bring `none` and `learned` more than the two rotations, by a point or two and with one or a few seeds. Your run decides for your data; a difference of a point or two needs three seeds.
 # </details>
 
 # %% [markdown]
