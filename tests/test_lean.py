@@ -9,7 +9,7 @@ from torch import nn
 
 import vixlib as vix
 from vixlib.mixers.nystrom import IterativeInverse, newton_schulz
-from vixlib.mixers.performer import Quotient
+from vixlib.mixers.performer import FeatureAttention, orthogonal_features
 from vixlib.models.feedforward import ChannelNorm, FeedForward
 
 SMALL = {"image_size": 16, "patch_size": 2, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 48}
@@ -73,16 +73,26 @@ def test_the_pseudo_inverse_has_the_gradient_of_its_iterations(iterations):
     a = torch.randn(2, 3, 7, 7, dtype=torch.float64).softmax(-1).requires_grad_()
     lean, plain = IterativeInverse.apply(a, iterations), newton_schulz(a, iterations)
     assert torch.equal(lean, plain)
+    assert torch.allclose(newton_schulz(a[1, 2], iterations), plain[1, 2], rtol=1e-12)  # a single matrix, too
     (ours,), (theirs,) = gradients(lean, [a]), gradients(plain, [a])
     assert (ours - theirs).abs().max() < 1e-12 * theirs.abs().max()
 
 
-def test_the_quotient_and_its_gradients():
+@pytest.mark.parametrize(("kernel", "epsilon"), [("favor", 0.0), ("relu", 0.1)])  # favor's c is detached: 0 cancels it
+def test_feature_attention_has_the_gradients_of_its_formula(kernel, epsilon):
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, 3, 5, 4, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(3)]
+    directions = orthogonal_features(6, 4, generator).double()
+    assert torch.autograd.gradcheck(
+        lambda q, k, v: FeatureAttention.apply(q, k, v, directions, kernel, epsilon), inputs)
+
+
+def test_feature_attention_backward_twice_gives_the_same():
     torch.manual_seed(0)
-    numerator = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
-    denominator = (torch.rand(2, 3, 5, 1, dtype=torch.float64) + 0.5).requires_grad_()
-    assert torch.autograd.gradcheck(Quotient.apply, (numerator, denominator))
-    assert torch.equal(Quotient.apply(numerator, denominator), numerator / denominator)
+    q = torch.randn(2, 3, 5, 4, requires_grad=True)
+    out = FeatureAttention.apply(q, q, q, orthogonal_features(6, 4), "favor", 1e-4)
+    first, second = (torch.autograd.grad(out.square().sum(), q, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)  # what backward overwrites is its own
 
 
 @pytest.mark.parametrize("name", ["ViT", "ViP", "HybridViN", "LeViT", "CCL", "CvT", "CPV"])

@@ -118,7 +118,9 @@ class HeadsQKV(nn.Module):
     def split(self, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
         check_tokens(x, self.dim, next(self.parameters()))
         mapped = self.qkv_norm(self.qkv(x))
-        q, k, v = rearrange(mapped, "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        # Taken apart where they lie, so that backward puts the three gradients together in one pass.
+        parts = rearrange(mapped, "b n (three h d) -> b n three h d", three=3, h=self.heads).unbind(2)
+        q, k, v = (rearrange(part, "b n h d -> b h n d") for part in parts)
         # Turning makes new q and k; a copy of v lets go of the storage that holds the old ones beside it.
         return (q, k, v) if rotary is None else (rotary(q), rotary(k), v.contiguous())
 

@@ -32,21 +32,28 @@ def starting_scale(a: Tensor) -> Tensor:
     return (sizes.sum(-1).amax(-1) * sizes.sum(-2).amax(-1))[..., None, None]
 
 
+def in_one_row(matrices: Tensor) -> Tensor:
+    """`[..., m, m] -> [B, m, m]`."""
+    return matrices.reshape(-1, *matrices.shape[-2:])
+
+
 def newton_schulz(a: Tensor, iterations: int, trace: list[tuple[Tensor, ...]] | None = None) -> Tensor:
     """Approximate pseudo-inverse of row-stochastic `[..., m, m]`: Xiong et al., "Nyströmformer", eq. (15).
 
-    trace: a list that receives each iteration's z, az, u = 15 - az (7 - az) and p = 13 - az u.
+    trace: a list that receives each iteration's z, az, s = 7 - az, u = 15 - az s and p = (13 - az u) / 4, `[B, m, m]`.
     """
-    z = a.mT / starting_scale(a)
-    identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    # baddbmm subtracts while it multiplies; its matrices come in one row.
+    flat, z = in_one_row(a), in_one_row(a.mT / starting_scale(a))
+    seven, fifteen, thirteen = (c * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device) for c in (7, 15, 13 / 4))
     for _ in range(iterations):
-        az = a @ z
-        u = 15 * identity - az @ (7 * identity - az)
-        p = 13 * identity - az @ u
+        az = flat @ z
+        s = seven - az
+        u = torch.baddbmm(fifteen, az, s, alpha=-1)
+        p = torch.baddbmm(thirteen, az, u, alpha=-1 / 4)
         if trace is not None:
-            trace.append((z, az, u, p))
-        z = 0.25 * z @ p
-    return z
+            trace.append((z, az, s, u, p))
+        z = z @ p
+    return z.view_as(a)
 
 
 class IterativeInverse(torch.autograd.Function):
@@ -63,18 +70,17 @@ class IterativeInverse(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         a, = ctx.saved_tensors
         trace: list[tuple[Tensor, ...]] = []
-        d_a = torch.zeros_like(a)
         with float32_region(a):
             newton_schulz(a, ctx.iterations, trace)
-            seven = 7 * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-            for z, az, u, p in reversed(trace):
-                grad = 0.25 * grad
+            flat, grad = in_one_row(a), in_one_row(grad)
+            d_a = torch.zeros_like(flat)
+            for z, az, s, u, p in reversed(trace):
                 d_p = z.mT @ grad
-                d_u = -az.mT @ d_p
-                d_az = az.mT @ d_u - d_u @ (seven - az).mT - d_p @ u.mT
-                d_a += d_az @ z.mT
-                grad = grad @ p.mT + a.mT @ d_az
-        return d_a + (grad / starting_scale(a)).mT, None
+                d_u = az.mT @ d_p / -4
+                d_az = (az.mT @ d_u).baddbmm_(d_u, s.mT, alpha=-1).baddbmm_(d_p, u.mT, alpha=-1 / 4)
+                d_a.baddbmm_(d_az, z.mT)
+                grad = (grad @ p.mT).baddbmm_(flat.mT, d_az)
+        return d_a.view_as(a) + (grad.view_as(a) / starting_scale(a)).mT, None
 
 
 class NystromAttention(HeadsQKV):
@@ -124,7 +130,7 @@ class NystromAttention(HeadsQKV):
         out = F.scaled_dot_product_attention(q, k_land, inverse.to(v.dtype) @ summary)
         if self.conv is not None:
             out = out + self.convolve(v)
-        return self.join(out[:, :, -tokens:])
+        return self.join(out if out.shape[2] == tokens else out[:, :, -tokens:])  # a slice costs a copy in backward
 
     def inverse(self, landmark_attention: Tensor) -> Tensor:
         """The (approximate) pseudo-inverse of `[B, H, m, m]`."""

@@ -65,53 +65,85 @@ class PerformerAttention(HeadsQKV):
         self.directions.copy_(orthogonal_features(*self.directions.shape, generator=generator))
 
     def features(self, x: Tensor, is_query: bool) -> Tensor:
-        """φ(x) without its epsilon: `[B, H, N, d] -> [B, H, N, m]`, all ≥ 0.
-
-        favor: exp(w·x - |x|²/2 - c); the factor exp(-c) cancels in the ratio and guards against overflow, so c
-        is detached. c is the largest w·x of each query token, but a single one per image and head for the
-        keys, which must keep their relative weights; never one of the whole batch, as in the published code.
-        """
-        scale = x.shape[-1] ** -0.25  # on both sides, together softmax's 1/√d
-        logits = x @ (scale * self.directions.to(x.dtype)).T
-        if self.kernel == "relu":
-            return logits.relu()
-        largest = logits.detach().amax(-1 if is_query else (-2, -1), keepdim=True)
-        half_norm = x.square().sum(-1, keepdim=True) * (scale ** 2 / 2)
-        # In place, and added rather than subtracted: three tables [N, m] less to write, one of them in backward.
-        return logits.add_(-half_norm - largest).exp_()
+        """φ(x) without its epsilon: `[B, H, N, d] -> [B, H, N, m]`, all ≥ 0; see `features`."""
+        return features(x, self.directions.to(x.dtype), self.kernel, is_query)
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         q, k, v = self.split(x, rotary)
         with float32_region(x):  # exponents and the normaliser need float32's range
-            phi_q = self.features(at_least_float32(q), is_query=True)
-            phi_k = self.features(at_least_float32(k), is_query=False)
-            out = self.normalised_product(phi_q, phi_k, at_least_float32(v))
+            q, k, values = at_least_float32(q), at_least_float32(k), at_least_float32(v)
+            out = FeatureAttention.apply(q, k, values, self.directions.to(q.dtype), self.kernel, self.epsilon)
         return self.join(out.to(v.dtype))
 
-    def normalised_product(self, phi_q: Tensor, phi_k: Tensor, v: Tensor) -> Tensor:
-        """(φq+ε) ((φk+ε)ᵀ v) over its row sums; ε enters in closed form, so φ+ε is never stored."""
-        v = F.pad(v, (0, 1), value=1.0)  # a column of ones beside v carries the row sums through the same product
-        # vᵀφ rather than φᵀv: the gradient of φ then lies in memory as φ does, which its product with φ wants.
-        context = v.mT @ phi_k + self.epsilon * v.sum(-2).unsqueeze(-1)               # [B, H, d+1, m]
-        out = phi_q @ context.mT + self.epsilon * context.sum(-1).unsqueeze(-2)       # [B, H, N, d+1]
-        return Quotient.apply(out[..., :-1], out[..., -1:])
+
+def features(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> Tensor:
+    """φ(x), all ≥ 0, of directions w `[m, d]`: `[B, H, N, d] -> [B, H, N, m]`.
+
+    favor: exp(w·x - |x|²/2 - c); the factor exp(-c) cancels in the ratio and guards against overflow. c is the
+    largest w·x of each query token, but a single one per image and head for the keys, which must keep their
+    relative weights; never one of the whole batch, as in the published code.   relu: relu(w·x).
+    x counts times d^(-1/4): on both sides together softmax's 1/√d.
+    """
+    scale = x.shape[-1] ** -0.25
+    logits = x @ (scale * directions).T
+    if kernel == "relu":
+        return logits.relu_()
+    largest = logits.detach().amax(-1 if is_query else (-2, -1), keepdim=True)
+    half_norm = x.square().sum(-1, keepdim=True) * (scale ** 2 / 2)
+    return logits.sub_(half_norm + largest).exp_()  # in place, because a new table [N, m] costs as much as its product
 
 
-class Quotient(torch.autograd.Function):
-    """numerator / denominator, `[B, H, N, d] / [B, H, N, 1]`, which keeps the quotient instead of the numerator.
+class FeatureAttention(torch.autograd.Function):
+    """(φ(q)+ε) ((φ(k)+ε)ᵀ v) over its row sums, q, k, v `[B, H, N, d]`, φ of `features` with `directions`.
 
-    The next map keeps the quotient anyway, in one storage with this, because it is laid out `[B, N, H, d]`.
+    Keeps the tables φ `[N, m]` and the quotient, which the next map keeps anyway, in one storage, because it is laid
+    out `[B, N, H, d]`. Its backward makes a single table for the gradients of both, where autograd would make four.
     """
 
     @staticmethod
-    def forward(ctx, numerator: Tensor, denominator: Tensor) -> Tensor:
-        quotient = numerator.transpose(1, 2).contiguous().transpose(1, 2).div_(denominator)
-        # A copy, because a slice would keep the numerator beside it alive.
-        ctx.save_for_backward(quotient, denominator.clone(memory_format=torch.contiguous_format))
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, directions: Tensor, kernel: str, epsilon: float) -> Tensor:
+        phi_q, phi_k = features(q, directions, kernel, True), features(k, directions, kernel, False)
+        # A column of ones beside v carries the row sums through the same product.
+        context = gather(F.pad(v, (0, 1), value=1.0), phi_k, epsilon)
+        out = spread(context, phi_q, epsilon)
+        denominator = out[..., -1:].clone()  # a slice would keep the numerator beside it alive
+        quotient = out[..., :-1].transpose(1, 2).contiguous().transpose(1, 2).div_(denominator)
+        ctx.save_for_backward(q, k, v, directions, phi_q, phi_k, context, quotient, denominator)
+        ctx.kernel, ctx.epsilon = kernel, epsilon
         return quotient
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        quotient, denominator = ctx.saved_tensors
-        return grad / denominator, -(grad * quotient).sum(-1, keepdim=True) / denominator
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, directions, phi_q, phi_k, context, quotient, denominator = ctx.saved_tensors
+        with float32_region(grad):
+            d_out = F.pad(grad, (0, 1))
+            d_out[..., -1:] = -(grad * quotient).sum(-1, keepdim=True)
+            d_out.div_(denominator)
+            d_context = gather(d_out, phi_q, ctx.epsilon)
+            d_v = spread(d_context, phi_k, ctx.epsilon)[..., :-1]
+            table = d_out @ context
+            d_q = features_backward(table, q, phi_q, directions, ctx.kernel)
+            torch.matmul(F.pad(v, (0, 1), value=1.0), d_context, out=table)
+            d_k = features_backward(table, k, phi_k, directions, ctx.kernel)
+        return d_q, d_k, d_v, None, None, None
+
+
+def gather(values: Tensor, phi: Tensor, epsilon: float) -> Tensor:
+    """valuesᵀ (φ+ε), `[N, d]`, `[N, m] -> [d, m]`; ε enters in closed form, so that φ+ε is never stored."""
+    return values.mT @ phi + epsilon * values.sum(-2).unsqueeze(-1)
+
+
+def spread(context: Tensor, phi: Tensor, epsilon: float) -> Tensor:
+    """(φ+ε) contextᵀ, `[d, m]`, `[N, m] -> [N, d]`."""
+    return phi @ context.mT + epsilon * context.sum(-1).unsqueeze(-2)
+
+
+def features_backward(d_phi: Tensor, x: Tensor, phi: Tensor, directions: Tensor, kernel: str) -> Tensor:
+    """The gradient of x from that of φ(x), `[N, m] -> [N, d]`; overwrites `d_phi`."""
+    scale = x.shape[-1] ** -0.25
+    if kernel == "relu":
+        return d_phi.mul_(phi > 0) @ (scale * directions)
+    # Beside w a column of ones, which sums over the features in the same product: that is what |x|² gets.
+    d_x = d_phi.mul_(phi) @ F.pad(scale * directions, (0, 1), value=1.0)
+    return torch.addcmul(d_x[..., :-1], x, d_x[..., -1:], value=-(scale ** 2))
