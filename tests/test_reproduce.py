@@ -181,7 +181,8 @@ def test_a_failing_run_does_not_stop_the_others_and_is_told(data, tmp_path, caps
     assert go(jobs[1:], data, tmp_path) == 0
 
 
-@pytest.mark.parametrize("words", [[], ["--minutes", "0", "--next"], ["--table", "9"], ["--next", "--jobs", "0"]])
+@pytest.mark.parametrize("words", [[], ["--minutes", "0", "--next"], ["--table", "9"], ["--next", "--jobs", "0"],
+                                   ["--next", "--list"]])
 def test_a_command_that_makes_no_sense_is_refused(words):
     with pytest.raises(SystemExit) as caught:
         reproduce.main(words)
@@ -190,5 +191,10 @@ def test_a_command_that_makes_no_sense_is_refused(words):
 
 def test_a_data_set_that_is_not_here_is_a_sentence_and_no_traceback(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("vixlib.data.find", lambda name, root=None: None)
-    assert reproduce.main(["--table", "cxv", "--data", "cifar10-jpg", "--list", "--results", str(tmp_path)]) == 1
+    command = ["--table", "cxv", "--profile", "quick", "--data", "cifar10-jpg", "--results", str(tmp_path)]
+    assert reproduce.main(command) == 1
     assert "cifar10-jpg has no download" in capsys.readouterr().err
+    assert reproduce.main([*command, "--list"]) == 3  # what is missing is known all the same
+    *rows, total = capsys.readouterr().out.splitlines()
+    assert all(row.startswith("missing  ") and row.endswith(": time unknown") for row in rows)
+    assert total.startswith(f"total    {len(rows)} of {len(rows)} to do, time unknown")

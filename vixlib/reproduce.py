@@ -74,20 +74,24 @@ def _run(todo: Sequence[AnyJob], data: ImageData, place: Place, deadline: float 
     return len(todo) - len(report.done)
 
 
-def show(jobs: list[Job], data: ImageData, results: Path, checkpoints: Path) -> int:
-    """Print each job as done, partial or missing, with the time it still takes here; how many are not done."""
+def show(jobs: list[Job], data: ImageData | None, results: Path, checkpoints: Path) -> int:
+    """Print each job as done, partial or missing, with the time it still takes here; how many are not done.
+
+    data: what a step is measured with where no record tells the time; None: then the time is unknown.
+    """
     device = device_name(pick_device())
-    estimator, total, left = Estimator(device, read_records(results), data), 0.0, 0
+    estimator, seconds, left = Estimator(device, read_records(results), data), [], 0
     for job in jobs:
         if job.recorded(results):
             print(f"done     {job.name}", flush=True)
             continue
         run = job.progress(checkpoints)
         estimate = estimator.of(job, run)
-        left, total = left + 1, total + estimate.seconds
+        left, seconds = left + 1, [*seconds, estimate.seconds]
         state = f"partial  {job.name} ({len(run.history)} of {job.epochs} epochs)" if run else f"missing  {job.name}"
         print(f"{state}: {estimate}", flush=True)
-    print(f"total    {left} of {len(jobs)} to do, {readable(total)} one after another on {device}")
+    time_left = "time unknown" if None in seconds else f"{readable(sum(seconds))} one after another"
+    print(f"total    {left} of {len(jobs)} to do, {time_left} on {device}")
     return left
 
 
@@ -101,10 +105,12 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)))
         return 0
     if chosen.todo:
-        print(describe_agenda(_dataset(chosen.data), chosen.results, chosen.checkpoints))
+        print(describe_agenda(_here(_found(chosen.data))[1], chosen.results, chosen.checkpoints))
         return 0
     if chosen.table is None and not chosen.next:
         parser.error("name a --table, or one of --next, --todo, --import")
+    if chosen.table is None and chosen.list:
+        parser.error("--list needs a --table; what --next would run is listed by --todo")
     if chosen.batches and chosen.memory_gb is None:
         parser.error("--batches needs --memory-gb, for instance 16, the paper's card")
     if chosen.export is not None and (chosen.export / parcels.LIST).exists():
@@ -117,16 +123,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _work(chosen: argparse.Namespace, started: float) -> int:
     profile = PROFILES[chosen.profile].on(pick_device())
+    table = int(chosen.table) if str(chosen.table).isdigit() else chosen.table
+    if chosen.list:
+        data, name = _here(chosen.data or profile.data)
+        jobs = plan(table, profile, name, chosen.seeds, chosen.models)
+        return 3 if show(jobs, data, chosen.results, chosen.checkpoints) else 0
     # Several processes must find the data set there: they would download it into one another's files.
     try:
         data = load(_found(chosen.data) if chosen.next else chosen.data or profile.data, download=parallel.size() == 1)
     except RuntimeError as error:  # not here, and not to be downloaded; the message says what helps
         print(error, file=sys.stderr)
         return 1
-    table = int(chosen.table) if str(chosen.table).isdigit() else chosen.table
     jobs = [] if chosen.next else plan(table, profile, data.name, chosen.seeds, chosen.models)
-    if chosen.list:
-        return 3 if show(jobs, data, chosen.results, chosen.checkpoints) else 0
     processes = 1 if parallel.size() > 1 else chosen.jobs or max(1, len(visible_gpus()))
     place = Place(chosen.results, chosen.checkpoints, chosen.memory_gb, processes)
     if chosen.next:
@@ -166,12 +174,13 @@ def _found(name: str | None) -> str:
     return name or next((known for known in ("cifar10", "cifar10-jpg") if find(known)), "cifar10")
 
 
-def _dataset(name: str | None) -> str:
-    """How records will call the data set; as named, where it isn't here."""
+def _here(name: str) -> tuple[ImageData | None, str]:
+    """The data set if it is on this machine, and how records call it; as named, where it isn't here."""
     try:
-        return load(_found(name), download=False).name
+        data = load(name, download=False)
     except RuntimeError:
-        return _found(name)
+        return None, name
+    return data, data.name
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -108,13 +108,13 @@ def _memory_row() -> list[str]:
     printed = {row["model"]: row["gpu_gb"] for row in paper_table(1)["rows"]}
     peaks, softmax = (rows[name, "paper"]["peak_bytes"] for name in ("ViN", "ViT"))
     if None in (*peaks.values(), *softmax.values()):
-        return ["half the memory", "02", "ViN over ViT", f"{printed['ViN'] / printed['ViT']:.2f} times",
-                "out of memory", "undecided", source]
-    ratios = {way: peaks[way] / softmax[way] for way in softmax}
-    then, *_, now = ratios.values()
-    said = f"{then:.2f} with the matrix stored, {now:.2f} fused"
-    measured = source.startswith("measured")
-    then_holds, now_holds = ("holds" if ratio <= 0.6 else "does not hold" for ratio in (then, now))
-    verdict = f"{then_holds} as run then, {now_holds} today"
-    return ["half the memory", "02", "ViN over ViT", f"{printed['ViN'] / printed['ViT']:.2f} times", said,
-            verdict if measured else f"{NOT_MEASURED}; predicted: {verdict}", source]
+        said, verdict = "out of memory", "undecided"
+    else:
+        ratios = [peaks[way] / softmax[way] for way in softmax]
+        said = f"{ratios[0]:.2f} with the matrix stored, {ratios[-1]:.2f} fused"
+        then, now = ("holds" if ratio <= 0.6 else "does not hold" for ratio in (ratios[0], ratios[-1]))
+        verdict = f"{then} as run then, {now} today"
+        if not source.startswith("measured"):
+            verdict = f"{NOT_MEASURED}; predicted: {verdict}"
+    return ["half the memory", "02", "ViN over ViT", f"{printed['ViN'] / printed['ViT']:.2f} times", said, verdict,
+            source]
