@@ -16,7 +16,7 @@ from .figures import COLOURS, as_picture, new_axes
 from .models.levit import LeViTBlock, ShrinkingAttention
 from .models.vix import Block
 from .models.zoo import settings
-from .pairs import AREA, SOURCES, Point, finish_memory_axes, last_top1, leads
+from .pairs import AREA, SOURCES, Point, finish_memory_axes, last_top1, leads, name_point
 from .pairs import paper_points as printed_points
 from .run import Run
 from .tables import paper_table
@@ -134,9 +134,7 @@ def accuracy_against_memory(ax: Axes, points: Sequence[Point], title: str = "") 
         colour, (line, marker) = COLOURS[MIXER_OF[name]], STYLES[HOST_OF[name]]
         ax.scatter(point.memory_gb, point.top1, s=AREA * point.params / 1e6, marker=marker,
                    facecolors=colour if source == "paper" else "none", edgecolors=colour, **SOURCES[source])
-        ax.annotate(name, (point.memory_gb, point.top1), fontsize=8, textcoords="offset points",
-                    xytext=(0, 11 if marker == "s" else -12), va="bottom" if marker == "s" else "top",
-                    ha=LABEL_SIDE.get(name, "center"))
+        name_point(ax, point, above=marker == "s", side=LABEL_SIDE.get(name, "center"))
         softmax = found.get((source, HOST_OF[name]))
         if softmax not in (None, point):
             ax.plot([softmax.memory_gb, point.memory_gb], [softmax.top1, point.top1], line, color=colour,

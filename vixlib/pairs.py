@@ -130,8 +130,8 @@ SOURCES = {"paper": {"alpha": 0.45}, "measured": {"linewidths": 1.8},
 SOURCE_LABELS = {"paper": "the paper", "measured": "recorded here, memory measured",
                  "predicted": "recorded here, memory predicted"}
 AREA = 250  # of a marker, points² for a million parameters
-# Of their points: HybridViP and HybridViN are close together in the paper's figure, ViL and ViT in the recorded one.
-LABEL_SIDE = {"ViP": "right", "ViN": "left", "ViL": "right", "ViT": "left"}
+# Of their points: HybridViP and HybridViN are close together in the paper's figure, all but ViP in the recorded one.
+LABEL_SIDE = {"ViP": "right", "ViN": "left", "ViL": "right"}
 
 
 def accuracy_against_memory(ax: Axes, points: Sequence[Point], title: str = "") -> None:
@@ -140,15 +140,22 @@ def accuracy_against_memory(ax: Axes, points: Sequence[Point], title: str = "") 
         hybrid, colour = point.model != plain(point.model), MODEL_COLOURS[plain(point.model)]
         ax.scatter(point.memory_gb, point.top1, s=AREA * point.params / 1e6, marker="s" if hybrid else "o",
                    facecolors=colour if point.source == "paper" else "none", edgecolors=colour, **SOURCES[point.source])
-        ax.annotate(point.model, (point.memory_gb, point.top1), fontsize=8, textcoords="offset points",
-                    xytext=(0, 10 if hybrid else -11), va="bottom" if hybrid else "top",
-                    ha=LABEL_SIDE.get(plain(point.model), "center"))
+        name_point(ax, point, above=hybrid, side=LABEL_SIDE.get(plain(point.model), "center"))
     found = {(point.source, point.model): point for point in points}
     for (source, name), point in found.items():
         if other := found.get((source, PAIRS.get(name))):
             ax.plot([point.memory_gb, other.memory_gb], [point.top1, other.top1], color=MODEL_COLOURS[name],
                     linewidth=0.8, alpha=0.6, zorder=0)
     finish_memory_axes(ax, points, title)
+
+
+def name_point(ax: Axes, point: Point, above: bool, side: str) -> None:
+    """The model's name above or below its point, with a white rim, since lines may pass behind it."""
+    from matplotlib.patheffects import withStroke
+
+    ax.annotate(point.model, (point.memory_gb, point.top1), fontsize=8, textcoords="offset points", ha=side,
+                xytext=(0, 11 if above else -12), va="bottom" if above else "top",
+                path_effects=[withStroke(linewidth=2.5, foreground="white")])
 
 
 def finish_memory_axes(ax: Axes, points: Sequence[Point], title: str) -> None:
