@@ -10,7 +10,8 @@ from torch import nn
 import vixlib as vix
 from vixlib.mixers.nystrom import IterativeInverse, newton_schulz
 from vixlib.mixers.performer import FeatureAttention, orthogonal_features
-from vixlib.models.feedforward import ChannelNorm, FeedForward
+from vixlib.models.feedforward import FeedForward
+from vixlib.models.norms import ChannelNorm, normalised
 
 SMALL = {"image_size": 16, "patch_size": 2, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 48}
 
@@ -57,6 +58,19 @@ def test_the_feed_forward_under_autocast_computes_what_its_modules_do(residual):
     for ours, theirs in zip(gradients(lean, weights), gradients(plain, weights), strict=True):
         assert ours.dtype == theirs.dtype == torch.float32
         assert (ours - theirs).norm() < 0.02 * theirs.norm()  # bfloat16 sums in another order
+
+
+@pytest.mark.parametrize("kind", [nn.LayerNorm, ChannelNorm])
+def test_a_norm_under_autocast_gives_what_it_gives_without_and_nearly_its_gradients(kind):
+    torch.manual_seed(0)
+    norm, x = kind(32), torch.randn(4, 9, 32, requires_grad=True)
+    weights = [x, *norm.parameters()]
+    plain = norm(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        lean = normalised(norm, x)
+    assert lean.dtype == torch.float32 and torch.equal(lean, plain)
+    for ours, theirs in zip(gradients(lean, weights), gradients(plain, weights), strict=True):
+        assert ours.dtype == theirs.dtype == torch.float32 and (ours - theirs).norm() < 0.02 * theirs.norm()
 
 
 def test_dropout_in_the_feed_forward_still_drops():
@@ -128,6 +142,13 @@ def test_bytes_kept_for_backward_against_the_authors_forms(name):
     authors, factor = AUTHORS[name]
     per_layer = vix.saved_bytes_per_image(vix.build(name)) * 8 / 2**20 / 4
     assert per_layer <= authors / factor
+
+
+@pytest.mark.parametrize("name", [*AUTHORS, "FNet"])
+def test_half_precision_keeps_half_of_the_bytes(name):
+    model = vix.build(name)
+    half, single = (vix.saved_bytes_per_image(model, precision=precision) for precision in ("bfloat16", "float32"))
+    assert half <= 0.54 * single
 
 
 @pytest.mark.parametrize("name", ["ViT", "LeViT", "CCT", "CvT"])

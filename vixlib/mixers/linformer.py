@@ -62,6 +62,7 @@ class LinformerAttention(nn.Module):
         if x.shape[1] != self.seq_len:
             raise ValueError(f"x has {x.shape[1]} tokens but this Linformer projects {self.seq_len}; "
                              f"build the model for this image size")
+        x = x.to(product_type(x))  # one half copy for all products, where under autocast each would keep its own
         q = self.as_heads(self.to_q(x))
         # Projecting the sequence before the features, (PᵀX)W = Pᵀ(XW), leaves nothing N long to keep for k, v.
         short_x = shorten(x, self.project_k)                                          # [B, rank, D]

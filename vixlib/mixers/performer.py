@@ -66,14 +66,11 @@ class PerformerAttention(HeadsQKV):
 
     def features(self, x: Tensor, is_query: bool) -> Tensor:
         """φ(x) without its epsilon: `[B, H, N, d] -> [B, H, N, m]`, all ≥ 0; see `features`."""
-        return features(x, self.directions.to(x.dtype), self.kernel, is_query)
+        return features(x, self.directions, self.kernel, is_query)
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         q, k, v = self.split(x, rotary)
-        with float32_region(x):  # exponents and the normaliser need float32's range
-            q, k, values = at_least_float32(q), at_least_float32(k), at_least_float32(v)
-            out = FeatureAttention.apply(q, k, values, self.directions.to(q.dtype), self.kernel, self.epsilon)
-        return self.join(out.to(v.dtype))
+        return self.join(FeatureAttention.apply(q, k, v, self.directions, self.kernel, self.epsilon))
 
 
 def features(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> Tensor:
@@ -85,7 +82,7 @@ def features(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> Tens
     x counts times d^(-1/4): on both sides together softmax's 1/√d.
     """
     scale = x.shape[-1] ** -0.25
-    logits = x @ (scale * directions).T
+    logits = x @ (scale * directions.to(x.dtype)).T
     if kernel == "relu":
         return logits.relu_()
     largest = logits.detach().amax(-1 if is_query else (-2, -1), keepdim=True)
@@ -98,17 +95,21 @@ class FeatureAttention(torch.autograd.Function):
 
     Keeps the tables φ `[N, m]` and the quotient, which the next map keeps anyway, in one storage, because it is laid
     out `[B, N, H, d]`. Its backward makes a single table for the gradients of both, where autograd would make four.
+    Half precision is computed in float32, for the exponents and the normaliser; what is kept stays half, favor's
+    tables too, which lie between 0 and 1.
     """
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, directions: Tensor, kernel: str, epsilon: float) -> Tensor:
-        phi_q, phi_k = features(q, directions, kernel, True), features(k, directions, kernel, False)
-        # A column of ones beside v carries the row sums through the same product.
-        context = gather(F.pad(v, (0, 1), value=1.0), phi_k, epsilon)
-        out = spread(context, phi_q, epsilon)
-        denominator = out[..., -1:].clone()  # a slice would keep the numerator beside it alive
-        quotient = out[..., :-1].transpose(1, 2).contiguous().transpose(1, 2).div_(denominator)
-        ctx.save_for_backward(q, k, v, directions, phi_q, phi_k, context, quotient, denominator)
+        with float32_region(q):
+            phi_q = features(at_least_float32(q), directions, kernel, is_query=True)
+            phi_k = features(at_least_float32(k), directions, kernel, is_query=False)
+            context = gather(with_ones(v), phi_k, epsilon)
+            out = spread(context, phi_q, epsilon)
+            denominator = out[..., -1:].clone()  # a slice would keep the numerator beside it alive
+            quotient = out[..., :-1].transpose(1, 2).contiguous().transpose(1, 2).div_(denominator).to(v.dtype)
+            kept = v.dtype if kernel == "favor" else phi_q.dtype
+            ctx.save_for_backward(q, k, v, directions, phi_q.to(kept), phi_k.to(kept), context, quotient, denominator)
         ctx.kernel, ctx.epsilon = kernel, epsilon
         return quotient
 
@@ -116,17 +117,23 @@ class FeatureAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, directions, phi_q, phi_k, context, quotient, denominator = ctx.saved_tensors
-        with float32_region(grad):
+        with float32_region(q):
+            grad = at_least_float32(grad)
             d_out = F.pad(grad, (0, 1))
             d_out[..., -1:] = -(grad * quotient).sum(-1, keepdim=True)
             d_out.div_(denominator)
-            d_context = gather(d_out, phi_q, ctx.epsilon)
-            d_v = spread(d_context, phi_k, ctx.epsilon)[..., :-1]
+            d_context = gather(d_out, at_least_float32(phi_q), ctx.epsilon)
+            d_v = spread(d_context, at_least_float32(phi_k), ctx.epsilon)[..., :-1]
             table = d_out @ context
-            d_q = features_backward(table, q, phi_q, directions, ctx.kernel)
-            torch.matmul(F.pad(v, (0, 1), value=1.0), d_context, out=table)
-            d_k = features_backward(table, k, phi_k, directions, ctx.kernel)
-        return d_q, d_k, d_v, None, None, None
+            d_q = features_backward(table, at_least_float32(q), phi_q, directions, ctx.kernel)
+            torch.matmul(with_ones(v), d_context, out=table)
+            d_k = features_backward(table, at_least_float32(k), phi_k, directions, ctx.kernel)
+        return d_q.to(q.dtype), d_k.to(k.dtype), d_v.to(v.dtype), None, None, None
+
+
+def with_ones(v: Tensor) -> Tensor:
+    """v with a column of ones beside it, which carries the row sums through the same product."""
+    return F.pad(at_least_float32(v), (0, 1), value=1.0)
 
 
 def gather(values: Tensor, phi: Tensor, epsilon: float) -> Tensor:
@@ -142,8 +149,9 @@ def spread(context: Tensor, phi: Tensor, epsilon: float) -> Tensor:
 def features_backward(d_phi: Tensor, x: Tensor, phi: Tensor, directions: Tensor, kernel: str) -> Tensor:
     """The gradient of x from that of φ(x), `[N, m] -> [N, d]`; overwrites `d_phi`."""
     scale = x.shape[-1] ** -0.25
+    scaled = scale * directions.to(x.dtype)
     if kernel == "relu":
-        return d_phi.mul_(phi > 0) @ (scale * directions)
+        return d_phi.mul_(phi > 0) @ scaled
     # Beside w a column of ones, which sums over the features in the same product: that is what |x|² gets.
-    d_x = d_phi.mul_(phi) @ F.pad(scale * directions, (0, 1), value=1.0)
+    d_x = d_phi.mul_(phi) @ F.pad(scaled, (0, 1), value=1.0)
     return torch.addcmul(d_x[..., :-1], x, d_x[..., -1:], value=-(scale ** 2))

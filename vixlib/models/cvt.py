@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..embeddings import Size, as_pair, check_images, features_last
 from ..errors import require_count, require_known, require_rate, require_room
 from ..mixers import HeadsQKV
-from .feedforward import ChannelNorm
+from .norms import ChannelNorm
 from .options import distribute, mixer_class
 from .vix import Block
 

@@ -8,23 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from ..errors import require_count, require_known, require_rate, require_room
 from ..mixers.heads import float32_region, product_type
-
-
-class ChannelNorm(nn.Module):
-    """Layer normalisation over a token's features, `[..., D] -> [..., D]`.
-
-    nn.LayerNorm by another name: the authors' code has its scale and shift as bare parameters, so that the
-    paper's way of counting leaves them out (see measure.count_parameters).
-    """
-
-    eps = 1e-5
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.gain, self.shift = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.gain.shape, self.gain, self.shift, self.eps)
+from .norms import scale_and_shift
 
 
 class FeedForward(nn.Sequential):
@@ -53,34 +37,24 @@ class FeedForward(nn.Sequential):
         return LeanFeedForward.apply(x, residual, *scale, self[0].weight, self[0].bias, self[3].weight, self[3].bias)
 
 
-def scale_and_shift(norm: nn.Module | None) -> tuple[Tensor | None, Tensor | None, float] | None:
-    """(scale, shift, epsilon) of a layer normalisation over the features, or None for any other module."""
-    if norm is None:
-        return None, None, 0.0
-    if type(norm) is ChannelNorm:
-        return norm.gain, norm.shift, norm.eps
-    if type(norm) is nn.LayerNorm and len(norm.normalized_shape) == 1 and norm.bias is not None:
-        return norm.weight, norm.bias, norm.eps
-    return None
-
-
 class LeanFeedForward(torch.autograd.Function):
     """W₂ gelu(W₁ norm(x) + b₁) + b₂, plus x if `residual`, which keeps x and gelu's input only.
 
     Autograd would keep norm(x) and gelu's output as well, about twice the bytes; both are cheap to make again.
     What is written in place saves a table `[B·N, mlp_dim]` or `[B·N, D]` each, in bytes and in time.
-    scale None: without the normalisation. Under autocast the products are in its type, norm and sums as usual.
+    scale None: without the normalisation. Under autocast the products, and what is kept, are in its type, norm and
+    sums as usual.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, residual: bool, scale: Tensor | None, shift: Tensor | None, eps: float,
                 w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        ctx.residual, ctx.eps, ctx.type = residual, eps, product_type(x)
+        ctx.residual, ctx.eps, ctx.type, ctx.x_type = residual, eps, product_type(x), x.dtype
         with float32_region(x):
             wide = x if scale is None else x.to(scale.dtype)  # CUDA normalises in one type alone
             normed = wide if scale is None else F.layer_norm(wide, scale.shape, scale, shift, eps)
             hidden = F.linear(normed.to(ctx.type), w1.to(ctx.type), b1.to(ctx.type))
-            ctx.save_for_backward(x, hidden, scale, shift, w1, b1, w2, b2)
+            ctx.save_for_backward(x.to(ctx.type), hidden, scale, shift, w1, b1, w2, b2)
             out = F.linear(F.gelu(hidden), w2.to(ctx.type), b2.to(ctx.type))
             if residual:
                 out = out.add_(x) if out.dtype == x.dtype else x + out
@@ -107,7 +81,7 @@ class LeanFeedForward(torch.autograd.Function):
             if scale is not None:
                 d_x, d_scale, d_shift = torch.ops.aten.native_layer_norm_backward(
                     d_x, wide, scale.shape, mean, deviation, scale, shift, [True, True, True])
-            d_x = d_x.to(x.dtype)
+            d_x = d_x.to(ctx.x_type)
         weights = (gradient.to(weight.dtype) for gradient, weight in
                    ((d_w1, w1), (d_b1, b1), (d_w2, w2), (d_b2, b2)))
         return d_x.add_(grad) if ctx.residual else d_x, None, d_scale, d_shift, None, *weights

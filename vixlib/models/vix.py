@@ -10,6 +10,7 @@ from ..errors import require_count, require_known, require_rate, require_room
 from ..mixers.heads import at_least_float32
 from ..positions import POSITIONS
 from .feedforward import FeedForward
+from .norms import normalised
 from .options import distribute, mixer_class
 
 
@@ -24,7 +25,7 @@ class Block(nn.Module):
         self.ff_norm, self.ff = norm(dim), FeedForward(dim, mlp_dim, dropout)
 
     def forward(self, x: Tensor, rotary=None) -> Tensor:
-        x = x + self.mixer_dropout(self.mixer(self.mixer_norm(x), rotary=rotary))
+        x = x + self.mixer_dropout(self.mixer(normalised(self.mixer_norm, x), rotary=rotary))
         return self.ff(x, self.ff_norm, residual=True)
 
 
@@ -105,7 +106,7 @@ class ViX(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = self.tokens(images)
         if self.cls_token is not None:
-            return self.head(self.norm(x[:, 0]))
+            return self.head(self.norm(x[:, 0].clone()))  # a slice would keep the other tokens alive
         x = self.norm(x)
         return self.head(x.mean(dim=1) if self.pool is None else self.pool(x))
 
