@@ -41,13 +41,17 @@ def test_a_compiled_run_is_the_same_and_says_what_the_first_step_took(monkeypatc
     assert (said.out + said.err).count("torch.compile: the first forward pass took") == 1
 
 
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("name", ["ViT", "ViP", "ViL", "ViN", "FNet"])
-def test_a_mixer_is_one_graph(name):
+def test_a_mixer_is_one_graph(name, half):
     model = vix.build(name, **TINY, **{"ViL": {"rank": 4}, "ViN": {"num_landmarks": 4}}.get(name, {}))
     images = torch.randn(2, 3, 8, 8)
-    plain = torch.autograd.grad(model(images).square().sum(), list(model.parameters()))
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)  # raises at the first break
-    traced = torch.autograd.grad(compiled(images).square().sum(), list(model.parameters()))
+    plain, traced = [], []
+    for found, computed in ((plain, model), (traced, compiled)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            scores = computed(images)
+        found += torch.autograd.grad(scores.float().square().sum(), list(model.parameters()))
     for a, b in zip(plain, traced, strict=True):
-        assert (a - b).norm() <= 1e-5 * a.norm() + 1e-8
+        assert (a - b).norm() <= (0.02 if half else 1e-5) * a.norm() + 1e-8

@@ -11,7 +11,7 @@ import vixlib as vix
 from vixlib.mixers.nystrom import IterativeInverse, newton_schulz
 from vixlib.mixers.performer import FeatureAttention, orthogonal_features
 from vixlib.models.feedforward import FeedForward
-from vixlib.models.norms import ChannelNorm, normalised
+from vixlib.models.norms import ChannelNorm, lean_norm
 
 SMALL = {"image_size": 16, "patch_size": 2, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 48}
 
@@ -60,16 +60,21 @@ def test_the_feed_forward_under_autocast_computes_what_its_modules_do(residual):
         assert (ours - theirs).norm() < 0.02 * theirs.norm()  # bfloat16 sums in another order
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("kind", [nn.LayerNorm, ChannelNorm])
-def test_a_norm_under_autocast_gives_what_it_gives_without_and_nearly_its_gradients(kind):
+def test_norms_under_autocast_have_nearly_the_same_gradients_far_from_zero_too(kind, half):
     torch.manual_seed(0)
-    norm, x = kind(32), torch.randn(4, 9, 32, requires_grad=True)
-    weights = [x, *norm.parameters()]
-    plain = norm(x)
-    with torch.autocast("cpu", torch.bfloat16):
-        lean = normalised(norm, x)
-    assert lean.dtype == torch.float32 and torch.equal(lean, plain)
-    for ours, theirs in zip(gradients(lean, weights), gradients(plain, weights), strict=True):
+    norm, ff = kind(32), FeedForward(32, 64)
+    x = 1e5 * torch.randn(4, 9, 32) + 3e6  # float16 ends at 65,504; bfloat16 has steps of 16,384 there
+    results = {}
+    for on in (False, True):
+        x = x.clone().requires_grad_()
+        with torch.autocast("cpu", half, enabled=on):
+            outs = lean_norm(norm, x), ff(x, norm)
+        assert outs[0].dtype == torch.float32
+        results[on] = [outs[0], *gradients(outs[0], [x, *norm.parameters()]),
+                       *gradients(outs[1], [x, *norm.parameters(), *ff.parameters()])]
+    for ours, theirs in zip(results[True], results[False], strict=True):
         assert ours.dtype == theirs.dtype == torch.float32 and (ours - theirs).norm() < 0.02 * theirs.norm()
 
 
@@ -99,6 +104,24 @@ def test_feature_attention_has_the_gradients_of_its_formula(kernel, epsilon):
     directions = orthogonal_features(6, 4, generator).double()
     assert torch.autograd.gradcheck(
         lambda q, k, v: FeatureAttention.apply(q, k, v, directions, kernel, epsilon), inputs)
+
+
+@pytest.mark.parametrize("kernel", ["favor", "relu"])
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_feature_attention_in_half_precision_has_nearly_the_same_gradients(kernel, half):
+    generator = torch.Generator().manual_seed(0)
+    # Large q and k, whose features float16 cannot tell from zero, and values with something in common.
+    q, k, v = (size * torch.randn(2, 3, 40, 16, generator=generator) + shift for size, shift in
+               ((3, 0), (3, 0), (1, 5)))
+    directions = orthogonal_features(44, 16, generator)
+    results = []
+    for of_type in (half, torch.float32):
+        inputs = [t.to(half).to(of_type).requires_grad_() for t in (q, k, v)]
+        out = FeatureAttention.apply(*inputs, directions, kernel, 0.0 if kernel == "favor" else 1e-3)
+        assert out.dtype == of_type
+        results.append(gradients(out.float(), inputs))
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours.float() - theirs).norm() < 0.02 * theirs.norm()
 
 
 def test_feature_attention_backward_twice_gives_the_same():

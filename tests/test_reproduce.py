@@ -195,6 +195,7 @@ def test_a_data_set_that_is_not_here_is_a_sentence_and_no_traceback(tmp_path, mo
     assert reproduce.main(command) == 1
     assert "cifar10-jpg has no download" in capsys.readouterr().err
     assert reproduce.main([*command, "--list"]) == 3  # what is missing is known all the same
-    *rows, total = capsys.readouterr().out.splitlines()
+    said, *rows, total = capsys.readouterr().out.splitlines()
+    assert said.startswith("cifar10-jpg is not here")
     assert all(row.startswith("missing  ") and row.endswith(": time unknown") for row in rows)
     assert total.startswith(f"total    {len(rows)} of {len(rows)} to do, time unknown")

@@ -126,6 +126,8 @@ def _work(chosen: argparse.Namespace, started: float) -> int:
     table = int(chosen.table) if str(chosen.table).isdigit() else chosen.table
     if chosen.list:
         data, name = _here(chosen.data or profile.data)
+        if data is None:
+            print(f"{name} is not here, so runs without a record have no time; --data NAME lists another data set's")
         jobs = plan(table, profile, name, chosen.seeds, chosen.models)
         return 3 if show(jobs, data, chosen.results, chosen.checkpoints) else 0
     # Several processes must find the data set there: they would download it into one another's files.

@@ -79,7 +79,7 @@ def features(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> Tens
     favor: exp(w·x - |x|²/2 - c); the factor exp(-c) cancels in the ratio and guards against overflow. c is the
     largest w·x of each query token, but a single one per image and head for the keys, which must keep their
     relative weights; never one of the whole batch, as in the published code.   relu: relu(w·x).
-    x counts times d^(-1/4): on both sides together softmax's 1/√d.
+    x is first multiplied by d^(-1/4): on both sides together softmax's 1/√d.
     """
     scale = x.shape[-1] ** -0.25
     logits = x @ (scale * directions.to(x.dtype)).T
@@ -96,7 +96,7 @@ class FeatureAttention(torch.autograd.Function):
     Keeps the tables φ `[N, m]` and the quotient, which the next map keeps anyway, in one storage, because it is laid
     out `[B, N, H, d]`. Its backward makes a single table for the gradients of both, where autograd would make four.
     Half precision is computed in float32, for the exponents and the normaliser; what is kept stays half, favor's
-    tables too, which lie between 0 and 1.
+    tables as bfloat16, since they fall below what float16 can tell from zero.
     """
 
     @staticmethod
@@ -108,8 +108,9 @@ class FeatureAttention(torch.autograd.Function):
             out = spread(context, phi_q, epsilon)
             denominator = out[..., -1:].clone()  # a slice would keep the numerator beside it alive
             quotient = out[..., :-1].transpose(1, 2).contiguous().transpose(1, 2).div_(denominator).to(v.dtype)
-            kept = v.dtype if kernel == "favor" else phi_q.dtype
-            ctx.save_for_backward(q, k, v, directions, phi_q.to(kept), phi_k.to(kept), context, quotient, denominator)
+            if kernel == "favor" and v.dtype != phi_q.dtype:
+                phi_q, phi_k = phi_q.bfloat16(), phi_k.bfloat16()
+            ctx.save_for_backward(q, k, v, directions, phi_q, phi_k, context, quotient, denominator)
         ctx.kernel, ctx.epsilon = kernel, epsilon
         return quotient
 
@@ -119,6 +120,9 @@ class FeatureAttention(torch.autograd.Function):
         q, k, v, directions, phi_q, phi_k, context, quotient, denominator = ctx.saved_tensors
         with float32_region(q):
             grad = at_least_float32(grad)
+            if quotient.dtype != grad.dtype:  # rounded by itself it would no longer fit the φ beside it
+                again = spread(context, at_least_float32(phi_q), ctx.epsilon)
+                quotient, denominator = again[..., :-1] / again[..., -1:], again[..., -1:]
             d_out = F.pad(grad, (0, 1))
             d_out[..., -1:] = -(grad * quotient).sum(-1, keepdim=True)
             d_out.div_(denominator)

@@ -8,7 +8,7 @@ from ..embeddings import Size, as_pair, check_images, features_last, halvings
 from ..errors import require_count, require_known, require_rate, require_room
 from ..mixers import HeadsQKV
 from .feedforward import FeedForward
-from .norms import ChannelNorm, normalised
+from .norms import ChannelNorm, lean_norm
 from .options import distribute, mixer_class
 
 
@@ -25,7 +25,7 @@ class CXVLayer(nn.Module):
         x = self.conv(x)
         rows = x.shape[2]
         x = rearrange(x, "b d h w -> b (h w) d")
-        x = x + self.dropout(self.mixer(normalised(self.norm, x)))
+        x = x + self.dropout(self.mixer(lean_norm(self.norm, x)))
         x = x + self.ff(x)
         return rearrange(x, "b (h w) d -> b d h w", h=rows)
 

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from ..errors import require_count, require_known, require_rate, require_room
 from ..mixers.heads import float32_region, product_type
-from .norms import scale_and_shift
+from .norms import norm_again, norm_backward, norm_to_keep, scale_and_shift
 
 
 class FeedForward(nn.Sequential):
@@ -42,8 +42,8 @@ class LeanFeedForward(torch.autograd.Function):
 
     Autograd would keep norm(x) and gelu's output as well, about twice the bytes; both are cheap to make again.
     What is written in place saves a table `[B·N, mlp_dim]` or `[B·N, D]` each, in bytes and in time.
-    scale None: without the normalisation. Under autocast the products, and what is kept, are in its type, norm and
-    sums as usual.
+    scale None: without the normalisation. Under autocast the products, and what is kept (see norm_to_keep), are in its
+    type, norm and sums as usual.
     """
 
     @staticmethod
@@ -51,10 +51,15 @@ class LeanFeedForward(torch.autograd.Function):
                 w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         ctx.residual, ctx.eps, ctx.type, ctx.x_type = residual, eps, product_type(x), x.dtype
         with float32_region(x):
-            wide = x if scale is None else x.to(scale.dtype)  # CUDA normalises in one type alone
-            normed = wide if scale is None else F.layer_norm(wide, scale.shape, scale, shift, eps)
+            deviation = None
+            if scale is None:
+                normed = kept = x.to(ctx.type)
+            elif ctx.type == x.dtype:
+                normed, kept = F.layer_norm(x.to(scale.dtype), scale.shape, scale, shift, eps), x
+            else:
+                normed, kept, deviation = norm_to_keep(x, scale, shift, eps, ctx.type)
             hidden = F.linear(normed.to(ctx.type), w1.to(ctx.type), b1.to(ctx.type))
-            ctx.save_for_backward(x.to(ctx.type), hidden, scale, shift, w1, b1, w2, b2)
+            ctx.save_for_backward(kept, deviation, hidden, scale, shift, w1, b1, w2, b2)
             out = F.linear(F.gelu(hidden), w2.to(ctx.type), b2.to(ctx.type))
             if residual:
                 out = out.add_(x) if out.dtype == x.dtype else x + out
@@ -63,24 +68,28 @@ class LeanFeedForward(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, hidden, scale, shift, w1, b1, w2, b2 = ctx.saved_tensors
+        kept, deviation, hidden, scale, shift, w1, b1, w2, b2 = ctx.saved_tensors
         hidden = hidden.flatten(0, -2)
-        with float32_region(x):
+        with float32_region(kept):
             d_out = grad.to(ctx.type).flatten(0, -2)
             active = F.gelu(hidden)
             d_w2, d_b2 = d_out.mT @ active, d_out.sum(0)
             d_hidden = torch.mm(d_out, w2.to(ctx.type), out=active)
             torch.ops.aten.gelu_backward.grad_input(d_hidden, hidden, grad_input=d_hidden)
-            if scale is not None:
-                wide = x.to(scale.dtype)
-                normed, mean, deviation = torch.native_layer_norm(wide, scale.shape, scale, shift, ctx.eps)
+            if scale is None:
+                normed = kept
+            elif deviation is None:
+                wide = kept.to(scale.dtype)
+                normed, *moments = torch.native_layer_norm(wide, scale.shape, scale, shift, ctx.eps)
             else:
-                normed = x
+                normed = norm_again(kept, scale, shift)
             d_w1, d_b1 = d_hidden.mT @ normed.to(ctx.type).flatten(0, -2), d_hidden.sum(0)
-            d_x, d_scale, d_shift = (d_hidden @ w1.to(ctx.type)).view_as(x).to(normed.dtype), None, None
-            if scale is not None:
+            d_x, d_scale, d_shift = (d_hidden @ w1.to(ctx.type)).view_as(kept).to(normed.dtype), None, None
+            if deviation is not None:
+                d_x, d_scale, d_shift = norm_backward(d_x, kept, deviation, scale, shift)
+            elif scale is not None:
                 d_x, d_scale, d_shift = torch.ops.aten.native_layer_norm_backward(
-                    d_x, wide, scale.shape, mean, deviation, scale, shift, [True, True, True])
+                    d_x, wide, scale.shape, *moments, scale, shift, [True, True, True])
             d_x = d_x.to(ctx.x_type)
         weights = (gradient.to(weight.dtype) for gradient, weight in
                    ((d_w1, w1), (d_b1, b1), (d_w2, w2), (d_b2, b2)))

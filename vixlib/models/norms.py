@@ -37,8 +37,8 @@ def scale_and_shift(norm: nn.Module | None) -> tuple[Tensor | None, Tensor | Non
     return None
 
 
-def normalised(norm: nn.Module, x: Tensor) -> Tensor:
-    """norm(x), which under autocast keeps x for backward in half precision."""
+def lean_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """norm(x), which under autocast keeps half as much of x for backward (hooks on `norm` are not called then)."""
     scale = scale_and_shift(norm)
     if scale is None or product_type(x) == x.dtype or not torch.is_grad_enabled():
         return norm(x)
@@ -46,26 +46,46 @@ def normalised(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 class LeanNorm(torch.autograd.Function):
-    """Layer normalisation in the type of `scale`, which keeps x in autocast's, as the products after it keep theirs.
-
-    The sums that x comes of stay in float32; what backward needs of x, its direction, is no finer than its gradient.
-    """
+    """Layer normalisation in the type of `scale`, of which autocast's type is kept, as by the products after it."""
 
     @staticmethod
     def forward(ctx, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-        kept = x.to(product_type(x))
+        kept_type = product_type(x)
         with float32_region(x):
-            out, mean, deviation = torch.native_layer_norm(x.to(scale.dtype), scale.shape, scale, shift, eps)
-        ctx.save_for_backward(kept, scale, shift, mean, deviation)
+            out, kept, deviation = norm_to_keep(x, scale, shift, eps, kept_type)
+        ctx.save_for_backward(kept, deviation, scale, shift)
         ctx.type = x.dtype
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        kept, scale, shift, mean, deviation = ctx.saved_tensors
+        kept, deviation, scale, shift = ctx.saved_tensors
         with float32_region(kept):
-            d_x, d_scale, d_shift = torch.ops.aten.native_layer_norm_backward(
-                grad.to(scale.dtype), kept.to(scale.dtype), scale.shape, mean, deviation, scale, shift,
-                [True, True, True])
+            d_x, d_scale, d_shift = norm_backward(grad.to(scale.dtype), kept, deviation, scale, shift)
         return d_x.to(ctx.type), d_scale, d_shift, None
+
+
+def norm_to_keep(x: Tensor, scale: Tensor, shift: Tensor, eps: float,
+                 kept_type: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """(the norm of x, x̂ in `kept_type`, 1/σ of each token), x̂ = (x - mean) / σ.
+
+    x̂ and not x: rounded to half precision, a large mean would leave little of what differs, and x may overflow.
+    """
+    x = x.to(scale.dtype)  # CUDA normalises in one type alone
+    out, mean, deviation = torch.native_layer_norm(x, scale.shape, scale, shift, eps)
+    return out, ((x - mean) * deviation).to(kept_type), deviation
+
+
+def norm_again(kept: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """The norm of x from the x̂ that was kept."""
+    return torch.addcmul(shift, kept.to(scale.dtype), scale)
+
+
+def norm_backward(grad: Tensor, kept: Tensor, deviation: Tensor, scale: Tensor,
+                  shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, scale and shift from that of the norm: x̂'s own, whose mean is 0 and σ is 1, times 1/σ."""
+    d_x, d_scale, d_shift = torch.ops.aten.native_layer_norm_backward(
+        grad, kept.to(scale.dtype), scale.shape, torch.zeros_like(deviation), torch.ones_like(deviation), scale, shift,
+        [True, True, True])
+    return d_x * deviation, d_scale, d_shift

@@ -10,7 +10,7 @@ from ..errors import require_count, require_known, require_rate, require_room
 from ..mixers.heads import at_least_float32
 from ..positions import POSITIONS
 from .feedforward import FeedForward
-from .norms import normalised
+from .norms import lean_norm
 from .options import distribute, mixer_class
 
 
@@ -25,7 +25,7 @@ class Block(nn.Module):
         self.ff_norm, self.ff = norm(dim), FeedForward(dim, mlp_dim, dropout)
 
     def forward(self, x: Tensor, rotary=None) -> Tensor:
-        x = x + self.mixer_dropout(self.mixer(normalised(self.mixer_norm, x), rotary=rotary))
+        x = x + self.mixer_dropout(self.mixer(lean_norm(self.mixer_norm, x), rotary=rotary))
         return self.ff(x, self.ff_norm, residual=True)
 
 
