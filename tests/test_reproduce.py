@@ -199,3 +199,12 @@ def test_a_data_set_that_is_not_here_is_a_sentence_and_no_traceback(tmp_path, mo
     assert said.startswith("cifar10-jpg is not here")
     assert all(row.startswith("missing  ") and row.endswith(": time unknown") for row in rows)
     assert total.startswith(f"total    {len(rows)} of {len(rows)} to do, time unknown")
+
+
+@pytest.mark.parametrize(("words", "named"), [(["--data", "nowhere"], "nowhere"), (["--models", "ViX"], "ViX")])
+@pytest.mark.parametrize("how", [[], ["--list"]])
+def test_an_unknown_name_is_a_sentence_and_no_traceback(words, named, how, capsys, monkeypatch):
+    data = make_shapes(train=8, test=8)
+    monkeypatch.setattr(reproduce, "load", lambda name, **_: vix.load(name) if name == "nowhere" else data)
+    assert reproduce.main(["--table", "1", *words, *how]) == 1
+    assert named in capsys.readouterr().err

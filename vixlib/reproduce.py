@@ -124,19 +124,18 @@ def main(arguments: list[str] | None = None) -> int:
 def _work(chosen: argparse.Namespace, started: float) -> int:
     profile = PROFILES[chosen.profile].on(pick_device())
     table = int(chosen.table) if str(chosen.table).isdigit() else chosen.table
-    if chosen.list:
-        data, name = _here(chosen.data or profile.data)
-        if data is None:
-            print(f"{name} is not here, so runs without a record have no time; --data NAME lists another data set's")
-        jobs = plan(table, profile, name, chosen.seeds, chosen.models)
-        return 3 if show(jobs, data, chosen.results, chosen.checkpoints) else 0
-    # Several processes must find the data set there: they would download it into one another's files.
+    wanted = _found(chosen.data) if chosen.next else chosen.data or profile.data
     try:
-        data = load(_found(chosen.data) if chosen.next else chosen.data or profile.data, download=parallel.size() == 1)
-    except RuntimeError as error:  # not here, and not to be downloaded; the message says what helps
+        # Several processes must find the data set there: they would download it into one another's files.
+        data, name = _here(wanted) if chosen.list else _called(load(wanted, download=parallel.size() == 1))
+        jobs = [] if chosen.next else plan(table, profile, name, chosen.seeds, chosen.models)
+    except (RuntimeError, ValueError) as error:  # not here, no such name; it says what helps
         print(error, file=sys.stderr)
         return 1
-    jobs = [] if chosen.next else plan(table, profile, data.name, chosen.seeds, chosen.models)
+    if chosen.list:
+        if data is None:
+            print(f"{name} is not here, so runs without a record have no time; --data NAME lists another data set's")
+        return 3 if show(jobs, data, chosen.results, chosen.checkpoints) else 0
     processes = 1 if parallel.size() > 1 else chosen.jobs or max(1, len(visible_gpus()))
     place = Place(chosen.results, chosen.checkpoints, chosen.memory_gb, processes)
     if chosen.next:
@@ -179,9 +178,12 @@ def _found(name: str | None) -> str:
 def _here(name: str) -> tuple[ImageData | None, str]:
     """The data set if it is on this machine, and how records call it; as named, where it isn't here."""
     try:
-        data = load(name, download=False)
+        return _called(load(name, download=False))
     except RuntimeError:
         return None, name
+
+
+def _called(data: ImageData) -> tuple[ImageData, str]:
     return data, data.name
 
 
