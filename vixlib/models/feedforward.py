@@ -73,7 +73,7 @@ class LeanFeedForward(torch.autograd.Function):
         with float32_region(kept):
             d_out = grad.to(ctx.type).flatten(0, -2)
             active = F.gelu(hidden)
-            d_w2, d_b2 = d_out.mT @ active, d_out.sum(0)
+            d_w2, d_b2 = d_out.mT @ active, d_out.sum(0, dtype=b2.dtype)
             d_hidden = torch.mm(d_out, w2.to(ctx.type), out=active)
             torch.ops.aten.gelu_backward.grad_input(d_hidden, hidden, grad_input=d_hidden)
             if scale is None:
@@ -83,7 +83,8 @@ class LeanFeedForward(torch.autograd.Function):
                 normed, *moments = torch.native_layer_norm(wide, scale.shape, scale, shift, ctx.eps)
             else:
                 normed = norm_again(kept, scale, shift)
-            d_w1, d_b1 = d_hidden.mT @ normed.to(ctx.type).flatten(0, -2), d_hidden.sum(0)
+            d_w1 = d_hidden.mT @ normed.to(ctx.type).flatten(0, -2)
+            d_b1 = d_hidden.sum(0, dtype=b1.dtype)
             d_x, d_scale, d_shift = (d_hidden @ w1.to(ctx.type)).view_as(kept).to(normed.dtype), None, None
             if deviation is not None:
                 d_x, d_scale, d_shift = norm_backward(d_x, kept, deviation, scale, shift)
