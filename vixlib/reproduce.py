@@ -80,19 +80,19 @@ def show(jobs: list[Job], data: ImageData | None, results: Path, checkpoints: Pa
     data: what a step is measured with where no record tells the time; None: then the time is unknown.
     """
     device = device_name(pick_device())
-    estimator, seconds, left = Estimator(device, read_records(results), data), [], 0
+    estimator, seconds = Estimator(device, read_records(results), data), []
     for job in jobs:
         if job.recorded(results):
             print(f"done     {job.name}", flush=True)
             continue
         run = job.progress(checkpoints)
         estimate = estimator.of(job, run)
-        left, seconds = left + 1, [*seconds, estimate.seconds]
+        seconds.append(estimate.seconds)
         state = f"partial  {job.name} ({len(run.history)} of {job.epochs} epochs)" if run else f"missing  {job.name}"
         print(f"{state}: {estimate}", flush=True)
     time_left = "time unknown" if None in seconds else f"{readable(sum(seconds))} one after another"
-    print(f"total    {left} of {len(jobs)} to do, {time_left} on {device}")
-    return left
+    print(f"total    {len(seconds)} of {len(jobs)} to do, {time_left} on {device}")
+    return len(seconds)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -105,7 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)))
         return 0
     if chosen.todo:
-        print(describe_agenda(_here(_found(chosen.data))[1], chosen.results, chosen.checkpoints))
+        wanted = _found(chosen.data)
+        print(describe_agenda(_called(_here(wanted), wanted), chosen.results, chosen.checkpoints))
         return 0
     if chosen.table is None and not chosen.next:
         parser.error("name a --table, or one of --next, --todo, --import")
@@ -127,14 +128,14 @@ def _work(chosen: argparse.Namespace, started: float) -> int:
     wanted = _found(chosen.data) if chosen.next else chosen.data or profile.data
     try:
         # Several processes must find the data set there: they would download it into one another's files.
-        data, name = _here(wanted) if chosen.list else _called(load(wanted, download=parallel.size() == 1))
-        jobs = [] if chosen.next else plan(table, profile, name, chosen.seeds, chosen.models)
+        data = _here(wanted) if chosen.list else load(wanted, download=parallel.size() == 1)
+        jobs = [] if chosen.next else plan(table, profile, _called(data, wanted), chosen.seeds, chosen.models)
     except (RuntimeError, ValueError) as error:  # not here, no such name; it says what helps
         print(error, file=sys.stderr)
         return 1
     if chosen.list:
         if data is None:
-            print(f"{name} is not here, so runs without a record have no time; --data NAME lists another data set's")
+            print(f"{wanted} is not here, so runs without a record have no time; --data NAME lists another data set's")
         return 3 if show(jobs, data, chosen.results, chosen.checkpoints) else 0
     processes = 1 if parallel.size() > 1 else chosen.jobs or max(1, len(visible_gpus()))
     place = Place(chosen.results, chosen.checkpoints, chosen.memory_gb, processes)
@@ -175,16 +176,17 @@ def _found(name: str | None) -> str:
     return name or next((known for known in ("cifar10", "cifar10-jpg") if find(known)), "cifar10")
 
 
-def _here(name: str) -> tuple[ImageData | None, str]:
-    """The data set if it is on this machine, and how records call it; as named, where it isn't here."""
+def _here(name: str) -> ImageData | None:
+    """The data set if it is on this machine."""
     try:
-        return _called(load(name, download=False))
+        return load(name, download=False)
     except RuntimeError:
-        return None, name
+        return None
 
 
-def _called(data: ImageData) -> tuple[ImageData, str]:
-    return data, data.name
+def _called(data: ImageData | None, name: str) -> str:
+    """How records call the data set; as named, where it isn't here."""
+    return name if data is None else data.name
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -44,12 +44,13 @@ def newton_schulz(a: Tensor, iterations: int, trace: list[tuple[Tensor, ...]] | 
     """
     # baddbmm subtracts while it multiplies; its matrices come in one row.
     flat, z = in_one_row(a), in_one_row(a.mT / starting_scale(a))
-    seven, fifteen, thirteen = (c * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device) for c in (7, 15, 13 / 4))
+    identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    seven, fifteen, quarter_of_13 = 7 * identity, 15 * identity, 13 / 4 * identity
     for _ in range(iterations):
         az = flat @ z
         s = seven - az
         u = torch.baddbmm(fifteen, az, s, alpha=-1)
-        p = torch.baddbmm(thirteen, az, u, alpha=-1 / 4)
+        p = torch.baddbmm(quarter_of_13, az, u, alpha=-1 / 4)
         if trace is not None:
             trace.append((z, az, s, u, p))
         z = z @ p
