@@ -51,13 +51,7 @@ class LeanFeedForward(torch.autograd.Function):
                 w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         ctx.residual, ctx.eps, ctx.type, ctx.x_type = residual, eps, product_type(x), x.dtype
         with float32_region(x):
-            deviation = None
-            if scale is None:
-                normed = kept = x.to(ctx.type)
-            elif ctx.type == x.dtype:
-                normed, kept = F.layer_norm(x.to(scale.dtype), scale.shape, scale, shift, eps), x
-            else:
-                normed, kept, deviation = norm_to_keep(x, scale, shift, eps, ctx.type)
+            normed, kept, deviation = norm_to_keep(x, scale, shift, eps, ctx.type)
             hidden = F.linear(normed.to(ctx.type), w1.to(ctx.type), b1.to(ctx.type))
             ctx.save_for_backward(kept, deviation, hidden, scale, shift, w1, b1, w2, b2)
             out = F.linear(F.gelu(hidden), w2.to(ctx.type), b2.to(ctx.type))
@@ -76,21 +70,11 @@ class LeanFeedForward(torch.autograd.Function):
             d_w2, d_b2 = d_out.mT @ active, d_out.sum(0, dtype=b2.dtype)
             d_hidden = torch.mm(d_out, w2.to(ctx.type), out=active)
             torch.ops.aten.gelu_backward.grad_input(d_hidden, hidden, grad_input=d_hidden)
-            if scale is None:
-                normed = kept
-            elif deviation is None:
-                wide = kept.to(scale.dtype)
-                normed, *moments = torch.native_layer_norm(wide, scale.shape, scale, shift, ctx.eps)
-            else:
-                normed = norm_again(kept, scale, shift)
+            normed, moments = norm_again(kept, deviation, scale, shift, ctx.eps)
             d_w1 = d_hidden.mT @ normed.to(ctx.type).flatten(0, -2)
             d_b1 = d_hidden.sum(0, dtype=b1.dtype)
-            d_x, d_scale, d_shift = (d_hidden @ w1.to(ctx.type)).view_as(kept).to(normed.dtype), None, None
-            if deviation is not None:
-                d_x, d_scale, d_shift = norm_backward(d_x, kept, deviation, scale, shift)
-            elif scale is not None:
-                d_x, d_scale, d_shift = torch.ops.aten.native_layer_norm_backward(
-                    d_x, wide, scale.shape, *moments, scale, shift, [True, True, True])
+            d_x = (d_hidden @ w1.to(ctx.type)).view_as(kept).to(normed.dtype)
+            d_x, d_scale, d_shift = norm_backward(d_x, kept, deviation, scale, shift, moments)
             d_x = d_x.to(ctx.x_type)
         weights = (gradient.to(weight.dtype) for gradient, weight in
                    ((d_w1, w1), (d_b1, b1), (d_w2, w2), (d_b2, b2)))

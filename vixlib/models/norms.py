@@ -66,26 +66,42 @@ class LeanNorm(torch.autograd.Function):
         return d_x.to(ctx.type), d_scale, d_shift, None
 
 
-def norm_to_keep(x: Tensor, scale: Tensor, shift: Tensor, eps: float,
-                 kept_type: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """(the norm of x, x̂ in `kept_type`, 1/σ of each token), x̂ = (x - mean) / σ.
+def norm_to_keep(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float,
+                 kept_type: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(the norm of x, what to keep of x in `kept_type`, 1/σ of each token); scale None: no norm, x itself.
 
-    x̂ and not x: rounded to half precision, a large mean would leave little of what differs, and x may overflow.
+    In x's own type x is kept, which others keep already, and no 1/σ. In a smaller one x̂ = (x - mean) / σ is: rounded
+    to half precision, a large mean would leave little of what differs, and x may overflow.
     """
-    x = x.to(scale.dtype)  # CUDA normalises in one type alone
-    out, mean, deviation = torch.native_layer_norm(x, scale.shape, scale, shift, eps)
-    return out, ((x - mean) * deviation).to(kept_type), deviation
+    if scale is None:
+        x = x.to(kept_type)
+        return x, x, None
+    wide = x.to(scale.dtype)  # CUDA normalises in one type alone
+    out, mean, deviation = torch.native_layer_norm(wide, scale.shape, scale, shift, eps)
+    return (out, x, None) if kept_type == x.dtype else (out, ((wide - mean) * deviation).to(kept_type), deviation)
 
 
-def norm_again(kept: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The norm of x from the x̂ that was kept."""
-    return torch.addcmul(shift, kept.to(scale.dtype), scale)
+def norm_again(kept: Tensor, deviation: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+               eps: float) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """(the norm of x, the mean and 1/σ of what was kept where that is x itself) from what norm_to_keep kept."""
+    if scale is None:
+        return kept, ()
+    if deviation is None:
+        normed, *moments = torch.native_layer_norm(kept.to(scale.dtype), scale.shape, scale, shift, eps)
+        return normed, tuple(moments)
+    return torch.addcmul(shift, kept.to(scale.dtype), scale), ()
 
 
-def norm_backward(grad: Tensor, kept: Tensor, deviation: Tensor, scale: Tensor,
-                  shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, scale and shift from that of the norm: x̂'s own, whose mean is 0 and σ is 1, times 1/σ."""
+def norm_backward(grad: Tensor, kept: Tensor, deviation: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+                  moments: tuple[Tensor, ...] = ()) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Gradients of x, scale and shift from that of the norm; `moments` as norm_again gave them.
+
+    Where x̂ was kept, they are those of its own norm (its mean is 0, its σ is 1), times 1/σ.
+    """
+    if scale is None:
+        return grad, None, None
+    if deviation is not None:
+        moments = torch.zeros_like(deviation), torch.ones_like(deviation)
     d_x, d_scale, d_shift = torch.ops.aten.native_layer_norm_backward(
-        grad, kept.to(scale.dtype), scale.shape, torch.zeros_like(deviation), torch.ones_like(deviation), scale, shift,
-        [True, True, True])
-    return d_x * deviation, d_scale, d_shift
+        grad, kept.to(scale.dtype), scale.shape, *moments, scale, shift, [True, True, True])
+    return d_x if deviation is None else d_x * deviation, d_scale, d_shift
