@@ -7,6 +7,7 @@ from torch import nn
 
 import vixlib as vix
 from vixlib.models.zoo import CONFIGS, SYSTEMS, settings
+from vixlib.tables import ROPE_MODELS
 
 SMALL = {"image_size": 16, "patch_size": 2, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 48,
          "num_landmarks": 8, "rank": 8}
@@ -89,6 +90,18 @@ def test_every_name_and_configuration_classifies(name, config):
     model = vix.build(name, config, **vix.applicable(name, sizes, config)).eval()
     with torch.no_grad():
         assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", list(SYSTEMS))
+def test_every_tensor_of_a_step_is_made_where_the_model_is(name, training):
+    # "meta" computes shapes only; an operation on one of its tensors and one of the CPU fails, as between CPU and GPU.
+    options = {"position": "rope2d"} if name in ROPE_MODELS else {}
+    model = vix.build(name, **options).to("meta").train(training)
+    scores = model(torch.empty(4, 3, 32, 32, device="meta"))
+    nn.functional.cross_entropy(scores, torch.empty(4, dtype=torch.long, device="meta")).backward()
+    torch.optim.AdamW(model.parameters()).step()
+    assert {parameter.grad.device.type for parameter in model.parameters()} == {"meta"}
 
 
 def test_seed_fixes_the_weights_and_leaves_the_global_generator_alone():

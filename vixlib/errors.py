@@ -122,9 +122,15 @@ def require_like(name: str, x: Tensor, weight: Tensor | None) -> None:
         return
     if x.device != weight.device:
         raise ValueError(f"{name} is on {x.device}, but the weights are on {weight.device}; move one of them with .to")
-    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+    if x.dtype != weight.dtype and not autocasts(x):
         raise TypeError(f"{name} has type {x.dtype}, but the weights are {weight.dtype}; change one of them with .to, "
                         "or compute under torch.autocast")
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on for the device of `x`; some have none ("meta", on which shapes alone are computed)."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def require_several(values: int, training: bool, shape: tuple[int, ...]) -> None:

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import (
+    autocasts,
     require_count,
     require_flag,
     require_grid,
@@ -20,9 +22,10 @@ from ..errors import (
 Rotary = Callable[[Tensor], Tensor]
 
 
-def float32_region(x: Tensor) -> torch.autocast:
+def float32_region(x: Tensor) -> AbstractContextManager:
     """A context in which autocast is off: what runs inside keeps the precision of its inputs."""
-    return torch.autocast(x.device.type, enabled=False)
+    device = x.device.type  # not only where it is on: a compiled backward pass is traced as if it were off
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -32,8 +35,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def product_type(x: Tensor) -> torch.dtype:
     """The type in which a matrix product of `x` is computed: autocast's where it is on, else that of `x`."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return torch.get_autocast_dtype(x.device.type) if autocasts(x) else x.dtype
 
 
 def check_tokens(x: Tensor, dim: int, weight: Tensor | None) -> None:
