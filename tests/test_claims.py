@@ -90,7 +90,7 @@ def test_claims_count_directions_and_say_what_is_missing():
     records = [record("ViT", "rope", 48.1), record("ViT", "learned", 45.3),
                record("ViN", "rope", 50.0), record("ViN", "learned", 51.0)]
     said = rope_claims(records, models=("ViT", "ViN", "ViL"))
-    assert said[1].endswith("the first is ahead in 1 of 2 comparison(s), decided by an interval in 0")
+    assert said[1].endswith("the first is ahead in 1 of 2 comparison(s); intervals decide 0 for it and 0 against it")
     assert "    ViN: rope 50.0 against learned 51.0: -1.0 points (one seed: a direction, no interval)" in said
     assert "  not measured: rope against learned for ViL" in said
     across = claims([("ViN", "ViT"), ("HybridViT/rope", "ViT/learned")], records)

@@ -75,8 +75,9 @@ def test_gains_of_the_paper(tmp_path):
                                             "CCP": 0.25, "CCL": -2.18, "CCN": 0.86})
 
 
-def test_gains_of_records_are_means_over_seeds_with_each_hosts_own_positions(tmp_path):
-    for name, last, seed in (("LeViT", 40, 0), ("LeViT", 44, 1), ("LeViN", 50, 0), ("CCP", 45, 0), ("CCT", 46, 0)):
+def test_gains_of_records_are_means_over_common_seeds_with_each_hosts_own_positions(tmp_path):
+    for name, last, seed in (("LeViT", 40, 0), ("LeViT", 44, 1), ("LeViT", 99, 2), ("LeViN", 50, 0), ("LeViN", 50, 1),
+                             ("LeViP", 99, 3), ("CCP", 45, 0), ("CCT", 46, 0)):
         write_record(record(name, float(last), seed), tmp_path)
     write_record(record("CCP", 99.0, position="rope"), tmp_path)
     recorded = {source: gain for source, gain in hosts.gains(results=tmp_path).items() if source.startswith("recorded")}

@@ -29,8 +29,9 @@ def test_gains_of_the_paper_and_the_logs(tmp_path):
     assert list(found) == ["paper", "authors' logs"]
 
 
-def test_gains_of_records_are_means_over_seeds_and_of_learned_positions(tmp_path):
-    for name, last, seed in (("ViT", 40, 0), ("ViT", 44, 1), ("HybridViT", 50, 0), ("ViN", 45, 0)):
+def test_gains_of_records_are_means_over_common_seeds_and_of_learned_positions(tmp_path):
+    for name, last, seed in (("ViT", 40, 0), ("ViT", 44, 1), ("ViT", 99, 2), ("HybridViT", 50, 0), ("HybridViT", 50, 1),
+                             ("ViN", 45, 0)):
         write_record(record(name, float(last), seed), tmp_path)
     write_record(record("HybridViT", 99.0, position="rope"), tmp_path)
     recorded = {source: gain for source, gain in pairs.gains(results=tmp_path).items() if source.startswith("recorded")}

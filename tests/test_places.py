@@ -1,9 +1,10 @@
 """What the figures of positions compute: similarities of a table's vectors, with what all share taken off."""
 from __future__ import annotations
 
+import pytest
 import torch
 
-from vixlib.places import neighbour_similarity, similarity
+from vixlib.places import neighbour_similarity, similarity, similarity_maps
 
 
 def test_similarity_is_a_cosine_that_no_common_part_can_hide():
@@ -15,6 +16,14 @@ def test_similarity_is_a_cosine_that_no_common_part_can_hide():
     assert torch.allclose(similarity(table + 100), cosines)
     vectors = (table - table.mean(dim=(0, 1))).flatten(0, 1)
     assert torch.isclose(cosines[1, 2, 3, 4], torch.cosine_similarity(vectors[8], vectors[22], dim=0))
+
+
+def test_a_place_is_drawn_as_like_itself_and_the_scale_ends_at_what_others_reach():
+    cosines = similarity(torch.randn(3, 3, 8, generator=torch.Generator().manual_seed(0)))
+    before = cosines.clone()
+    drawn = similarity_maps(cosines).axes[0].images[0]
+    assert torch.equal(cosines, before)
+    assert drawn.get_array()[0, 0] == pytest.approx(1) and drawn.get_clim()[1] < 0.99
 
 
 def test_neighbours_are_told_from_the_rest():

@@ -145,9 +145,10 @@ def claims(pairs: Iterable[tuple[str, str]], results: Results = None) -> list[st
     sentences = []
     for group in sorted({difference.group for difference in made if difference.pairs}):
         here = [difference for difference in made if difference.group == group]
-        ahead = [difference for difference in here if difference.mean > 0]
-        sentences.append(f"{group}: the first is ahead in {len(ahead)} of {len(here)} comparison(s), "
-                         f"decided by an interval in {sum(d.verdict in ('holds', 'does not hold') for d in here)}")
+        ahead = sum(difference.mean > 0 for difference in here)
+        certain = {verdict: sum(d.verdict == verdict for d in here) for verdict in ("holds", "does not hold")}
+        sentences.append(f"{group}: the first is ahead in {ahead} of {len(here)} comparison(s); intervals decide "
+                         f"{certain['holds']} for it and {certain['does not hold']} against it")
         sentences += [f"  {difference}" for difference in here]
     missing: dict[str, list[str]] = {}
     for difference in made:
@@ -192,7 +193,8 @@ def rope_table(runs: Iterable[Run] = (), results: str | Path | None = None) -> T
             rows += [[f"{group}", *[""] * len(ROPE_POSITIONS)]]
             rows += [[model, *(_cell(here, model, position) for position in ROPE_POSITIONS)] for model in models]
     devices = sorted({record["device"] for record in (*records, *live)})
-    notes = ["(…): difference to learned positions in points, ± half a 95 % interval over seeds where n > 1",
+    notes = ["(…): difference to learned positions in points, over the seeds that both have (so not always that of the "
+             "two means), ± half a 95 % interval where n > 1",
              "recorded and this run: last epoch; authors' logs: the best epoch of one log, chosen on the test images",
              MARKED_LOGS,
              *([f"recorded and run on: {'; '.join(devices)}"] if devices else [])]

@@ -58,8 +58,8 @@ def notebook_time(notebook: str, profile: str, device: torch.device | str, path:
         return f"unknown: {notebook} has not been measured at {profile} on a {'GPU' if kind == 'cuda' else 'CPU'} yet"
     row = max(rows, key=lambda row: (row["device"] == name, row["finished"]))
     faster = yardstick(device) / row["images_per_second"]
-    return (f"about {readable(row['seconds'] / faster)} for the whole notebook with the form as it came: "
-            f"{readable(row['seconds'])} on {row['device']}, where a training step took {faster:.1f} times as long")
+    return (f"about {readable(row['seconds'] / faster)} for the whole notebook with an unchanged form "
+            f"(recorded: {readable(row['seconds'])} on {row['device']}, where a step takes {faster:.1f} times as long)")
 
 
 def readable(seconds: float) -> str:

@@ -107,10 +107,10 @@ def stage_drawing(traces: Mapping[str, Sequence[Stage]]) -> Figure:
 def gains(runs: Iterable[Run] = (), results: str | Path | None = None) -> dict[str, dict[str, float]]:
     """Top-1 of each swap less that of its host's softmax, in points: source -> {"LeViP": 2.44, ...}.
 
-    Sources: "paper" (best epochs), each group of recorded runs (last epochs, means over seeds) and `runs` as
-    "this run" (last epochs). A swap without its softmax is left out, and so is a source without any.
+    Sources: "paper" (best epochs), each group of recorded runs (last epochs, means over the seeds that both have) and
+    `runs` as "this run" (last epochs). A swap without its softmax is left out, and so is a source without any.
     """
-    top1 = {"paper": {row["model"]: row["top1"] for row in paper_table(4)["rows"]}}
+    top1 = {"paper": {row["model"]: {None: row["top1"]} for row in paper_table(4)["rows"]}}
     return leads(top1 | last_top1(HOST_OF, runs, results), {swap: (swap, host) for swap, host in SWAPS})
 
 
@@ -170,6 +170,7 @@ def overlays(pictures: Tensor, weights: Tensor, evidence: Mapping[str, Tensor], 
                              interpolation="nearest")
         line[0].set_ylabel(label, fontsize=8)
         bar = figure.colorbar(heat, ax=list(line), pad=0.01, aspect=12, extend="both")
+        bar.set_label("times even" if isinstance(norm, LogNorm) else "added to the score", fontsize=7)
         if isinstance(norm, LogNorm):
             bar.set_ticks([1 / 16, 1 / 4, 1, 4, 16], labels=["1/16", "1/4", "1", "4", "16"])
             bar.minorticks_off()

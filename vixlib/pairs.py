@@ -36,29 +36,33 @@ def gains(runs: Iterable[Run] = (), results: str | Path | None = None) -> dict[s
     """Top-1 of each Hybrid less its plain ViX's, in points: source -> {"ViT": 18.27, ...}, pairs that are complete.
 
     Sources: "paper" and "authors' logs" (best epochs; of logs, whole curves alone), each group of recorded runs with
-    learned positions and `runs` as "this run" (last epochs; recorded ones are means over seeds). A source without a
-    pair is left out.
+    learned positions and `runs` as "this run" (last epochs; recorded ones are means over the seeds that both have).
+    A source without a pair is left out.
     """
-    top1: dict[str, dict[str, float]] = {"paper": {row["model"]: row["top1"] for table in (1, 3)
-                                                   for row in paper_table(table)["rows"]}}
-    top1["authors' logs"] = {name: max(run["best_top1"] for run in logged) for name in SYSTEMS
+    top1 = {"paper": {row["model"]: {None: row["top1"]} for table in (1, 3) for row in paper_table(table)["rows"]}}
+    top1["authors' logs"] = {name: {None: max(run["best_top1"] for run in logged)} for name in SYSTEMS
                              if (logged := [run for run in authors_runs(name) if not log_marks(run)])}
     return leads(top1 | last_top1(SYSTEMS, runs, results),
                  {plain: (hybrid, plain) for plain, hybrid in PAIRS.items()})
 
 
+BySeed = dict[int | None, float]  # top-1 in percent; None: a seed that nobody knows
+
+
 def last_top1(systems: Iterable[str], runs: Iterable[Run],
-              results: str | Path | None) -> dict[str, dict[str, float]]:
-    """Last epochs' top-1 by source and model: each group of recorded runs (means over seeds), and "this run"."""
-    found = {f"recorded, {group}": {name: mean(r["last_top1"] for r in own) for name, own in models.items()}
+              results: str | Path | None) -> dict[str, dict[str, BySeed]]:
+    """Last epochs' top-1 by source, model and seed: each group of recorded runs, and "this run"."""
+    found = {f"recorded, {group}": {name: {r["seed"]: r["last_top1"] for r in own} for name, own in models.items()}
              for group, models in recorded_by_group(systems, results).items()}
-    return found | {"this run": {run.model: run.last_top1 for run in runs if run.history}}
+    return found | {"this run": {run.model: {run.config.seed: run.last_top1} for run in runs if run.history}}
 
 
-def leads(top1: Mapping[str, Mapping[str, float]],
+def leads(top1: Mapping[str, Mapping[str, BySeed]],
           wanted: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, float]]:
-    """Top-1 of a less that of b for each label -> (a, b) that a source has both of; sources with none are left out."""
-    differences = {source: {label: found[a] - found[b] for label, (a, b) in wanted.items() if a in found and b in found}
+    """Top-1 of a less that of b for each label -> (a, b), mean over the seeds that a source has of both; without one
+    the label is left out, and so is a source without a label."""
+    differences = {source: {label: mean(found[a][seed] - found[b][seed] for seed in found[a].keys() & found[b].keys())
+                            for label, (a, b) in wanted.items() if found.get(a, {}).keys() & found.get(b, {}).keys()}
                    for source, found in top1.items()}
     return {source: found for source, found in differences.items() if found}
 

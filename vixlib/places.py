@@ -76,7 +76,7 @@ def similarity_maps(cosines: Tensor, title: str = "", most: int = 8) -> Figure:
     rows, columns = (torch.linspace(0, n - 1, min(n, most)).round().long().tolist() for n in cosines.shape[:2])
     figure, axes = new_axes(len(columns), len(rows), width=0.72, height=0.72, squeeze=False)
     # A place is always like itself; the scale ends at what is seen between different ones.
-    different = cosines.flatten(2).flatten(0, 1).fill_diagonal_(0)
+    different = cosines.flatten(2).flatten(0, 1).clone().fill_diagonal_(0)
     largest = float(different.abs().max())
     for line, row in zip(axes, rows, strict=True):
         for ax, column in zip(line, columns, strict=True):
