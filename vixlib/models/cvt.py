@@ -19,7 +19,8 @@ class CvT(nn.Module):
     width, depths 1, 1, 2, each begun by a 3×3 convolution.
     projection: "separable", CvT's own queries, keys and values from separable convolutions (mixers that have
     queries and keys, one image size), or "linear", as the authors' CvN and CvP have them.
-    patch_size: the stride of the first stage's convolution; the others keep the number of tokens.
+    patch_size: the stride p of the first stage's convolution; the others keep the number of tokens. Its windows are
+    2p - 1 pixels wide (3 at least), so that they overlap: 7×7 at stride 4, as CvT's own.
     """
 
     def __init__(self, *, mixer: str | type[nn.Module] = "softmax", projection: str = "separable",
@@ -43,14 +44,16 @@ class CvT(nn.Module):
         self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
         grid = self.grid = tuple(-(-side // patch_size) for side in self.image_size)
         require_room(max(grid[0] * grid[1], num_classes) * dim, image_size=image_size, num_classes=num_classes, dim=dim)
-        require_room(9 * max(channels, dim) * dim, channels=channels, dim=dim)
+        require_room(9 * dim * dim, dim=dim)
+        require_room(4 * patch_size**2 * channels * dim, patch_size=patch_size, channels=channels, dim=dim)
         require_room(2 * sum(depths) * dim * mlp_dim, depths=depths, dim=dim, mlp_dim=mlp_dim)
         if projection == "separable":
             own |= {"projection": projection, "grid": grid}
         self.embed, self.norms, self.stages = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for stage, depth in enumerate(depths):
             before, stride = (dim, 1) if stage else (channels, patch_size)
-            self.embed.append(nn.Conv2d(before, dim, 3, stride=stride, padding=1))
+            window = max(3, 2 * stride - 1)
+            self.embed.append(nn.Conv2d(before, dim, window, stride=stride, padding=window // 2))
             self.norms.append(ChannelNorm(dim))
             self.stages.append(nn.ModuleList(
                 Block(dim, mixing(dim, heads=heads, dim_head=dim_head, seq_len=grid[0] * grid[1], **own), mlp_dim,
