@@ -2,16 +2,17 @@
 from __future__ import annotations
 
 import pytest
+from blank import BLANK
 
 import vixlib as vix
 from vixlib.claims import Difference, claims, differences, rope_claims, rope_table
-from vixlib.records import FIELDS, write_record
+from vixlib.records import write_record
 from vixlib.report import NOT_MEASURED
 
 
 def record(model, position, last, seed=0, profile="quick", dataset="cifar10-jpg", config="uniform", epochs=1, lr=1e-3,
            **options):
-    values = dict.fromkeys(FIELDS)
+    values = dict(BLANK)
     values.update(model=model, position=position, last_top1=last, best_top1=last, seed=seed, profile=profile,
                   dataset=dataset, config=config, options={"patch_size": 4, **options}, device="CPU", table="rope",
                   train={"epochs": epochs, "lr": lr, "seed": seed, "eval_batch_size": None}, history=[])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import urllib.error
+import zlib
 
 import pytest
 import torch
@@ -235,7 +237,21 @@ def damage_truncated_png(root):
     path.write_bytes(path.read_bytes()[:50])
 
 
+def damage_bomb(root):
+    path = root / "train/dog/1.png"
+    picture(path)
+    whole = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", 30_000, 30_000) + whole[24:29]  # a size that the file does not have
+    path.write_bytes(whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:])
+
+
+def damage_link_to_itself(root):
+    (root / "train/dog/1.png").symlink_to("1.png")
+
+
 @pytest.mark.parametrize(("damage", "message"), [
+    (damage_bomb, r"dog/1\.png: truncated, damaged or no picture \(Image size"),
+    (damage_link_to_itself, r"dog/1\.png is listed in .* but missing"),
     (damage_truncated_png, r"dog/1\.png: truncated"),
     (damage_truncated, r"dog/1\.jpg: truncated"),
     (damage_text, r"dog/1\.jpg: truncated, damaged or no picture"),
@@ -305,6 +321,35 @@ def test_cache_is_used_and_dropped_when_a_picture_changes(tmp_path, monkeypatch)
     assert load(root).train_images[0, :, 0, 0].tolist() == [9, 9, 250]
     (root / folders.CACHE_NAME).write_bytes(b"damaged")
     assert load(root).train_images[0, :, 0, 0].tolist() == [9, 9, 250]
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_a_cache_with_a_flipped_bit_is_decoded_again(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(folders, "CACHE_FROM", 1)
+    root = image_folder(tmp_path / "pets")
+    first, path = load(root), root / folders.CACHE_NAME
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    assert torch.equal(load(root).train_images, first.train_images)
+
+
+def test_a_disk_without_room_for_the_cache_still_loads(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "cannot write the cache: no space left on device")
+
+    monkeypatch.setattr(folders, "CACHE_FROM", 1)
+    monkeypatch.setattr(folders, "write_atomic", full)
+    with pytest.warns(UserWarning, match="no space left on device.* will be decoded again next time"):
+        assert len(load(image_folder(tmp_path / "pets")).train_labels) > 0
+
+
+def test_copies_in_hidden_folders_are_no_pictures(tmp_path):
+    root = image_folder(tmp_path / "pets")
+    before = len(load(root).train_labels)
+    (root / "train/cat/.ipynb_checkpoints").mkdir()
+    picture(root / "train/cat/.ipynb_checkpoints/0-checkpoint.png")
+    assert len(load(root).train_labels) == before
 
 
 def test_small_folders_get_no_cache(tmp_path):

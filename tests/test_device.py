@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vixlib import device as devices
-from vixlib.device import describe, fused_attention_problem, pick_device, pick_precision
+from vixlib.device import describe, device_name, fused_attention_problem, pick_device, pick_precision
 
 
 def pretend_gpu(monkeypatch, *, capability=(6, 0), compiled=("sm_75", "sm_90", "sm_120"), error=None):
@@ -100,6 +100,17 @@ def test_precision_that_the_device_lacks_is_refused():
         pick_precision("cpu", "float16")
     with pytest.raises(ValueError, match="precision='fp16' is unknown"):
         pick_precision("cpu", "fp16")
+
+
+@pytest.mark.parametrize("device", ["cuda", "meta", "cuda:7"])
+def test_a_device_that_is_not_here_is_named(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for ask in (describe, device_name):
+        with pytest.raises(ValueError, match=f"device='{device}' is none that vixlib finds here"):
+            ask(device)
+    if device != "meta":
+        with pytest.raises(ValueError, match=f"device='{device}' is none"):
+            pick_precision(device)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

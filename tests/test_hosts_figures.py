@@ -3,16 +3,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from blank import BLANK
 
 import vixlib as vix
 from vixlib import figures, hosts, pairs
-from vixlib.records import FIELDS, write_record
+from vixlib.records import write_record
 
 SMALL = {"patch_size": 4, "dim": 32, "depth": 2, "heads": 2, "dim_head": 16, "mlp_dim": 32}
 
 
 def record(model, last, seed=0, position=None, **options):
-    values = dict.fromkeys(FIELDS)
+    values = dict(BLANK)
     position = position or ("learned" if model.startswith("CC") else "none")
     values.update(model=model, seed=seed, best_top1=last + 1, last_top1=last, profile="quick", dataset="shapes",
                   config="uniform", position=position, options={"patch_size": 8, "depth": 1, **options}, history=[],

@@ -139,6 +139,28 @@ def test_largest_batch_is_the_largest():
     assert MARGIN * vix.predict_peak_memory(model, int(1.05 * largest), "float32").bytes > limit
 
 
+@pytest.mark.parametrize("batch", [8, 60, 512, 3000])
+def test_the_largest_batch_is_found_where_few_images_hide_behind_the_weights_gradients(batch):
+    model = vix.build("ViT", patch_size=16, dim=256, depth=2, mlp_dim=1024)
+    room = MARGIN * vix.predict_peak_memory(model, batch, "float32").bytes / 2**30
+    found = vix.max_batch_size(model, 1 + room, "float32")
+    fits, more = (MARGIN * vix.predict_peak_memory(model, b, "float32").bytes / 2**30
+                  for b in (found, found * 21 // 20 + 1))
+    assert fits <= 1.02 * room and room < 1.02 * more
+
+
+def test_weights_that_are_not_trained_need_no_moments_and_a_frozen_model_is_refused():
+    model = vix.build("ViT", **SMALL)
+    whole = vix.predict_peak_memory(model, 1, "float32").bytes
+    for parameter in model.blocks.parameters():
+        parameter.requires_grad_(False)
+    frozen = sum(4 * p.numel() for p in model.blocks.parameters())
+    assert vix.predict_peak_memory(model, 1, "float32").bytes <= whole - 2 * frozen
+    for ask in (vix.predict_peak_memory, vix.max_batch_size, vix.throughput):
+        with pytest.raises(ValueError, match="model=ViX has no parameters that are trained"):
+            ask(model.requires_grad_(False))
+
+
 REAL_STEP = """
 import sys, torch, vixlib as vix
 from vixlib.measure import training_step

@@ -2,14 +2,15 @@
 from __future__ import annotations
 
 import pytest
+from blank import BLANK
 
 import vixlib as vix
 from vixlib import figures, pairs
-from vixlib.records import FIELDS, write_record
+from vixlib.records import write_record
 
 
 def record(model, last, seed=0, peak=None, position="learned", **options):
-    values = dict.fromkeys(FIELDS)
+    values = dict(BLANK)
     values.update(model=model, seed=seed, best_top1=last + 1, last_top1=last, profile="quick", dataset="shapes",
                   config="uniform", position=position, options={"patch_size": 8, "depth": 1, **options}, history=[],
                   train={"epochs": 1, "batch_size": 8}, params={"true": 500_000}, peak_memory_bytes=peak, device="CPU")

@@ -109,6 +109,24 @@ def test_a_loss_that_overflows_names_the_step_and_what_it_ruins():
         train(lr=1e30)
 
 
+@pytest.mark.parametrize("name", vix.names())
+def test_a_model_made_half_precision_runs_and_is_near(name):
+    model = vix.build(name, seed=0, **vix.applicable(name, TINY)).eval()
+    x = pictures(3, 3, 8, 8)
+    with torch.no_grad():
+        exact, half = model(x), model.bfloat16()(x.bfloat16())
+    assert half.dtype == torch.bfloat16 and (half.float() - exact).norm() < 0.1 * exact.norm()
+
+
+def test_the_exact_inverse_gives_a_broken_picture_no_scores_and_the_others_theirs():
+    model = vix.build("ViN", seed=0, iterations=None, **vix.applicable("ViN", TINY)).eval()
+    x = pictures(3, 3, 8, 8)
+    whole = model(x)
+    x[1, 0, 0, 0] = torch.nan
+    broken = model(x)
+    assert broken[1].isnan().all() and torch.allclose(broken[[0, 2]], whole[[0, 2]], atol=1e-5)
+
+
 # ---- memory -----------------------------------------------------------------------------------------------------
 
 def full_card(monkeypatch, room: int) -> None:
@@ -147,9 +165,39 @@ def test_what_will_not_fit_is_said_before_the_run(monkeypatch):
     words = r"batch_size=64 is predicted to need .* GiB free; use at most about batch_size=(\d+)"
     most = int(re.search(words, problem)[1])
     assert 0 < most < 64 and vix.predict_peak_memory(model, most, "float32").bytes <= needed
+    class Counting(torch.nn.Module):  # looks into its tensors, which no prediction can follow
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, images):
+            return self.net(images) * (1 if images.mean().item() > 0 else 2)
+
+    problem = limits.memory_problem(Counting(), 16, "float32", (8, 8), torch.device("cpu"))
+    assert "cannot be predicted for this model" in problem
     monkeypatch.setattr(trainer, "memory_problem", lambda *_: "too little")
     with pytest.warns(RuntimeWarning, match="too little"):
         train(epochs=1)
+
+
+def test_a_convolution_without_room_for_its_engine_is_out_of_memory(monkeypatch):
+    def attempt(batch):
+        if batch > 5:
+            raise RuntimeError("FIND was unable to find an engine to execute this computation")
+
+    assert limits.largest_batch(attempt, start=8) == 5
+
+
+def test_a_full_gpu_is_not_taken_for_a_broken_one(monkeypatch):
+    def full(device):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for name, value in (("is_available", lambda: True), ("device_count", lambda: 1),
+                        ("get_device_name", lambda device: "Tesla T4")):
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr("vixlib.device._try_small_step", full)
+    with pytest.raises(torch.OutOfMemoryError, match='Tesla T4 has no memory left.*choose device="cpu"'):
+        vix.pick_device()
 
 
 # ---- determinism ------------------------------------------------------------------------------------------------

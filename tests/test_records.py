@@ -9,13 +9,14 @@ import subprocess
 
 import pytest
 import torch
+from blank import BLANK
 
 from vixlib import records
-from vixlib.records import FIELDS, environment, read_records, record_name, write_atomic, write_record
+from vixlib.records import environment, read_records, record_name, write_atomic, write_record
 
 
 def a_record(**changes):
-    record = {field: None for field in FIELDS}
+    record = dict(BLANK)
     record.update(dataset="cifar10", profile="quick", model="ViN", config="uniform", position="learned",
                   options={"patch_size": 4}, seed=0, history=[{"epoch": 1, "loss": 0.1 + 0.2}])
     return {**record, **changes}
@@ -118,6 +119,27 @@ def test_records_are_selected_by_their_fields(tmp_path):
     assert read_records(tmp_path / "absent") == []
     with pytest.raises(TypeError, match="unknown fields.*modell"):
         read_records(tmp_path, modell="ViP")
+
+
+def test_a_copied_record_is_no_second_seed(tmp_path):
+    path = write_record(a_record(), tmp_path)
+    (tmp_path / f"{path.stem} (1).json").write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match=r"\(1\)\.json record the same run; delete one|record the same run"):
+        read_records(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["options", "last_top1", "profile", "train", "history", "seed"])
+def test_a_record_with_a_field_of_another_type_names_the_file(tmp_path, field):
+    path = write_record(a_record(), tmp_path)
+    path.write_text(json.dumps({**a_record(), field: None}))
+    with pytest.raises(ValueError, match=rf"\.json: {field}=None of the record has another type"):
+        read_records(tmp_path)
+
+
+def test_a_folder_named_like_a_record_is_named(tmp_path):
+    (tmp_path / "d.json").mkdir()
+    with pytest.raises(ValueError, match=r"d\.json is no valid JSON"):
+        read_records(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b'{"model": "ViN", ', b"[1]", b'{"model": "ViN"}', b"\xff\xfe"])

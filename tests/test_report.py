@@ -4,15 +4,17 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from blank import BLANK
 
 import vixlib as vix
-from vixlib.records import FIELDS, write_record
+from vixlib.records import write_record
 from vixlib.report import NOT_MEASURED, spread
 from vixlib.tables import LARGEST, table_rows
 
 
 def record(model, seed=0, best=50.0, last=49.0, profile="quick", dataset="shapes", position="learned", **options):
-    values = dict.fromkeys(FIELDS)
+    values = dict(BLANK)
     values.update(model=model, seed=seed, best_top1=best, last_top1=last, profile=profile, dataset=dataset,
                   config="uniform", position=position, options=options, train={"epochs": 1}, device="CPU", table=1,
                   history=[])
@@ -89,6 +91,33 @@ def test_a_run_of_a_mixer_of_ones_own_joins_the_table(tmp_path):
     assert cells(table, "GatedMean") == ["GatedMean", *["-"] * (len(table.header) - 2), "44.00 | 44.00"]
     assert cells(table, "ViP")[-1] == "44.00 | 44.00"
     assert cells(vix.compare(1, runs=[mine], results=tmp_path), "ViT")[-1] == "not run"
+
+
+def test_another_mixer_makes_it_another_system():
+    class Average(torch.nn.Module):
+        def __init__(self, dim, **_):
+            super().__init__()
+
+    assert vix.build("ViT", mixer=Average, depth=1).name == "ViT with Average"
+    assert vix.build("ViT", mixer="performer", depth=1).name == "ViT with performer"
+    assert vix.build("ViT", mixer="softmax", depth=1).name == "ViT"
+
+
+def test_several_runs_of_one_system_are_shown_as_records_would_be(tmp_path):
+    def run(top1, dataset="shapes"):
+        history = [{"epoch": 1, "loss": 1.0, "top1": top1, "top5": 90.0, "seconds": 1.0}]
+        return vix.Run("ViP", "uniform", {}, dataset, 100, vix.TrainConfig(epochs=1), "CPU", "float32", history)
+
+    table = vix.compare(1, runs=[run(44.0), run(46.0, "mine")], results=tmp_path)
+    assert cells(table, "ViP")[-1] == "46.00 | 45.00 ± 1.41 (n=2)"
+    assert "this run: shapes, 1 epoch(s), CPU; mine, 1 epoch(s), CPU" in table.notes
+
+
+def test_patches_that_are_no_squares_have_a_column_of_their_own(tmp_path):
+    for patch in (4, [4, 4], [2, 4]):
+        write_record(record("ViN", patch_size=patch), tmp_path)
+    heads = [head for head in vix.compare(1, results=tmp_path).header if "patch" in head]
+    assert ["patch 2×4" in heads[0], "patch 4," in heads[1], len(heads)] == [True, True, 2]
 
 
 def test_continued_logs_are_marked(tmp_path):

@@ -208,3 +208,19 @@ def test_an_unknown_name_is_a_sentence_and_no_traceback(words, named, how, capsy
     monkeypatch.setattr(reproduce, "load", lambda name, **_: vix.load(name) if name == "nowhere" else data)
     assert reproduce.main(["--table", "1", *words, *how]) == 1
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--table", "1", "--seeds", "-1"], "seed=-1 must be an integer from 0"),
+    (["--table", "1", "--minutes", "inf"], "inf must be above 0 and finite"),
+    (["--table", "1", "--export", __file__], "is a file; name a folder"),
+    (["--table", "1", "--results", __file__], "is a file; name a folder")])
+def test_bad_arguments_are_refused_before_anything_is_trained(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        reproduce.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_without_parcels_is_one_sentence(tmp_path, capsys):
+    assert reproduce.main(["--import", str(tmp_path)]) == 1
+    assert "holds no parcels.json" in capsys.readouterr().err

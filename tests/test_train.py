@@ -17,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vixlib import build
 from vixlib import train as trainer
+from vixlib.checkpoint import Training
 from vixlib.data import ImageData
 from vixlib.train import Run, TrainConfig, evaluate, fit, predict
 
@@ -288,6 +290,51 @@ def test_weights_ruined_by_the_last_step_of_all_are_noticed():
         train(model=model, epochs=1, batch_size=60)
 
 
+@pytest.mark.parametrize(("one", "other", "difference"), [
+    ({"position": "rope"}, {"position": "none"}, "position is rope in the checkpoint, none here"),
+    ({"heads": 2, "dim_head": 4}, {"heads": 4, "dim_head": 2}, "heads is 2 in the checkpoint, 4 here"),
+    ({"mixer": "performer", "kernel": "favor"}, {"mixer": "performer", "kernel": "relu"}, "kernel is favor"),
+    ({"dropout": 0.5}, {}, "dropout is 0.5 in the checkpoint, nothing here"),
+])
+def test_a_model_of_the_same_tensors_that_computes_something_else_is_another_run(tmp_path, one, other, difference):
+    tiny = {"image_size": 8, "patch_size": 4, "dim": 8, "depth": 1, "heads": 2, "dim_head": 4, "mlp_dim": 8,
+            "num_classes": 3}
+    path = tmp_path / "run.pt"
+    train(model=build("ViT", **{**tiny, **one}), checkpoint=path, epochs=1)
+    with pytest.raises(ValueError, match=rf"of another run: the model's settings differ: {difference}"):
+        train(model=build("ViT", **{**tiny, **other}), checkpoint=path, epochs=2)
+    _, run = train(model=build("ViT", checkpointing=True, **{**tiny, **one}), checkpoint=path, epochs=2)
+    assert run.finished  # the same numbers with less memory: what an out-of-memory error advises
+
+
+def test_other_pictures_of_the_same_name_and_number_are_other_data(tmp_path):
+    data = colours()
+    train(data=data, checkpoint=tmp_path / "run.pt", epochs=1)
+    mixed = replace(data, train_labels=data.train_labels.roll(1))
+    with pytest.raises(ValueError, match="the data sets differ: digest is .* in the checkpoint"):
+        train(data=mixed, checkpoint=tmp_path / "run.pt", epochs=2)
+
+
+def test_sgds_momentum_starts_as_zeros_so_that_a_skipped_step_leaves_no_chance(monkeypatch):
+    config = TrainConfig(epochs=2, sgd_from=2)
+    run = Run("Net", None, {}, "colours", 60, config, "CPU", "float32")
+    training = Training(net(), net(), torch.amp.GradScaler("cuda", enabled=False), torch.Generator(),
+                        torch.Generator(), torch.device("cpu"), run)
+    training.enter_phase(2)
+    buffers = [training.optimizer.state[p]["momentum_buffer"] for p in training.model.parameters()]
+    assert type(training.optimizer) is torch.optim.SGD and all((buffer == 0).all() for buffer in buffers)
+
+
+def test_an_interrupt_before_anything_is_saved_names_no_file(tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.checkpoints, "save", interrupted)
+    _, run = train(checkpoint=tmp_path / "run.pt")
+    said = capsys.readouterr().out
+    assert run.interrupted and "1 of 3 epochs are done." in said and "run.pt" not in said
+
+
 @pytest.mark.parametrize("moment", ["on_epoch", "batch"])
 def test_an_interrupt_keeps_the_history(moment, tmp_path, capsys):
     counts = []
@@ -506,7 +553,7 @@ def test_a_checkpoint_from_before_these_settings_goes_on(tmp_path):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"model": Net(width=9)}, r"layers\.0\.weight is \[8, 3, 3, 3\] in the checkpoint, \[9, 3, 3, 3\] here"),
-    ({"model": nn.Sequential(nn.Flatten(), nn.Linear(192, 3))}, r"1\.weight is nothing in the checkpoint"),
+    ({"model": nn.Sequential(nn.Flatten(), nn.Linear(192, 3))}, "name is Net in the checkpoint, Sequential here"),
     ({"lr": 0.5}, r"lr is 0\.001 in the checkpoint, 0\.5 here"),
     ({"seed": 1}, "seed is 0 in the checkpoint, 1 here"),
     ({"augment": ()}, r"augment is \['crop', 'flip'\] in the checkpoint, \[\] here"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import memory, parcels
 from .estimate import Estimator, readable
 from .gpujobs import BatchJob, ColumnsJob
 from .jobs import Job, most_missing_first, plan
@@ -22,10 +23,18 @@ MEMORY_SECONDS = 15  # of a model, a guess: training steps in three ways, mostly
 
 
 FIRST = ("No run is recorded on a GPU yet: times are unknown, and every part is taken to fill one block. Before them,",
-         "minutes of rehearsal show what fails there, with small models on drawn pictures:",
+         "minutes of rehearsal show what fails there, with small models on drawn pictures; the first table is begun,",
+         "packed and gone on with, and one system's memory and largest batch are measured at full size:",
+         "  TRIAL='--results TRIAL/results --checkpoints TRIAL/checkpoints'",
+         "  python -m vixlib.reproduce --table 1 --profile smoke --data shapes $TRIAL --minutes 0.2 --export TRIAL/out",
          "  for table in 1 3 4 cxv; do python -m vixlib.reproduce --table $table --profile smoke --data shapes "
          f"--jobs {AT_ONCE} \\",
-         f"      --memory-gb {CARD_GB} --results TRIAL/results --checkpoints TRIAL/checkpoints; done")
+         f"      --memory-gb {CARD_GB} $TRIAL; done",
+         "  python -m vixlib.reproduce --table 2 --profile paper --data shapes --batches --models ViN "
+         f"--memory-gb {CARD_GB} $TRIAL",
+         "  python -m vixlib.memory --names ViN --to TRIAL/memory")
+ALONE = ("images/s and the seconds to the paper's accuracy count for runs that had the GPU to themselves; in the end:",
+         f"  python -m vixlib.reproduce --table 1 --profile paper --seeds {len(SEEDS)} --jobs 1")
 
 AnyJob = Job | BatchJob | ColumnsJob
 
@@ -40,8 +49,15 @@ class Part:
     def todo(self, results: Path, checkpoints: Path) -> list[AnyJob]:
         """The missing ones, in the order in which to run them."""
         if all(isinstance(job, Job) for job in self.jobs):
-            return most_missing_first(self.jobs, results, checkpoints)
+            todo = most_missing_first(self.jobs, results, checkpoints)
+            # What cannot be taken home half done begins first, so that it is whole when the block ends.
+            return sorted(todo, key=lambda job: travels(job.row.model, job.config))
         return [job for job in self.jobs if not job.recorded(results)]
+
+
+def travels(model: str, config: str) -> bool:
+    """Whether the checkpoint of an unfinished run fits into an export: its weights and AdamW's moments, float32."""
+    return 12 * memory.stored()[0][model, config]["parameters"] < parcels.PARCELS * parcels.PARCEL_BYTES
 
 
 def agenda(dataset: str, results: Path) -> list[Part]:
@@ -87,8 +103,8 @@ def describe_agenda(dataset: str, results: Path, checkpoints: Path, minutes: flo
                     at_once: int = AT_ONCE) -> str:
     """For people: the command, and what it will do block by block of `minutes`."""
     estimator = _estimator(results)
-    lines = [f"On the GPU's machine, with data/results and data/checkpoints taken along; one block is one call, "
-             f"which ends by itself within {minutes:g} minutes:",
+    lines = ["On the GPU's machine, with the data set, data/results and data/checkpoints taken along, and without .git",
+             f"VIX_COMMIT set to its commit; one block is one call, which ends by itself within {minutes:g} minutes:",
              f"  python -m vixlib.reproduce --next --data {dataset} --minutes {minutes:g} --jobs {at_once} "
              f"--memory-gb {CARD_GB} --export OUT",
              "At home, with what it left in OUT; then ask again, for the plan follows what is there:",
@@ -100,7 +116,7 @@ def describe_agenda(dataset: str, results: Path, checkpoints: Path, minutes: flo
         for title in dict.fromkeys(title for title, *_ in block):
             items = ", ".join(left for own, left, _ in block if own == title)
             lines.append(textwrap.fill(f"{title}: {items}", 116, initial_indent="  ", subsequent_indent="    "))
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *ALONE])
 
 
 def _blocks(dataset: str, results: Path, checkpoints: Path, minutes: float,

@@ -6,6 +6,7 @@ import os
 import shutil
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 
@@ -32,9 +33,11 @@ def unpack(archive: Path, into: Path, folder: str) -> Path:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with read() as source, open(target, "wb") as file:
                         shutil.copyfileobj(source, file)
+        if not (temporary / folder).is_dir():
+            raise ValueError(f"{archive} holds no files in {folder}/; delete it and get it anew, from its own source")
         shutil.rmtree(into / folder, ignore_errors=True)
         os.replace(temporary / folder, into / folder)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ValueError(f"{archive} is truncated or no archive ({reason}); delete it and download again") from error
     finally:

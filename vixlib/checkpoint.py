@@ -13,10 +13,13 @@ from torch import nn
 from . import parallel
 from .averaging import WeightAverage
 from .data import ImageData
-from .records import write_atomic
+from .records import read_tensors, write_atomic
 from .run import Run
 
-FORMAT = 1
+FORMAT = 2
+SAME_NUMBERS = ("checkpointing", "fused")  # options that change a step's memory and time alone
+KINDS = {"epochs": int, "run": dict, "layout": dict, "data": dict, "model": dict, "optimizer": dict, "scaler": dict,
+         "order": torch.Tensor, "augmentation": torch.Tensor, "cpu_rng": torch.Tensor}  # of a checkpoint's fields
 
 
 @dataclass
@@ -57,6 +60,9 @@ class Training:
                           if kind is torch.optim.SGD else
                           torch.optim.AdamW(self.model.parameters(), lr=config.lr, betas=config.betas, eps=config.eps,
                                             weight_decay=config.weight_decay, fused=fused))
+        if kind is torch.optim.SGD:  # its fused form leaves them unwritten where float16 skips the first step
+            for parameter in self.model.parameters():
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def save(path: Path, training: Training, data: ImageData) -> None:
@@ -64,6 +70,7 @@ def save(path: Path, training: Training, data: ImageData) -> None:
     on_cuda = training.device.type == "cuda"
     state = {
         "format": FORMAT,
+        "epochs": len(training.run.history),
         "run": training.run.to_dict(),
         "layout": _layout(training.model),
         "data": _identity(data),
@@ -84,7 +91,7 @@ def save(path: Path, training: Training, data: ImageData) -> None:
 def restore(path: Path, training: Training, data: ImageData) -> bool:
     """Bring `training` to the state saved in `path`; False, and nothing done, where there is no such file.
 
-    The checkpoint must be of the same model layout, data set and config, except that config.epochs may be any number
+    The checkpoint must be of the same model, data set and config, except that config.epochs may be any number
     from the epochs already done, unless the learning rate was to end with them. ValueError names the file and the
     first difference. Of several processes only the first needs to have the file.
     """
@@ -95,8 +102,9 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
     run, config = Run.from_dict(saved["run"]), training.run.config
     advice = f"delete {path} to start anew, or give another checkpoint name"
     wanted = config.to_dict() if config.schedule == "cosine" else {**config.to_dict(), "epochs": run.config.epochs}
-    for what, before, after in (("the model's tensors", saved["layout"], _layout(training.model)),
-                                ("the data set", saved["data"], _identity(data)),
+    for what, before, after in (("the model's settings", _settings(run), _settings(training.run)),
+                                ("the model's tensors", saved["layout"], _layout(training.model)),
+                                ("the data sets", saved["data"], _identity(data)),
                                 ("config", run.config.to_dict(), wanted)):
         if difference := _first_difference(before, after):
             raise ValueError(f"checkpoint {path} is of another run: {what} differ: {difference}; {advice}")
@@ -105,11 +113,14 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
                          f"{path} has done already; use at least {len(run.history)}, or {advice}")
     run.config, run.interrupted = config, False
     run.finished = len(run.history) == config.epochs
-    training.model.load_state_dict(saved["model"])
-    if training.average is not None:
-        training.average.load_state_dict(saved["average"])
-    if not run.finished:
-        _restore_training(path, saved, run, training)
+    try:
+        training.model.load_state_dict(saved["model"])
+        if training.average is not None:
+            training.average.load_state_dict(saved["average"])
+        if not run.finished:
+            _restore_training(path, saved, run, training)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise _unreadable(path, error) from error
     training.run = run
     return True
 
@@ -150,15 +161,28 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
 def _load(path: Path, content: bytes) -> dict:
     try:
         # weights_only: a checkpoint from a stranger must not be able to run code.
-        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        saved = read_tensors(content)
         if saved["format"] != FORMAT:
             raise ValueError(f"format {saved['format']} instead of {FORMAT}")
-        Run.from_dict(saved["run"])
+        if wrong := [field for field, kind in KINDS.items() if not isinstance(saved[field], kind)]:
+            raise TypeError(f"{wrong[0]} is a {type(saved[wrong[0]]).__name__}")
+        if [epoch["epoch"] for epoch in Run.from_dict(saved["run"]).history] != [*range(1, saved["epochs"] + 1)]:
+            raise ValueError(f"its history is not that of {saved['epochs']} epochs")
     except Exception as error:  # torch.load has no error class of its own for a damaged file
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
-        raise ValueError(f"checkpoint {path} is truncated or not one of vixlib's ({reason}); "
-                         "delete it to start anew, or give another name") from error
+        raise _unreadable(path, error) from error
     return saved
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+    return ValueError(f"checkpoint {path} is truncated or not one of vixlib's ({reason}); "
+                      "delete it to start anew, or give another name")
+
+
+def _settings(run: Run) -> dict:
+    """What the weights of `run` mean besides their shapes."""
+    options = {name: value for name, value in run.options.items() if name not in SAME_NUMBERS}
+    return {"name": run.model, "configuration": run.model_config, **options}
 
 
 def _layout(model: nn.Module) -> dict:
@@ -167,7 +191,7 @@ def _layout(model: nn.Module) -> dict:
 
 def _identity(data: ImageData) -> dict:
     return {"name": data.name, "classes": list(data.classes), "image_size": list(data.image_size),
-            "channels": data.channels, "train_images": len(data.train_labels)}
+            "channels": data.channels, "train_images": len(data.train_labels), "digest": data.digest}
 
 
 def _first_difference(saved: dict, given: dict) -> str | None:

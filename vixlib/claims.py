@@ -132,8 +132,10 @@ def _setting(record: dict, model: str, position: str) -> str:
 
 def training(record: dict) -> dict:
     """The training settings of a record that decide its result, but for the seed."""
-    # Through TrainConfig, because a record older than a setting was made with its default.
-    train = TrainConfig(**record["train"]).to_dict()
+    # Through TrainConfig, because a record older than a setting was made with its default; one by a newer vixlib may
+    # have settings that are unknown here, which still have to agree.
+    known = {name: value for name, value in record["train"].items() if name in TrainConfig.__dataclass_fields__}
+    train = {**record["train"], **TrainConfig(**known).to_dict()}
     return {name: value for name, value in train.items() if name not in ("seed", "eval_batch_size", "compile")}
 
 

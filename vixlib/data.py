@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import as_device, require_known, require_number, require_path, require_seed, require_type
+from .errors import as_device, require_flag, require_known, require_number, require_path, require_seed, require_type
 from .folders import read_image_folder
 from .sources import SOURCES, find, own_name, pickled_copy
 from .sources import download as fetch
@@ -65,6 +67,12 @@ class ImageData:
     def bytes(self) -> int:
         """Of all pictures and labels together."""
         return sum(t.nbytes for t in (self.train_images, self.train_labels, self.test_images, self.test_labels))
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells this data from another of the same name and size: a checksum of all labels and some pictures."""
+        parts = (self.train_labels, self.test_labels, self.train_images[::max(1, len(self.train_labels) // 100)])
+        return hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in parts)).hexdigest()[:16]
 
     @property
     def num_classes(self) -> int:
@@ -184,6 +192,7 @@ def load(name: str | os.PathLike = "cifar10", root: str | os.PathLike | None = N
     Raises ValueError for an unknown name or unusable files, RuntimeError if the data set cannot be had.
     """
     require_path("name", name)
+    require_flag(download=download)
     if root is not None:
         require_path("root", root)
     device = _working(device)  # before minutes are spent on reading

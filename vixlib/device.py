@@ -63,10 +63,13 @@ def _problem(device: torch.device) -> str | None:
         return "This machine shows no CUDA GPU to torch (in Colab or Kaggle, choose a T4 in the settings)."
     if device.index is not None and device.index >= torch.cuda.device_count():
         return f"There is no {device}: torch sees {torch.cuda.device_count()} GPU(s)."
+    name = torch.cuda.get_device_name(device)
     try:
         _try_small_step(device)
+    except torch.OutOfMemoryError:  # a full GPU is not a broken one, and hours on the CPU are no answer
+        raise torch.OutOfMemoryError(f"{name} has no memory left: end the other process or notebook that holds it "
+                                     '(nvidia-smi shows which), or choose device="cpu"') from None
     except RuntimeError as error:
-        name = torch.cuda.get_device_name(device)
         major, minor = torch.cuda.get_device_capability(device)
         compiled = torch.cuda.get_arch_list()
         numbers = [int("".join(filter(str.isdigit, arch))) for arch in compiled]  # "sm_90a" -> 90
@@ -88,9 +91,23 @@ def _try_small_step(device: torch.device) -> None:
         raise RuntimeError("the gradient of a convolution came out wrong")
 
 
+def _here(device: torch.device | str) -> torch.device:
+    """`device` as a torch.device, a CPU or a GPU of this machine; the ValueError says which there are."""
+    device = as_device("device", device)
+    if device.type not in ("cpu", "cuda") or device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={str(device)!r} is none that vixlib finds here; use \"cpu\""
+                         + (' or "cuda"' if torch.cuda.is_available() else ", this machine shows no CUDA GPU"))
+    return device
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether `error` says that a GPU's memory did not suffice; convolutions have words of their own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "unable to find an engine to execute" in str(error)
+
+
 def device_name(device: torch.device | str) -> str:
     """The hardware's name, as recorded with every result: "NVIDIA H200", "CPU x86_64, 2 threads"."""
-    device = as_device("device", device)
+    device = _here(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
@@ -98,7 +115,7 @@ def device_name(device: torch.device | str) -> str:
 
 def describe(device: torch.device | str) -> str:
     """One line for people: name, memory in GiB (1024³ bytes), torch version."""
-    device = as_device("device", device)
+    device = _here(device)
     memory = None
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
@@ -124,7 +141,7 @@ def pick_precision(device: torch.device | str, wanted: str = "auto",
         if wanted != "auto":
             raise ValueError(f'precision={wanted!r} needs a GPU, not {device.type}; use "auto" or "float32"')
         return "float32"
-    capability = capability or torch.cuda.get_device_capability(device)
+    capability = capability or torch.cuda.get_device_capability(_here(device))
     native_bfloat16 = tuple(capability) >= (8, 0)
     if wanted == "auto":
         return "bfloat16" if native_bfloat16 else "float16"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from .records import read_tensors, write_atomic
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 TEST_FOLDERS = ("test", "val")
@@ -90,7 +92,8 @@ def _by_class(part: Path) -> dict[str, list[Path]]:
     """{class: its pictures} of train/<class>/**; Tiny ImageNet keeps them deeper, in <class>/images/."""
     found = {}
     for class_folder in sorted(p for p in part.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        pictures = sorted(p for p in class_folder.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
+        pictures = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in SUFFIXES
+                          and not any(part.startswith(".") for part in p.relative_to(class_folder).parts))
         if not pictures:
             raise ValueError(f"no images in {class_folder}; expected {', '.join(SUFFIXES)} files")
         found[class_folder.name] = pictures
@@ -102,7 +105,7 @@ def _by_class(part: Path) -> dict[str, list[Path]]:
 def _by_annotation(annotations: Path) -> dict[str, list[Path]]:
     """{class: its pictures} of Tiny ImageNet's val/, whose classes stand in a tab-separated text file."""
     found: dict[str, list[Path]] = {}
-    for number, line in enumerate(annotations.read_text().splitlines(), start=1):
+    for number, line in enumerate(annotations.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         fields = line.split("\t")
         if len(fields) < 2:
             raise ValueError(f"{annotations}, line {number}: expected file TAB class, found {line[:60]!r}")
@@ -118,7 +121,7 @@ def _readable(folder: Path, names: list[str]) -> tuple[str, ...]:
     if not words.is_file():
         return tuple(names)
     first = {}
-    for line in words.read_text().splitlines():
+    for line in words.read_text(encoding="utf-8", errors="replace").splitlines():
         number, _, meanings = line.partition("\t")
         first[number] = meanings.split(",")[0].strip() or number
     return tuple(first.get(name, name) for name in names)
@@ -135,7 +138,7 @@ def _decode(files: list[Path]) -> Tensor:
         try:
             with Image.open(path) as opened:
                 mode, image = opened.mode, torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)
-        except (OSError, SyntaxError) as error:  # PIL reports a broken PNG as a SyntaxError
+        except Exception as error:  # PIL has a dozen kinds for a broken picture, SyntaxError among them
             raise ValueError(f"cannot read {path}: truncated, damaged or no picture ({error}); "
                              "replace or delete the file") from None
         if mode.startswith(("I", "F")):
@@ -158,25 +161,26 @@ def _fingerprint(folder: Path, files: list[Path]) -> str:
     for path in files:
         try:
             entry = path.stat()
-        except FileNotFoundError:
+        except OSError:  # a link to nowhere or to itself, too
             raise ValueError(f"{path} is listed in {folder} but missing; unpack the data set again") from None
-        digest.update(f"{path.relative_to(folder)} {entry.st_size} {entry.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path.relative_to(folder)) + f" {entry.st_size} {entry.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
 def _read_cache(folder: Path, fingerprint: str) -> Tensor | None:
     try:
-        cache = torch.load(folder / CACHE_NAME, weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
-        return None  # absent or unreadable: the pictures themselves are the truth and are decoded again
-    return cache["images"] if cache.get("fingerprint") == fingerprint else None
+        cache = read_tensors((folder / CACHE_NAME).read_bytes())
+        return cache["images"] if cache["fingerprint"] == fingerprint else None
+    except Exception:  # absent or damaged in one of many ways: the pictures themselves are the truth
+        return None
 
 
 def _write_cache(folder: Path, fingerprint: str, images: Tensor) -> None:
-    from .records import write_atomic
-
     if not os.access(folder, os.W_OK):
         return
     buffer = io.BytesIO()
     torch.save({"fingerprint": fingerprint, "images": images}, buffer)
-    write_atomic(folder / CACHE_NAME, buffer.getvalue())
+    try:
+        write_atomic(folder / CACHE_NAME, buffer.getvalue())
+    except OSError as error:  # the pictures are read; only the next time will take as long again
+        warnings.warn(f"{error}; {folder} will be decoded again next time", stacklevel=4)

@@ -6,6 +6,7 @@ an attention matrix is stored; weights, gradients and AdamW's moments come once,
 """
 from __future__ import annotations
 
+import argparse
 import json
 from functools import cache
 from pathlib import Path
@@ -76,4 +77,6 @@ def write(path: Path = FILE) -> Path:
 
 
 if __name__ == "__main__":
-    print(write())
+    parser = argparse.ArgumentParser(prog="python -m vixlib.lengths", description=write.__doc__)
+    parser.add_argument("--to", type=Path, default=FILE, help="the file")
+    print(write(parser.parse_args().to))

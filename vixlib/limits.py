@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from .device import pick_device
+from .device import is_out_of_memory, pick_device
 from .measure import fitting_batch, predict_peak_memory, training_step
 
 CONTEXT_GB = 0.5  # what CUDA itself takes of a card beside torch's allocations, about
@@ -43,7 +43,9 @@ def largest_batch(attempt: Callable[[int], None], start: int = 64, most: int = 2
     def fits(batch: int) -> bool:
         try:
             attempt(batch)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return False
         return True
 
@@ -90,18 +92,23 @@ def free_bytes(device: torch.device) -> int | None:
 def memory_problem(model: nn.Module, batch_size: int, precision: str, image_size: tuple[int, int],
                    device: torch.device) -> str | None:
     """Why a training step of `batch_size` will probably not fit what `device` has free, in a sentence with the largest
-    batch that will; None if it fits, or on a CPU."""
+    batch that will; None if it fits, or on a CPU. Where a model cannot be predicted, the sentence says so."""
     free = free_bytes(device)
     if free is None:
         return None
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     free += weights  # the model is there already, and the prediction counts it, too
-    needed = predict_peak_memory(model, batch_size, precision, image_size).bytes
-    if needed <= free:
-        return None
+    try:
+        needed = predict_peak_memory(model, batch_size, precision, image_size).bytes
+        if needed <= free:
+            return None
+        largest = fitting_batch(model, free, precision, image_size)
+    except Exception as error:  # a model of one's own may do what no tensor without content can follow
+        return (f"the memory of a training step cannot be predicted for this model ({type(error).__name__}); it is "
+                "trained without knowing whether it fits")
     return (f"batch_size={batch_size} is predicted to need {needed / 2**30:.2f} GiB in training, but {device} has "
             f"{free / 2**30:.2f} GiB free; use at most about batch_size="
-            f"{fitting_batch(model, free, precision, image_size)}, or checkpointing=True in vixlib.build")
+            f"{largest}, or checkpointing=True in vixlib.build")
 
 
 def out_of_memory(model: nn.Module, batch_size: int, precision: str, image_size: tuple[int, int],

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import floor
 from statistics import median
 
 import torch
@@ -18,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from .cuda_autocast import CudaAutocast
 from .device import pick_precision
 from .embeddings import Size, as_pair
-from .errors import require_count, require_known, require_model, require_room
+from .errors import MOST, require_count, require_known, require_model, require_room
 
 HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 MARGIN = 1.15  # predictions fall a few percent short of a real step; what a plan needs is an upper bound
@@ -33,7 +34,7 @@ class ParameterCount:
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:
-    """Parameters, and the count that torchsummary printed for the paper.
+    """All parameters, and the count that torchsummary printed for the paper.
 
     torchsummary adds up `weight` and `bias` of modules: position tables, CLS token and Linformer's sequence
     projections are bare parameters and left out; modules reachable by two paths were hooked, and counted,
@@ -171,7 +172,7 @@ def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str =
     with mode:
         step = training_step(fake, batch_size, "bfloat16" if precision in HALF else precision, image_size)
         for parameter in fake.parameters():  # an update without a backward pass makes the optimiser's state
-            parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         step.optimizer.step()
         state = [value for one in step.optimizer.state.values() for value in one.values() if isinstance(value, Tensor)]
         with _Living((*fake.parameters(), *fake.buffers(), *state)) as living:
@@ -188,10 +189,10 @@ def with_fake_tensors(model: nn.Module, mode) -> nn.Module:
 
 def max_batch_size(model: nn.Module, memory_gb: float = 16, precision: str = "auto",
                    image_size: Size | None = None) -> int:
-    """The largest batch whose predicted training step fits `memory_gb` (GiB), from two predictions; 0: none does.
+    """The largest batch whose predicted training step fits `memory_gb` (GiB); 0: none does.
 
-    Peak memory is a constant (weights, gradients, AdamW's moments) plus a constant per image. A plan needs an upper
-    bound, so MARGIN is added, and about 1 GiB of the card is left to CUDA's context and fragmentation.
+    A plan needs an upper bound, so MARGIN is added, and about 1 GiB of the card is left to CUDA's context and
+    fragmentation.
     """
     if isinstance(memory_gb, bool) or not isinstance(memory_gb, (int, float)) or not 1 < memory_gb < 2**20:
         raise ValueError(f"memory_gb={memory_gb!r} must exceed 1, which CUDA's context and fragmentation take, and be "
@@ -200,10 +201,26 @@ def max_batch_size(model: nn.Module, memory_gb: float = 16, precision: str = "au
 
 
 def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: Size | None = None) -> int:
-    """The largest batch whose predicted training step, MARGIN added, fits `memory` bytes; 0: none does."""
-    small, large = (MARGIN * predict_peak_memory(model, batch, precision, image_size).bytes for batch in (8, 16))
-    per_image = (large - small) / 8
-    return max(0, int((memory - (small - 8 * per_image)) / per_image))
+    """The largest batch whose predicted training step, MARGIN added, fits `memory` bytes; 0: none does.
+
+    Few images hide behind the gradients of many weights and seem to need nothing. So the peak is predicted where the
+    answer is: at a guess from a usual batch, and the slope is taken between the two.
+    """
+    def needed(batch: int) -> float:
+        return MARGIN * predict_peak_memory(model, batch, precision, image_size).bytes
+
+    other, held = 64, MARGIN * _bytes(model)  # held: the weights, by no image
+    at_other = needed(other)
+    guess = min(max(1, int(other * (memory - held) / (at_other - held))), MOST)
+    if guess == other:
+        guess += 1
+    at_guess = needed(guess)
+    if at_guess > memory:  # the peak bends upwards: seen from below, a straight line to the guess is above it
+        other, at_other = 1, needed(1)
+        if guess == other or at_other > memory:
+            return int(at_other <= memory)
+    per_image = (at_guess - at_other) / (guess - other)
+    return guess + floor((memory - at_guess) / per_image)
 
 
 def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precision: str = "auto",
@@ -238,12 +255,17 @@ def _checked(model: nn.Module, image_size: Size | None) -> tuple[int, int] | Non
     require_model(model)
     if next(model.parameters(), None) is None:
         raise ValueError(f"model={type(model).__name__} has no parameters to measure a training step of")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"model={type(model).__name__} has no parameters that are trained (requires_grad)")
     return None if image_size is None else as_pair("image_size", image_size)
 
 
 def _images(model: nn.Module, batch_size: int, image_size: tuple[int, int] | None) -> Tensor:
     size = image_size or getattr(model, "image_size", (32, 32))
-    return torch.randn(batch_size, getattr(model, "channels", 3), *size, device=next(model.parameters()).device)
+    # A network of one's own need not say its channels; its first convolution does.
+    channels = getattr(model, "channels", None) or next(
+        (part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
+    return torch.randn(batch_size, channels, *size, device=next(model.parameters()).device)
 
 
 def _loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:

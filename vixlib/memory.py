@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .device import device_name, pick_device
+from .device import device_name, is_out_of_memory, pick_device
 from .measure import MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
 from .models.zoo import CONFIGS, applicable, build, names, settings
 from .records import DATA, environment, read_records, record_name, write_atomic
@@ -49,7 +49,9 @@ def distinct_ways(name: str, config: str) -> dict[str, tuple[str, tuple]]:
 def _peak(model: nn.Module, precision: str) -> int | None:
     try:
         return peak_memory(model, BATCH, precision).bytes
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return None
 
 
@@ -131,10 +133,11 @@ def cost_table(table: int | str, folder: Path = MEMORY, results: str | Path | No
 
 
 def fits_table(folder: Path = MEMORY) -> Table:
-    """What fits into 16 GB, for every system in its uniform configuration at CIFAR-10's shape, a token a pixel."""
+    """What fits into 16 GB, for every system that the file holds, uniform, at CIFAR-10's shape, a token a pixel."""
     rows, source = stored(folder)
     return Table(f"What fits into {CARD_GB} GB", ["system", *HEADER],
-                 [[name, *_cells(rows[name, "uniform"])] for name in names()], _notes(source))
+                 [[name, *_cells(rows[name, "uniform"])] for name in names() if (name, "uniform") in rows],
+                 _notes(source))
 
 
 HEADER = ["kept for backward\nMiB an image", *(f"{way.replace(', ', chr(10))} (GB)" for way in WAYS),

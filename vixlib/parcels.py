@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import lzma
 import re
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from . import checkpoint
 from .records import FIELDS, record_name, write_atomic
 
 FORMAT = 1
-PARCELS, PARCEL_BYTES = 7, 9_000_000  # with the list, 8 files of less than 16 MB, less than 64 MB in all
+PARCELS, PARCEL_BYTES = 7, 6_000_000  # with the list, 8 files; 42 MB in all can travel both ways, beside the data set
 LIST = "parcels.json"
 FILE = r"[A-Za-z0-9=_+-][A-Za-z0-9=._+-]*"
 NAMES = re.compile(rf"((results|results/batches|memory)/{FILE}\.json|checkpoints/{FILE}\.pt)")
@@ -100,17 +101,18 @@ def unpack(folder: Path) -> dict[str, bytes]:
         wanted = [(item["name"], item["sha256"], item["bytes"], item["pieces"]) for item in listing["files"]]
         archives = [_open(folder / f"parcel-{number}.tar.xz", listing["parcels"][f"parcel-{number}.tar.xz"])
                     for number in range(len(listing["parcels"]))]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        files = {}
+        for name, digest, size, pieces in wanted:
+            if not NAMES.fullmatch(name):
+                raise ValueError(f"{path} names a file {name!r}, which is neither a record nor a checkpoint")
+            content = b"".join(_piece(archives[parcel], number, folder) for parcel, number in pieces)
+            if len(content) != size or _digest(content) != digest:
+                raise ValueError(f"{name} in {folder} is damaged: its checksum is another; export again")
+            files[name] = content
+        return files
+    except (AttributeError, IndexError, KeyError, TypeError, OSError, UnicodeDecodeError, json.JSONDecodeError,
+            tarfile.TarError, lzma.LZMAError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); export again") from error
-    files = {}
-    for name, digest, size, pieces in wanted:
-        if not NAMES.fullmatch(name):
-            raise ValueError(f"{path} names a file {name!r}, which is neither a record nor a checkpoint")
-        content = b"".join(_piece(archives[parcel], number, folder) for parcel, number in pieces)
-        if len(content) != size or _digest(content) != digest:
-            raise ValueError(f"{name} in {folder} is damaged: its checksum is another; export again")
-        files[name] = content
-    return files
 
 
 def _open(path: Path, digest: str) -> tarfile.TarFile:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
 import secrets
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +37,11 @@ IDENTITY = ("dataset", "profile", "model", "config", "position", "options", "see
 FIELDS = (*IDENTITY, "table", "train", "params", "history", "best_top1", "last_top1", "peak_memory_bytes",
           "images_per_second", "device", "memory_limit_gb", "torch", "vixlib", "commit", "started",
           "finished")
+
+NUMBER = (int, float)
+KINDS = {"dataset": str, "profile": str, "model": str, "config": (str, type(None)), "position": str, "options": dict,
+         "seed": int, "table": (int, str, type(None)), "train": dict, "params": dict, "history": list,
+         "best_top1": NUMBER, "last_top1": NUMBER, "device": str}  # of the fields that tables and verdicts compute with
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> Path:
@@ -97,6 +104,17 @@ def _remove(path: Path) -> None:
         pass  # the first error is the one to report
 
 
+def read_tensors(content: bytes) -> dict:
+    """What torch.save wrote, as data and never as code, after every checksum in it was tested, which torch leaves out.
+
+    Raises whatever zipfile and torch.load raise for content that is damaged or something else.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} is another")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
 def record_name(record: dict) -> str:
     """The file name of a record, from the fields in IDENTITY alone: the same run always has the same name.
 
@@ -130,7 +148,8 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
 
     `read_records(model="ViN", profile="paper")`; sorted by file name; a missing folder holds no records.
     Runs of the experiments beside the tables are no seeds of a table's systems: only `table="variants"` reads them.
-    A damaged or incomplete file is a ValueError that names it, an unknown field in `match` a TypeError.
+    A damaged or incomplete file, and a copy of another one, is a ValueError that names it; an unknown field in `match`
+    a TypeError.
     """
     unknown = sorted(set(match) - set(FIELDS))
     if unknown:
@@ -141,17 +160,28 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
         wanted = json.loads(json.dumps(match))  # as it would come back from a file: tuples are lists
     except (TypeError, ValueError) as error:
         raise TypeError(f"match={match!r} holds what no record can hold: {error}") from error
-    records = (_read(path) for path in sorted(Path(folder or RESULTS).glob("*.json")))
-    return [record for record in records if all(record[field] == value for field, value in wanted.items())
+    records: dict[str, dict] = {}
+    files: dict[str, Path] = {}
+    for path in sorted(Path(folder or RESULTS).glob("*.json")):
+        record = _read(path)
+        name = record_name(record)
+        if name in records:  # counted as two seeds it would decide what one cannot
+            raise ValueError(f"{path} and {files[name]} record the same run; delete one of them")
+        records[name], files[name] = record, path
+    return [record for record in records.values() if all(record[field] == value for field, value in wanted.items())
             and (record["table"] != VARIANTS or "table" in wanted)]
 
 
 def _read(path: Path) -> dict:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path} is no valid JSON ({error}); restore it or delete it") from error
     _require(record, FIELDS, path)
+    for field, kind in KINDS.items():
+        if not isinstance(record[field], kind) or isinstance(record[field], bool):
+            raise ValueError(f"{path}: {field}={record[field]!r} of the record has another type than vixlib writes; "
+                             "restore it or delete it")
     return record
 
 
@@ -174,11 +204,12 @@ def environment(device: torch.device | str | None = None) -> dict:
 
 
 def _commit() -> str | None:
-    """The repository's commit, with "+changes" where vixlib/ differs from it; None outside a repository."""
+    """The repository's commit, with "+changes" where vixlib/ differs from it; outside of a repository what the
+    environment variable VIX_COMMIT says, or None."""
     head = _git("rev-parse", "--show-toplevel", "HEAD")
     # An installed package may lie inside somebody else's repository, whose commit says nothing about it.
     if head is None or Path(head.split("\n")[0]).resolve() != ROOT:
-        return None
+        return os.environ.get("VIX_COMMIT")
     changed = _git("status", "--porcelain", "--", "vixlib")
     return head.split("\n")[1] + ("+changes" if changed else "")
 

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 
 from torch import nn
 
+from .embeddings import as_pair
 from .errors import require_known, require_type
 from .measure import count_parameters
 from .models.zoo import applicable, build, names, position_of
@@ -69,18 +70,21 @@ class Group:
 
     profile: str
     dataset: str
-    patch_size: int
+    patch_size: tuple[int, int]
     epochs: int
     config: str
 
     @classmethod
     def of(cls, record: dict) -> Group:
-        return cls(record["profile"], record["dataset"], record["options"].get("patch_size", 1),
-                   record["train"]["epochs"], record["config"])
+        rows, columns = as_pair("patch_size", record["options"].get("patch_size", 1))
+        return cls(record["profile"], record["dataset"], (rows, columns), record["train"]["epochs"],
+                   str(record["config"]))
 
     def __str__(self) -> str:
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
-        return f"{self.profile}: {self.dataset}, patch {self.patch_size}, {epochs}, {self.config} layers"
+        rows, columns = self.patch_size
+        patch = f"{rows}" if rows == columns else f"{rows}×{columns}"
+        return f"{self.profile}: {self.dataset}, patch {patch}, {epochs}, {self.config} layers"
 
 
 def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path | None = None) -> Table:
@@ -89,6 +93,7 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     Accuracies are top-1 in percent on the test images. "best" is the paper's protocol, the best epoch of the
     best seed, chosen on the test images; "last" is the last epoch, mean ± standard deviation over seeds.
     A run of a model that is none of `names()`, with a mixer of one's own for instance, gets a row below the others.
+    Of several runs of one system the column "this run" shows what it would show of records.
     """
     require_known("table", table, TABLES)
     require_type("runs", runs, Iterable, "a list of runs that fit returned")
@@ -96,9 +101,11 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     for run in runs:
         require_type(f"runs={said}: run", run, Run, "a Run, as fit returns it")
     rows, records = table_rows(table), read_records(results)
-    own = {run.model: run for run in runs if run.model not in names()}
-    live = {(run.model, run.options.get("position") or position_of(run.model)): run for run in runs
-            if run.model not in own}
+    live: dict[str | tuple[str, str], list[Run]] = {}
+    for run in runs:
+        known = run.model in names()
+        key = (run.model, run.options.get("position") or position_of(run.model)) if known else run.model
+        live.setdefault(key, []).append(run)
     recorded = {row: _recorded(row, table, records) for row in rows}
     groups = sorted({Group.of(record) for found in recorded.values() for record in found})
     protocols = [group for group in groups if group.profile == "paper"]
@@ -110,17 +117,16 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     header += ["this run\nbest | last"] if runs else []
     lines = [[*_system_cells(row, table), *([_cell(recorded[row], group) for group in protocols] or [NOT_MEASURED]),
               *(_cell(recorded[row], group) for group in others),
-              *([_run_cell(live.get((row.model, row.position)))] if runs else [])] for row in rows]
-    lines += [[name, *["-"] * (len(header) - 2), _run_cell(run)] for name, run in own.items()]
+              *([_run_cell(live.get((row.model, row.position), []))] if runs else [])] for row in rows]
+    lines += [[name, *["-"] * (len(header) - 2), _run_cell(own)] for name, own in live.items() if isinstance(name, str)]
     devices = sorted({record["device"] for found in recorded.values() for record in found})
     notes = ["parameters: of the paper's layers (configuration \"paper\"); columns of runs name their own"
              if table != "rope" else "parameters: of the uniform configuration",
              f"recorded on: {'; '.join(devices)}" if devices else "no run of this table is recorded yet",
              "best: the best epoch of the best seed, chosen on the test images, as the paper reports; "
              "last: the last epoch, mean ± sd over seeds"]
-    if runs:
-        run = next(iter([*live.values(), *runs]))
-        notes.append(f"this run: {run.dataset}, {run.config.epochs} epoch(s), {run.device}")
+    settings = dict.fromkeys(f"{run.dataset}, {run.config.epochs} epoch(s), {run.device}" for run in runs)
+    notes += [f"this run: {'; '.join(settings)}"] if runs else []
     if any(mark in line[4] for line in lines for mark in "*†"):
         notes.append(MARKED_LOGS)
     return Table(_caption(table), header, lines, tuple(notes))
@@ -165,8 +171,9 @@ def _cell(records: list[dict], group: Group) -> str:
     return f"{max(r['best_top1'] for r in found):.2f} | {spread([r['last_top1'] for r in found])}"
 
 
-def _run_cell(run: Run | None) -> str:
-    return f"{run.best_top1:.2f} | {run.last_top1:.2f}" if run and run.history else "not run"
+def _run_cell(runs: list[Run]) -> str:
+    found = [run for run in runs if run.history]
+    return f"{max(r.best_top1 for r in found):.2f} | {spread([r.last_top1 for r in found])}" if found else "not run"
 
 
 def spread(values: list[float]) -> str:

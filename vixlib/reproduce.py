@@ -29,6 +29,7 @@ from . import parallel, parcels
 from .agenda import AnyJob, coming, describe_agenda
 from .data import ImageData, load
 from .device import describe, device_name, pick_device
+from .errors import require_seed
 from .estimate import Estimator, readable
 from .gpujobs import BatchJob
 from .jobs import Job, Place, missing, most_missing_first, plan
@@ -101,12 +102,13 @@ def main(arguments: list[str] | None = None) -> int:
     started, parser = time.time(), _parser()
     chosen = parser.parse_args(arguments)
     chosen.results, chosen.checkpoints = chosen.results.absolute(), chosen.checkpoints.absolute()
-    if chosen.merge is not None:
-        print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)))
-        return 0
-    if chosen.todo:
-        wanted = _found(chosen.data)
-        print(describe_agenda(_called(_here(wanted), wanted), chosen.results, chosen.checkpoints))
+    if chosen.merge is not None or chosen.todo:
+        try:
+            print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)) if chosen.merge
+                  else _todo(chosen))
+        except (OSError, ValueError) as error:
+            print(error, file=sys.stderr)
+            return 1
         return 0
     if chosen.table is None and not chosen.next:
         parser.error("name a --table, or one of --next, --todo, --import")
@@ -116,10 +118,19 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--batches needs --memory-gb, for instance 16, the paper's card")
     if chosen.export is not None and (chosen.export / parcels.LIST).exists():
         parser.error(f"--export {chosen.export} holds parcels already; name another folder")
+    for name in ("export", "results", "checkpoints"):  # before anything is trained that could not be kept
+        folder = getattr(chosen, name)
+        if folder is not None and folder.exists() and not folder.is_dir():
+            parser.error(f"--{name} {folder} is a file; name a folder")
     with parallel.processes():
         if parallel.size() > 1 and (chosen.jobs or 1) > 1:
             parser.error(f"--jobs {chosen.jobs} under torchrun: its {parallel.size()} processes train one run together")
         return _work(chosen, started)
+
+
+def _todo(chosen: argparse.Namespace) -> str:
+    wanted = _found(chosen.data)
+    return describe_agenda(_called(_here(wanted), wanted), chosen.results, chosen.checkpoints)
 
 
 def _work(chosen: argparse.Namespace, started: float) -> int:
@@ -194,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", choices=[str(table) for table in (*TABLES, VARIANTS)])
     parser.add_argument("--profile", default="quick", choices=list(PROFILES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=_seed, nargs="+", default=[0])
     parser.add_argument("--models", nargs="+", help="only these rows of the table")
     parser.add_argument("--data", help="name or folder for vixlib.load (default: the profile's)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
@@ -213,8 +224,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _positive(text: str) -> float:
     value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be above 0 and finite")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    try:
+        require_seed("seed", value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return value
 
 

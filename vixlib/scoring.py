@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import ImageData, normalised
-from .device import pick_device, pick_precision
+from .device import is_out_of_memory, pick_device, pick_precision
 from .errors import require_count, require_known, require_model, require_type
 
 
@@ -73,8 +73,8 @@ def in_parts(compute: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """compute(images); where a GPU has no room for all at once, of one half after the other."""
     try:
         return compute(images)
-    except torch.OutOfMemoryError:
-        if len(images) == 1:
+    except RuntimeError as error:
+        if len(images) == 1 or not is_out_of_memory(error):
             raise
     # Not above, where the exception still holds what the attempt had made.
     return torch.cat([in_parts(compute, half) for half in images.chunk(2)])

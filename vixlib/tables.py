@@ -7,6 +7,7 @@ from functools import cache
 
 from .errors import require_known
 from .models.zoo import names, position_of
+from .positions import POSITIONS
 from .records import DATA, VARIANTS
 
 
@@ -90,6 +91,7 @@ def table_rows(table: int | str) -> list[Row]:
 def authors_runs(model: str, position: str = "learned", dataset: str = "cifar10") -> list[dict]:
     """The authors' own training logs of a system: [{"best_top1", "top1": [per epoch], "resumed", ...}]."""
     require_known("model", model, names())
+    require_known("position", position, POSITIONS)
     return [run for run in _load("authors_logs.json")["runs"]
             if (run["model"], run["position"], run["dataset"]) == (model, position, dataset)]
 

@@ -19,7 +19,14 @@ from .averaging import WeightAverage
 from .checkpoint import Training
 from .compiling import Compiled, compiles
 from .data import ImageData
-from .device import device_name, fused_attention_problem, pick_device, pick_precision, training_kernels
+from .device import (
+    device_name,
+    fused_attention_problem,
+    is_out_of_memory,
+    pick_device,
+    pick_precision,
+    training_kernels,
+)
 from .errors import require_flag, require_number, require_path, require_type
 from .limits import memory_problem, out_of_memory
 from .run import Run, TrainConfig, now
@@ -41,8 +48,9 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     """Train `model`, which maps images [B, C, H, W] to logits [B, num_classes], and evaluate every epoch.
 
     The model is moved to `device` (None: a working GPU, else the CPU), trained in place and left there in
-    evaluation mode, with the weights that the last scores are of. With config.seed the data order is the same on
-    every device, and the run is repeatable on a CPU; seed torch before building the model, too.
+    evaluation mode, with the weights that the last scores are of (after an interrupt: of the last step). With
+    config.seed the data order is the same on every device, and the run is repeatable on a CPU; seed torch before
+    building the model, too.
 
     checkpoint: file written after every epoch. If it exists the run goes on from it, on a CPU bit for bit as
         if it had never stopped; a finished one gives its Run and weights at once.
@@ -52,7 +60,8 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     Where torch.distributed has a process group (under torchrun, see `parallel.processes`), its processes train this
     one run together, each on its share of every batch; the first one evaluates, writes and reports.
 
-    An interrupt (Ctrl-C, the stop button) returns the Run so far, with `interrupted` set.
+    An interrupt (Ctrl-C, the stop button) returns the Run so far, with `interrupted` set; the checkpoint has the last
+    epoch that was whole.
     Raises ValueError where model, data, checkpoint or settings do not fit together; FloatingPointError, with
     the Run as its attribute `run`, once the loss is no longer finite.
     """
@@ -86,7 +95,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
     if not speaks:  # the first process draws what a single one would, dropout for instance; the others draw their own
         torch.manual_seed(parallel.seed_of(config.seed, len(run.history)))
     steps = math.ceil(len(data.train_labels) / config.batch_size)
-    longest, too_large = 0.0, False
+    longest, too_large, saved = 0.0, False, len(run.history)
     # Several processes share a batch, and their SyncBatchNorm cannot be predicted.
     if parallel.size() == 1 and (problem := memory_problem(model, config.batch_size, run.precision, data.image_size,
                                                            training.device)):
@@ -104,19 +113,21 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
                 _epoch(training, data, bar)
                 if speaks and path is not None:
                     checkpoints.save(path, training, data)
+                    saved = len(run.history)
                 if speaks and on_epoch is not None:
                     on_epoch(run)
                 longest = max(longest, time.monotonic() - begun)
     except KeyboardInterrupt:
         run.interrupted = True
-        more = "" if path is None else f"; the same call goes on from {path}"
-        print(f"Interrupted: {len(run.history)} of {config.epochs} epochs are kept{more}.")
+        more = f"; the same call goes on after epoch {saved}, from {path}" if path is not None and saved else ""
+        print(f"Interrupted: {len(run.history)} of {config.epochs} epochs are done{more}.")
     except FloatingPointError as error:
         if path is not None and run.history:
             error.args = (f"{error}; {path} keeps the run up to epoch {len(run.history)}",)
         raise
-    except torch.OutOfMemoryError:
-        if parallel.size() > 1:  # the others are in the middle of theirs, and cannot help to find what fits
+    except RuntimeError as error:
+        # Of several processes the others are in the middle of theirs, and cannot help to find what fits.
+        if not is_out_of_memory(error) or parallel.size() > 1:
             raise
         too_large = True
     finally:

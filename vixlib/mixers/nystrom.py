@@ -136,7 +136,10 @@ class NystromAttention(HeadsQKV):
     def inverse(self, landmark_attention: Tensor) -> Tensor:
         """The (approximate) pseudo-inverse of `[B, H, m, m]`."""
         if self.iterations is None:
-            return torch.linalg.pinv(landmark_attention)
+            # One broken picture must not stop the decomposition of the others.
+            whole = landmark_attention.isfinite().all(dim=(-2, -1), keepdim=True)
+            inverse = torch.linalg.pinv(landmark_attention.where(whole, torch.zeros_like(landmark_attention)))
+            return inverse.where(whole, torch.full_like(inverse, torch.nan))
         return IterativeInverse.apply(landmark_attention, self.iterations)
 
     def convolve(self, v: Tensor) -> Tensor:

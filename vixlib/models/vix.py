@@ -6,7 +6,7 @@ from einops import repeat
 from torch import Tensor, nn
 
 from ..embeddings import EMBEDDINGS, Size, as_pair, check_images
-from ..errors import require_count, require_known, require_rate, require_room
+from ..errors import autocasts, require_count, require_known, require_rate, require_room
 from ..mixers.heads import at_least_float32
 from ..positions import POSITIONS
 from .feedforward import FeedForward
@@ -114,7 +114,9 @@ class ViX(nn.Module):
         """The tokens after the last block, `[B, N, D]`, CLS first where there is one."""
         check_images(images, self.channels, self)
         grid = self.embedding.grid(*images.shape[-2:])
-        x = at_least_float32(self.embedding(images))  # sums over the layers in one type, whatever is added to them
+        x = self.embedding(images)
+        if autocasts(x):
+            x = at_least_float32(x)  # sums over the layers in one type, whatever is added to them
         if self.cls_token is not None:
             x = torch.cat([repeat(self.cls_token, "1 1 d -> b 1 d", b=len(x)), x], dim=1)
         x = self.dropout(self.position.embed(x, grid))

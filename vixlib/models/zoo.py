@@ -101,7 +101,8 @@ def build(name: str, config: str = "uniform", seed: int | None = None, checkpoin
     overrides: any argument of the host, mixer, embedding or position, e.g. patch_size=4, num_landmarks=16.
     seed: draw the starting weights from it, leaving torch's global generator as it was; None uses that generator.
     checkpointing: keep only each block's input for backward, for less memory and more time (see recompute.py).
-    The model carries `.name`, `.config` and `.options` (the overrides), which its records repeat.
+    The model carries `.name`, `.config` and `.options` (the overrides), which its records repeat; with another mixer
+    than the system's it is no longer that system, and the name says so: "ViT with Average".
     """
     arguments = {**settings(name, config), **overrides}
     require_flag(checkpointing=checkpointing)
@@ -115,6 +116,8 @@ def build(name: str, config: str = "uniform", seed: int | None = None, checkpoin
         recompute_blocks(model)
         overrides["checkpointing"] = True  # a record names it
     model.name, model.config, model.options = name, config, dict(overrides)
+    if "mixer" in overrides and arguments["mixer"] != settings(name, config).get("mixer", "softmax"):
+        model.name = f"{name} with {getattr(arguments['mixer'], '__name__', arguments['mixer'])}"
     model.counted_twice_by_paper = SYSTEMS[name].counted_twice if config == "paper" else None
     return model
 

@@ -1,0 +1,8 @@
+"""A record with nothing in it, of the types that records have: tests fill in what they are about."""
+from __future__ import annotations
+
+from vixlib.records import FIELDS
+
+BLANK = {**dict.fromkeys(FIELDS), "dataset": "cifar10", "profile": "quick", "model": "ViT", "config": "uniform",
+         "position": "learned", "options": {}, "seed": 0, "train": {}, "params": {}, "history": [], "best_top1": 0.0,
+         "last_top1": 0.0, "device": "CPU"}
