@@ -198,9 +198,9 @@ print("linformer: largest difference from vixlib below 1e-10:", error < 1e-10)
 #
 # $$F = \mathrm{softmax}(Q\tilde K^\top),\qquad A = \mathrm{softmax}(\tilde Q\tilde K^\top),\qquad B = \mathrm{softmax}(\tilde Q K^\top),$$
 #
-# (each with its 1/√d), and rebuild attention as `F A⁺ B V`. A⁺ is the pseudo-inverse of an m × m matrix: if landmarks were tokens and there were no normalisers, F and B would be columns and rows of the true matrix and A their crossing, counted twice, hence divided by once. That is the Nyström method, older than any neural network. (The normalisers are there: a row of F sums over m landmarks, a row of the true matrix over N tokens. The authors accept the difference.)
+# (each with its 1/√d), and rebuild attention as `F A⁺ B V` (letters as in their paper; the code below has `F` for `torch.nn.functional`). A⁺ is the pseudo-inverse of an m × m matrix: if landmarks were tokens and there were no normalisers, F and B would be columns and rows of the true matrix and A their intersection, which `F · B` counts twice and A⁺ takes out once. That is the Nyström method, older than any neural network. (The normalisers are there: a row of F sums over m landmarks, a row of the true matrix over N tokens. The authors accept the difference.)
 #
-# An exact pseudo-inverse needs a singular value decomposition, slow on a GPU, so they iterate (their eq. 15), Z₀, Z₁, … towards A⁺, and stop after **six**. Keep the six in mind, section 9 comes back to it.
+# An exact pseudo-inverse needs a singular value decomposition, slow on a GPU, so they iterate (their eq. 15), Z₀, Z₁, … towards A⁺, and stop after **six**. Keep the six in mind, section 9 comes back to them.
 
 # %%
 def landmarks(x, m):
@@ -247,7 +247,7 @@ print("with as many landmarks as tokens and the exact inverse it is softmax atte
 # %% [markdown]
 # ## 4 · What each keeps in memory
 #
-# Training must keep, between the forward and the backward pass, whatever the backward pass needs. `kept` is that, in bytes, for one mixer and one picture; it is a count, the same on every machine. Width 128, four heads of 32, m = 64, as in the paper. Softmax appears twice: *materialised*, as every implementation of 2021 did it, and *fused*, today's kernel, which recomputes the matrix piece by piece in the backward pass.
+# Training must keep, between the forward and the backward pass, whatever the backward pass needs. `kept` is that, in bytes, for one mixer and one picture; it is a count, the same on every machine. Width 128 and m = 64 landmarks or mixtures, as in the paper; four heads of 32 for all (Table 1's ViT, ViP and ViN have 64), which gives Performer 110 features. Softmax appears twice: *materialised*, as was usual in 2021, and *fused*, today's kernel, which recomputes the matrix piece by piece in the backward pass.
 
 # %%
 from vixlib.cost import crossing, mixer_bytes, mixer_seconds
@@ -345,7 +345,7 @@ for table in (table for found in read(benchmark="scaling") for table in relative
         print(f"  {what} than fused softmax, by more than 5 %: {', '.join(cheaper) or 'none of the three'}")
 
 # %% [markdown]
-# Read the crossing point as a property of *your machine and this code*, not of the mechanisms. Expect it elsewhere on a GPU, whose fused kernel is tuned harder than the rest, and with a wider model, whose linear maps cost the same for every mixer and hide the difference; a busy machine shifts it from run to run. (Table 1's ViT, ViP and ViN have heads of 64: change `builders` and measure.) What is certain is the shape: a slope of two meets a slope of one somewhere, and beyond that point softmax loses more with each doubling. Below the crossing no time is won. **What is left there is accuracy**, and that takes training; and for Linformer, alone of the three in these records, memory. (The tables have two more rows for scale: *linear* is a softmax of q over features and of k over tokens, the mixer of notebook 06; *fourier*, the FNet of the next table, has no attention at all but a Fourier transform. MLPMixer, below as well, learns an N × N matrix.)
+# Read the crossing point as a property of *your machine and this code*, not of the mechanisms. Expect it elsewhere on a GPU, whose fused kernel is tuned harder than the rest, and with a wider model, whose linear maps cost the same for every mixer and hide the difference; a busy machine shifts it from run to run. (Table 1's ViT, ViP and ViN have heads of 64: change `builders` and measure.) What is certain is the shape: a slope of two meets a slope of one somewhere, and beyond that point softmax loses more with each doubling. Below the crossing no time is won. **What is left there is accuracy**, and that takes training; and memory, for those that need less of it at fewer tokens than they are faster at (second table). (The tables have two more rows for scale: *linear* is a softmax of q over features and of k over tokens, the mixer of notebook 06; *fourier*, the FNet of the next table, has no attention at all but a Fourier transform. MLPMixer, below as well, learns an N × N matrix.)
 #
 # ## 7 · Training all four
 #
@@ -383,7 +383,7 @@ for run in runs.values():
 vix.compare(1, runs=runs.values())
 
 # %% [markdown]
-# Table 2's accuracies. The paper trained each model a second time with its largest batch; the batches are in section 5. Look at ViL: 45.43 % with batches of 64, 57.01 % with 336, and now *above* softmax. So much can a batch do. (The column of the authors' logs has other batches again, and ViL's log ends after two epochs.) Your runs used one batch size for all, so the last column repeats them for orientation.
+# Table 2's accuracies. The paper trained each model a second time with its largest batch; the batches are in section 5. Look at ViL: 45.43 % with batches of 64, 57.01 % with 336, and now *above* softmax, while ViP falls with its larger batch. (The column of the authors' logs has other batches again, and ViL's log ends after two epochs.) Your runs used one batch size for all, so the column of this run repeats them for orientation, and so does the recorded one of other profiles.
 
 # %%
 vix.compare(2, runs=runs.values())
@@ -443,7 +443,7 @@ assert 2 * once + rest == 1_588_234 and once + rest + bare == vix.count_paramete
 # - **Parameter counts agree** for all four rows, to the digit.
 # - **The rows are not the same network with another mixer.** The text gives the feed-forward part 256 hidden units for all; the counts of ViL and ViN only come out with **512**. ViN also has its 33-token convolution, and ViL has heads of 32 where the others have 64. So "Nyström beats softmax by 10.8 points" is a statement about two packages. For a fair comparison take `config="uniform"` (the default of `vix.build` and of the profiles `smoke` and `quick`), which gives all of them the same widths; the authors used equal sizes in their later version, too. Nyström keeps its convolution even there.
 # - **The Performer's kernel.** The text says ReLU; the published code runs the random features of section 3, and never redraws them. vixlib follows the code, and offers `kernel="relu"` (section 10 tries it).
-# - **GPU memory.** The 15.0 GB of ViT are float32: the scripts put only the loss under mixed precision. One stored matrix a layer, 64 × 4 × 1025 × 1025 floats or 1.08 GB, makes about half of it (the table above); a second and third copy in the published code would explain the rest, but how the paper read its gigabytes is not said. Mixed precision does not shrink a stored matrix (01, section 6); with a fused kernel it is gone (section 4).
+# - **GPU memory.** The 15.0 GB of ViT are float32: the scripts put only the loss under mixed precision. A stored matrix has 64 × 4 × 1025 × 1025 floats, 1.0 of the table's GB. With one in each of the four layers the whole step comes to about half of the 15.0 (the table above); a second and third copy in the published code would explain the rest, but how the paper read its gigabytes is not said. Mixed precision does not shrink a stored matrix (01, section 6); with a fused kernel it is gone (section 4).
 # - **Accuracy is the best test epoch of the best of three runs**, a maximum chosen on the test pictures. "last" in our tables is the last epoch, in which nothing was chosen. (That the authors' log of ViT shows more than Table 1 prints is another matter: it belongs to a later and smaller configuration.)
 # - **Size (MB)** in the paper is torchsummary's estimate for one picture. It depends on how modules are nested; the bytes of section 4 do not, so that column is not repeated here.
 #

@@ -110,7 +110,7 @@ from vixlib import figures, places
 speeds = 10_000.0 ** (-torch.arange(16, dtype=torch.float64) / 16)
 shown = [0, 2, 4, 8]
 places.dials(torch.outer(torch.arange(7, dtype=torch.float64), speeds[shown]),
-             [f"pair {j + 1}: {speeds[j]:.3f} rad a step\nonce around in {2 * pi / speeds[j]:,.0f} steps" for j in shown]);
+             [f"j = {j}: {speeds[j]:.3f} rad a step\nonce around in {2 * pi / speeds[j]:,.0f} steps" for j in shown]);
 
 # %% [markdown]
 # In code the formula is as short as on paper. `torch.polar` makes numbers from lengths and angles, `view_as_complex` reads pairs as complex numbers, and the product does the turning. (`vixlib` does the same; half-precision queries are turned in single precision, because complex numbers have no half precision to train in.)
@@ -269,12 +269,12 @@ for kind, own in {"softmax": {}, "nystrom": {"num_landmarks": 16}, "linformer": 
     print(f"{kind:10} the same after all positions moved by 10: {invariant}")
 
 # %% [markdown]
-# Three are exact. Performer is not, and the reason says what it is. Its random features *estimate* exp(q·k), which depends on the offset alone; but the estimate is made with a few fixed directions w, and turning q and k under them gives another draw of the estimate. Then it should get better with the number r of features, like 1/√r: half the error for four times as many.
+# Three are exact. Performer is not, and the reason says what it is. Its random features *estimate* exp(q·k), which depends on the offset alone; but the estimate is made with a few fixed directions w, and turning q and k under them gives another draw of the estimate. Then it should get better with the number of features, like one over its square root: half the error for four times as many.
 
 # %%
-for r in (110, 440, 1760, 7040):
-    changed = change_after_a_shift("performer", num_features=r)
-    print(f"{r:5} features: output changes by {changed:6.1%} when all positions move by 10")
+for count in (110, 440, 1760, 7040):
+    changed = change_after_a_shift("performer", num_features=count)
+    print(f"{count:5} features: output changes by {changed:6.1%} when all positions move by 10")
 print(f"ReLU kernel, 110: output changes by {change_after_a_shift('performer', kernel='relu'):6.1%}")
 
 # %% [markdown]
@@ -282,7 +282,7 @@ print(f"ReLU kernel, 110: output changes by {change_after_a_shift('performer', k
 #
 # ### An unequal comparison, and the equal one
 #
-# The paper's later Linformer has a single key head that serves all four query heads. For RoPE the authors switched to one key head each, which costs parameters: their two ViL logs are not of one size. There is no need to; a single head can be rotated as well as four. `vixlib` rotates it, and theirs is the option `shared_head=False`:
+# The paper's later Linformer has a single key head that serves all four query heads. For RoPE the authors switched to one key head each, which costs parameters: their two ViL logs are not of one size. (Both of their HybridViL logs have a key head each.) There is no need to; a single head can be rotated as well as four. `vixlib` rotates it, and theirs is the option `shared_head=False`:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -315,7 +315,7 @@ for name in ROPE_MODELS:
     print(f"{name:10}" + "".join(f"{count:10,}" for count in true.values()) + f"   {unused:+,}")
 
 # %% [markdown]
-# The last column: four of the authors' eight RoPE models still carry the table. Their code creates it and never adds it. It does nothing, but it is in the model's size; the column that torchsummary prints passes over it in any case (01, section 6). So "the same size" is true in the paper's way of counting, and RoPE is *smaller* in truth.
+# The last column: four of the authors' eight RoPE models still carry the table. Their code creates it and never adds it. It does nothing, but it is in the model's size; the column that torchsummary prints passes over it in any case (01, section 6). So "the same size" is true in the paper's way of counting (but for ViL's key heads, section 4), and RoPE is *smaller* in truth.
 
 # %% [markdown]
 # ## 6 · What turning costs
@@ -341,9 +341,10 @@ class Turned(nn.Module):
 
 
 MIXED = {"softmax": {}, "nystrom": {"num_landmarks": 64}}
-builders = {kind: lambda n, kind=kind, own=own: MIXERS[kind](128, heads=4, dim_head=32, seq_len=n, **own)
-            for kind, own in MIXED.items()}
-builders |= {f"{kind} rotated": lambda n, make=make: Turned(make(n)) for kind, make in list(builders.items())}
+builders = {}
+for kind, own in MIXED.items():
+    builders[kind] = plain = lambda n, kind=kind, own=own: MIXERS[kind](128, heads=4, dim_head=32, seq_len=n, **own)
+    builders[f"{kind} rotated"] = lambda n, plain=plain: Turned(plain(n))
 lengths = [64, 128, 256, 512, 1024, 2048]
 kept = mixer_bytes(builders, lengths, dim=128)
 batch = 8 if device.type == "cuda" else 2
@@ -371,7 +372,7 @@ for name in ("ViT", "HybridViT"):
     print(f"The authors' {name}: {before:.0f} s an epoch with the table, {after:.0f} s with RoPE")
 
 # %% [markdown]
-# Bytes have slope 1, turned or not, and the dashed lines run just above the solid ones. What is added are the turns, one complex number for each pair of features and token. One copy serves the whole batch, so that with 64 pictures it is hardly anything. The work of turning grows with N, too, so that beside softmax's N² it must fade as the sequence grows, while beside a linear mixer it does not. (A factor below one says that the machine was busy with something else; run the cell again.) The authors' logs show how careful one has to be with times: the same rotation in a model of the same width doubled the epoch in one log and added little in the other. Something else differed there, most likely the card; their logs do not say.
+# Bytes have slope 1, turned or not. A turn is one complex number for each pair of features and token, and one copy serves the whole batch, so that with 64 pictures it is hardly anything. The work of turning grows with N, too, so that beside softmax's N² it must fade as the sequence grows, while beside a linear mixer it does not. (The times end where the cell's ten seconds were spent. A factor below one says that the machine was busy with something else; run the cell again.) The authors' logs show how careful one has to be with times: the same rotation in a model of the same width doubled the epoch in one log and added little in the other. Something else differed there, most likely the card; their logs do not say.
 
 # %% [markdown]
 # ## 7 · Training the four
@@ -417,7 +418,7 @@ rope_table(runs.values())
 print(*(line for line in rope_claims() if not line.startswith("    ")), sep="\n")  # with their pairs: rope_claims()
 
 # %% [markdown]
-# Read the last question with the first. Where RoPE is ahead of the learned table but not of *no positions at all*, what was gained is what the table had cost, and rotation has no merit in it. How can a model do without positions? `none` is no set for all of them: Linformer's P has a row for each token, Nyström's landmarks and its convolution follow the sequence, and convolutions in front see surroundings. Plain softmax and Performer have nothing of the kind but the size of their patches.
+# Read the last question with the first. Where RoPE is ahead of the learned table but not of *no positions at all*, what was gained is what the table had cost, and rotation has not been shown to add anything. How can a model do without positions? Without them not every model sees a mere set: Linformer's P has a row for each token, Nyström's landmarks and its convolution follow the sequence, and convolutions in front see surroundings. Plain softmax and Performer do see a set; all they know of places lies within a patch.
 #
 # If the table costs something, is it because its numbers start so large? The same models with a table that starts at 0.02:
 
@@ -459,17 +460,19 @@ assert [vix.authors_runs("ViT", p)[0]["best_top1"] for p in ("learned", "rope")]
 # %%
 figure, ax = figures.new_axes(width=6, height=3.4)
 styles = {"learned": "--", "rope": "-"}
-looks = {"ViT": ("#000000", None), "HybridViT": ("#000000", "s"), "HybridViL": ("#0072B2", None)}  # the mixer's colour
+looks = {"ViT": ("#000000", None), "HybridViT": ("#000000", "s"), "HybridViL": ("#0072B2", "s")}  # the mixer's colour
 for name, (colour, marker) in looks.items():
     for position, style in styles.items():
         curve = vix.authors_runs(name, position)[0]["top1"]
-        ax.plot(range(1, len(curve) + 1), curve, style, color=colour, marker=marker, markersize=4, label=f"{name}, {position}")
-ax.set(xlabel="epoch", ylabel="test top-1 accuracy (%)", title="the authors' logs, CIFAR-10, every pixel a token")
+        ax.plot(range(1, len(curve) + 1), curve, style, color=colour, marker=marker, markersize=4,
+                markerfacecolor=colour if position == "rope" else "white", label=f"{name}, {position}")
+ax.set(xlabel="epoch", ylabel="test top-1 accuracy (%)")
+ax.set_title("the authors' logs, CIFAR-10, every pixel a token", fontsize=9)
 ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5));
 
 # %% [markdown]
 # - **ViT's gain is there from the first epochs on** and far larger than what logs wobble by. Nobody has to wait for a maximum to see it.
-# - **With convolutions it shrinks or vanishes.** RoPE speeds up the first epochs, but later HybridViT's gain is hardly larger than the wobble, and whether HybridViL gains or loses depends on the epoch one looks at. A convolution knows neighbourhoods already, and through the zeros at its edges even something about absolute places.
+# - **With convolutions it shrinks or vanishes.** HybridViT's gain keeps its sign in all epochs that both logs have, and varies from a fraction of a point to nearly five; whether HybridViL gains or loses depends on the epoch one looks at. A convolution knows neighbourhoods already, and through the zeros at its edges even something about absolute places.
 # - **Five models cannot be read as "learned against RoPE".** ViP's learned log starts from an earlier checkpoint; ViL's is two epochs long, with other batches and fewer parameters (section 4); ViN, HybridViN and HybridViP have no log with a table. That the final numbers with RoPE are high is true; by how much RoPE raised them, these logs do not say.
 # - **The table that lost had a loud start.** Its random numbers of size 1 are louder than what the pixels say (01, section 9). Part of ViT's gain may be what *that* start cost; the records with a quiet start, above, are about that. The columns `none` and `rope2d` are what the authors' experiments lack: they separate "no table" from "rotation", and the line from the plane.
 
@@ -483,14 +486,14 @@ as_the_paper = (profile.name, data.name) == ("paper", "cifar10") and not given
 print(f"{data.name}, {model.seq_len:,} tokens, {profile.train.epochs} epochs, one seed: "
       + ("the paper's data and length." if as_the_paper else "no evidence for or against the authors' claim."))
 if data.name == "shapes":
-    print("Half of a class here is how one figure lies to another: left, right, above, below. That is an offset in\n"
-          "the plane, which 2-D rotation offers directly, a line only in part, and a table after learning.\n"
-          "Photographs ask for more.")
+    print("Half of a class here is how one figure lies to another: left, right, above, below, inside. The first four are \n"
+          "offsets in the plane, which 2-D rotation offers directly, 1-D rotation only in part, a table once it has been\n"
+          "learned. Photographs ask for more.")
 
 # %% [markdown]
 # ## 9 · Look inside
 #
-# **What has the table learned?** It started as random vectors without any relation. If training has found out which places are neighbours, their vectors have become alike. One small map for each of some places (the cross): how similar is its vector to the vectors of all other places? (Dosovitskiy et al. show this in figure 7 for a large ViT.)
+# **What has the table learned?** It started as random vectors without any relation. If training has found out which places are neighbours, their vectors have become alike. Each small map belongs to one place, marked by a cross: how similar is its vector to the vectors of all other places? (Dosovitskiy et al. show this in figure 7 for a large ViT.)
 
 # %%
 start = vix.build(system, seed=seed, **profile.options_for(system, **own, position="learned")).position.table[0, 1:].detach()
@@ -552,6 +555,7 @@ for label, model in (models | {"learned, resized": stretched}).items():
 # %%
 squeezed = copy.deepcopy(models["rope2d"])
 plain, trained_rows = models["rope2d"].position.angles, models["rope2d"].grid[0]
+# Instead of the method: the same angles, scaled.
 squeezed.position.angles = lambda grid, device: plain(grid, device) * trained_rows / grid[0]
 print(f"rope2d at {data.image_size[0]}×{data.image_size[1]}, as trained: {accuracy(models['rope2d'], small)}")
 for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
@@ -578,15 +582,18 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 # print(places.neighbour_similarity(cosines))
 # ```
 #
-# The map shows what was learned, because hardly anything else is in the vectors. Whether the model is more accurate is another question. Loud vectors tell the first layer from the first step on *which* place this is, and drown *what* is there; which of the two matters more depends on the data.
+# The map shows what was learned, because hardly anything else is in the vectors. Whether the model is more accurate is another question (for photographs, section 8 has records of a start of 0.02). Loud vectors tell the first layer from the first step on *which* place this is, and drown *what* is there; which of the two matters more depends on the data.
 # </details>
 
 # %% [markdown]
-# **2. Speeds.** The base 10000 was chosen for texts of many thousand words. What do 1-D positions gain from base 100, and 2-D ones lose from 10000? First look at the picture of section 3 with another base.
+# **2. Speeds.** The base 10000 was chosen for texts of many thousand words. What do 1-D positions gain from base 100, and 2-D ones lose from 10000? First look at the picture of section 3 with the bases exchanged.
 #
 # <details><summary>Solution</summary>
 #
 # ```python
+# TURNS = {"1-D, base 100": lambda x: rope(x, steps, 100.0), "2-D, base 10000": lambda x: rope2d(x, side, side, 10_000.0)}
+# places.score_maps({"q = k = all ones": {name: s[query] for name, s in score_grids(ones, ones).items()}}, query)
+#
 # for position, base in (("rope", 100.0), ("rope2d", 10_000.0)):
 #     other = vix.build(system, seed=seed, rope_base=base, **profile.options_for(system, **own, position=position))
 #     print(position, base, vix.fit(other, data, profile.train, device=device), "instead of", runs[position])
@@ -631,7 +638,7 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 #     print(f"{position:8} {system} {plain.last_top1:.1f} -> HybridViT {hybrid.last_top1:.1f}")
 # ```
 #
-# An argument for `none`: convolutions with zero padding tell tokens near an edge that they are near an edge, and three of them in a row tell a token about its surroundings, so that even a set of such tokens knows something about places, and less is left for positions to add (compare the authors' HybridViT above). An argument against: with large patches three convolutions see little more than a neighbouring patch, and what lies far apart still has no place. In the recorded `quick` runs (table in section 8) the convolutions bring `none` and `learned` more than the two rotations, by a point or two and with one or a few seeds. Your run decides for your data; a difference of a point or two needs three seeds.
+# An argument for `none`: convolutions with zero padding tell tokens near an edge that they are near an edge, and three of them in a row tell a token about its surroundings, so that even a set of such tokens knows something about places, and less is left for positions to add (compare the authors' HybridViT above). An argument against: with large patches three convolutions see little more than a neighbouring patch, and what lies far apart still has no place. The table of section 8 has the recorded runs: compare the row of a model with that of its Hybrid, column by column. (Those Hybrids have no batch normalisation, yours has.) Your run decides for your data; a difference of a point or two needs several seeds.
 # </details>
 
 # %% [markdown]

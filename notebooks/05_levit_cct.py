@@ -87,7 +87,7 @@ from dataclasses import replace
 
 profile = vix.current_profile(profile, device)
 given = {name: value for name, value in dict(epochs=epochs, batch_size=batch_size).items() if value}
-few = {"batch_size": 32} if profile.name == "smoke" else {}  # few pictures: smaller batches make more steps of them
+few = {"batch_size": 32} if profile.name == "smoke" else {}  # few pictures: smaller batches give more steps an epoch
 profile = replace(profile, data=dataset or profile.data, train=replace(profile.train, seed=seed, **{**few, **given}))
 vix.announce(profile, device, "05_levit_cct")
 
@@ -135,7 +135,7 @@ hosts.stage_drawing(traces);
 #
 # ### LeViT: a transformer that is written as a convolutional network
 #
-# LeViT never flattens the picture. Where a transformer has a linear layer for each token, LeViT has a **1 × 1 convolution**, which multiplies the vector at each place with one and the same matrix. That is the same thing under another name:
+# LeViT keeps the picture a picture, except inside the attention product itself. Where a transformer has a linear layer for each token, LeViT has a **1 × 1 convolution**, which multiplies the vector at each place with one and the same matrix. That is the same thing under another name:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -170,7 +170,7 @@ def levit_layer(x, mixer, ff):
     mixed = (q @ k.mT / q.shape[-1]**0.5).softmax(dim=-1) @ v
     mixed = mixed.mT.flatten(1, 2).unflatten(-1, x.shape[-2:])                              # a picture again
     x = x + norm(conv1x1(F.gelu(mixed), mixer.to_out), mixer.out_norm)
-    return x + conv1x1(F.gelu(conv1x1(x, ff[0])), ff[3])
+    return x + conv1x1(F.gelu(conv1x1(x, ff[0])), ff[3])                                    # ff: linear, GELU, dropout, linear
 
 
 # %%
@@ -286,7 +286,7 @@ print("the same scores when the tokens are shuffled:", *(f"  {name}: {same}" for
 assert [name for name, same in sets.items() if same] == ["LeViT", "LeViP", "CCT without its table"]
 
 # %% [markdown]
-# To LeViT's and LeViP's layers a picture is a **set** of small windows. LeViN's are told about the order by Nyström's own parts (landmarks are means of *consecutive* tokens, and a convolution runs over 33 of them), LeViL's by the projection P, which has a row for each place. In CCT the table tells all four. So in LeViT a swap brings knowledge about places along; in CCT it does not. Remember that when you read the gains in section 7.
+# To LeViT's and LeViP's layers a picture is a **set** of small windows. LeViN's are told about the order by Nyström's own parts (landmarks are means of *consecutive* tokens, and a convolution runs over 33 of them), LeViL's by the projection P, which has a row for each place. In CCT the table tells all four. So in LeViT two of the three swaps, LeViN and LeViL, bring knowledge about places that the softmax model lacks; in CCT the table has given it to all four before. Remember that when you read the gains in section 7.
 #
 # ## 4 · The parameters, to the digit
 #
@@ -355,7 +355,7 @@ for name, host in hosts.SWAPS:
 #
 # ## 5 · What it costs
 #
-# Bytes that one layer of each host keeps for the backward pass, for one picture: mixer, normalisation and feed-forward together. Softmax appears twice, as in notebook 02: *materialised*, with its N × N matrix stored as all implementations of 2021 did, and *fused*, by today's kernels.
+# Bytes that one layer of each host keeps for the backward pass, for one picture: mixer, normalisation and feed-forward together. Softmax appears twice, as in notebook 02: *materialised*, with its N × N matrix stored as was usual in 2021, and *fused*, by today's kernels.
 
 # %%
 from vixlib.cost import mixer_bytes
@@ -385,10 +385,11 @@ for ax, (host, values) in zip(axes, kept.items(), strict=True):
 for host, values in kept.items():
     stored = values["softmax materialised"][-1]
     print(f"{host}, a layer at {LENGTHS[-1]:,} tokens, in % of materialised softmax: "
-          + ", ".join(f"{name} {costs[-1] / stored:.0%}" for name, costs in values.items() if costs[-1] != stored))
+          + ", ".join(f"{'fused softmax' if name == 'softmax' else name} {costs[-1] / stored:.0%}"
+                      for name, costs in values.items() if costs[-1] != stored))
 
 # %% [markdown]
-# The host adds a constant to each token, whoever mixes; a swap saves the same matrix in either. That is the paper's claim about memory, and it does not depend on the host. How close is it to the paper's last column? Whole models now, in the paper's layers, softmax materialised. Bytes for one picture are no gigabytes of a training step, but *shares* of softmax can be compared:
+# The host adds a fixed number of bytes for each token, whoever mixes; a swap saves the same matrix in either. That is the paper's claim about memory, and it does not depend on the host. How close is it to the paper's last column? Whole models now, in the paper's layers, softmax materialised. Bytes for one picture are no gigabytes of a training step, but *shares* of softmax can be compared:
 
 # %%
 from vixlib.measure import kept_for_backward
@@ -460,7 +461,7 @@ else:
     print(f"{data.name}: a class here is not made of two facts that could be told apart")
 
 # %% [markdown]
-# Look at the last column. In the few steps of `smoke`, CCT, which is told its places, learns relations; LeViT, to whose layers a picture is a set, learns the stripes first and may still be guessing about places. All that it has to find them by are overlapping windows and the zeros around the picture, and that takes longer: try `pictures = 10000`. But look at LeViN, too. Its layers are no set (section 3), and if it is hardly further than LeViT, the missing order alone explains nothing: the hosts differ in their embedding, normalisation and pooling as well. `fresh("CCT", position="none")` would separate the positions from the rest.
+# Look at the last column. In the few steps of `smoke`, CCT, which is told its places, learns relations; LeViT, to whose layers a picture is a set, learns the stripes first and may still be guessing about places. All that it has to find them by are overlapping windows and the zeros around the picture, and that takes longer: try `pictures = 10000`. But look at LeViN, too. Its layers are no set (section 3), and if it is hardly further than LeViT, the missing order cannot be the whole reason: the hosts differ in their embedding, normalisation and pooling as well. `fresh("CCT", position="none")` would separate the positions from the rest.
 #
 # ## 7 · The table
 #
@@ -481,10 +482,10 @@ found = hosts.gains(runs.values())
 swaps = [name for name, _ in hosts.SWAPS]
 Table("Swap less softmax in the same host: top-1, in percentage points", ["source", *swaps],
       [[source, *(f"{gain[name]:+.2f}" if name in gain else "-" for name in swaps)] for source, gain in found.items()],
-      ("paper: best epochs; recorded and this run: last epochs. -: the source lacks one of the two",))
+      ("paper: best epochs; recorded and this run: last epochs, over the seeds that both have. -: the source lacks one of them",))
 
 # %% [markdown]
-# What is "comparable"? The paper does not say. Both numbers of a difference are the best test epoch of the best of three runs, and that selection alone can move each of them by a point or so. Let a loss of three points pass, then, but see what two would say. The sentences are computed when the cell runs:
+# What is "comparable"? The paper does not say. Both numbers of a difference are the best test epoch of the best of three runs, and that selection alone can move each of them by a point or so (compare *best* with *last* in the table above). Let a loss of three points pass, then, but see what two would say. The sentences are computed from the means when the cell runs; how sure the recorded ones are, the intervals below say:
 
 # %%
 for source, gain in found.items():
@@ -496,7 +497,7 @@ shares = [table4[name]["gpu_gb"] / table4[host]["gpu_gb"] for name, host in host
 print(f"The paper's swaps need {min(shares):.0%} to {max(shares):.0%} of the GPU memory of their softmax.")
 
 # %% [markdown]
-# The recorded runs, equal in everything but the system, as pairs with a verdict each (one seed shows a direction and decides nothing), and what each system costs:
+# The recorded runs, equal in everything but the system, as pairs with a verdict each (one seed shows a direction and decides nothing), and what each system costs. (For softmax the paper's gigabytes are nearly twice what is predicted here in float32; 02, section 8, has the likely reason: `vixlib` keeps one copy of the matrix a layer.)
 
 # %%
 from vixlib.verdicts import verdict_table
@@ -524,7 +525,7 @@ else:
 # NBVAL_CHECK_OUTPUT
 LOGGED = {"CCN": {}, "CCP": {}, "LeViN": {"qkv_norm": False, "out_norm": False}, "LeViP": {"qkv_norm": False}}
 for name, without in LOGGED.items():
-    log, = vix.authors_runs(name, "none", dataset="tiny-imagenet")
+    log, = vix.authors_runs(name, "none", dataset="tiny-imagenet")  # filed under "none": they do not say
     count = vix.count_parameters(vix.build(name, num_classes=200, **without)).as_paper
     print(f"{name:6} log {log['params_torchsummary']:,}   uniform layers{', no BatchNorm' if without else '':14} {count:,}   "
           f"best top-1 {log['best_top1']:.2f} in {len(log['top1'])} epochs{', resumed' if log['resumed'] else ''}")
@@ -534,9 +535,9 @@ for name, without in LOGGED.items():
 # ### What agrees, what does not, and why
 #
 # - **All eight counts agree**, and so does the order of memory at both ends.
-# - **Of the two clean swaps both hold**: LeViN +4.76, CCP +0.25. The other three that hold changed something else as well (CCN's heads, LeViP's embedding, CCL's key head).
-# - **LeViN's gain is not evidence for Nyström attention** alone. It is the only LeViT row whose mixer tells neighbouring tokens from distant ones behind the embedding (section 3). Where a position table does that for everyone, in CCT, what is left of the gain is 0.86, with twice the heads. This fits, and does not prove it; exercise 2 takes the convolution out.
-# - **LeViL's fall is not evidence against Linformer** alone. The same Linformer loses 2.2 points in CCT, between LayerNorms, and 13.9 in a model without normalisation. But the missing normalisation is a suspect, not a culprit: in the recorded `quick` runs (one epoch of 64 tokens) LeViL lacks it as well, and the table above shows how it fares there. Whatever harms it shows in long trainings or with 1024 tokens, or it is something else; exercise 3 is the experiment.
+# - **Neither of the two clean swaps loses accuracy in the paper**: LeViN +4.76, CCP +0.25. The other three that lose no more than three points changed something else as well (CCN's heads, LeViP's embedding, CCL's key head).
+# - **LeViN's gain is not evidence for Nyström attention** alone. It is the one LeViT row with neighbourhood built in; LeViL knows places as well (section 3), but has no normalisation (next point). Where a position table tells everyone, in CCT, the paper's gain is 0.86, with twice the heads. That fits, and does not prove it; whether the recorded runs show the same pattern, see the differences above. Exercise 2 takes the convolution out.
+# - **LeViL's fall is not evidence against Linformer** alone. The same Linformer loses 2.2 points in CCT, between LayerNorms, and 13.9 in a model without normalisation. But the missing normalisation is a suspect, not a culprit: in the recorded `quick` runs (one epoch of 64 tokens) LeViL lacks it as well, and the table above shows how it fares there. If it does well, the missing normalisation alone does not explain the fall; it may matter only in long trainings or with 1024 tokens. Exercise 3 is the experiment.
 # - **The logs have a Nyström and a Performer in each host and no softmax**, so they cannot say what a swap costs. What they do say: these runs had LeViT's layers without any BatchNorm and CCN with four heads, and Performer and Nyström came out close together in CCT (40.1 and 40.8 %).
 # - **Accuracies are best test epochs** of the best of three runs, and *Size (MB)* is torchsummary's estimate, as before.
 #
@@ -620,7 +621,7 @@ for label, model in (("learned weights", models["CCT"]), ("all places equal", ev
     print(f"CCT, {label:17} {right:.1%} top-1")
 
 # %% [markdown]
-# Compare how widely the evidence is spread. LeViT's mean gives every place one voice, so that all of them have to be brought to say something; CCT may leave the answer to a few. How far it went down that road in this training is what the two numbers above tell. Mind that each row of maps has its own scale, and that a model that was right about places in one picture of five (section 6) cannot show *where* anything is: then its map is about stripes.
+# Compare how widely the evidence is spread. LeViT's mean gives every place one voice, so that all of them have to be brought to say something; CCT may leave the answer to a few. How far it went down that road in this training is what the two numbers above tell. Mind that each row of maps has its own scale, and that a model that still guesses about places (section 6) cannot show *where* anything is: then its map is about stripes.
 #
 # One caution before you read the maps as "where the model looks". A place that the pooling passes over (purple) can still matter, since attention has carried what was there to other tokens: after the last layer a token stands for more than its window, and CCT may well collect its answer on empty background.
 #
@@ -642,7 +643,7 @@ assert [s.shape[0] for s in stages if s.kind in ("block", "shrink")] == [1024, 2
 hosts.stage_drawing({"LeViT as the paper used it": traces["LeViT"], "LeViT with three stages": stages});
 
 # %% [markdown]
-# This is another answer to N²: not a cheaper mixer, but **fewer tokens** as soon as possible. Does it spare the memory, too? And what does the bias do to it?
+# This is another answer to N²: not a cheaper mixer, but **fewer tokens** as soon as possible. Does it save memory, too? And what does the bias do to it?
 
 # %%
 DESIGNS = {"one stage": {}, "three stages": full, "three stages, attention bias": {**full, "attention_bias": True}}
@@ -657,7 +658,7 @@ with_bias, without = held["three stages, attention bias", "fused"], held["three 
 print(f"The bias makes the fused form keep {with_bias / without:.1f} times what it keeps without.")
 
 # %% [markdown]
-# The stages spare what belongs to tokens that are no longer there. With a materialised matrix the bias costs next to nothing more, because it is added to what is stored anyway. With the fused kernel it costs more than the stages had saved: it *is* an N × N matrix, one a head, and a kernel that cannot take it in pieces (and learn it) has to write all of it down.
+# The stages save what belongs to tokens that are no longer there. With a materialised matrix the bias costs next to nothing more, because it is added to what is stored anyway. With the fused kernel it costs more than the stages save: it *is* an N × N matrix, one a head, and a kernel that cannot take it in pieces (and learn it) has to write all of it down.
 #
 # So why did the paper drop the bias? Because for the other mixers there is nothing to add it to. It belongs to *pairs* of tokens, and the linear mixers are linear because they never write down pairs. `vixlib` says so instead of leaving it out silently:
 
@@ -715,7 +716,7 @@ assert torch.equal(distances, distances.T) and len(distances.unique()) == 64
 # </details>
 
 # %% [markdown]
-# **3. Give LeViL its normalisation back.** A mixer is any class with the mixers' interface. Write a Linformer with a batch normalisation in front (LeViT's other mixers have theirs behind the maps to queries, keys and values) and put it into LeViT.
+# **3. Give LeViL a normalisation.** A mixer is any class with the mixers' interface. Write a Linformer with a batch normalisation in front (LeViT's other mixers have theirs behind the maps to queries, keys and values) and put it into LeViT.
 #
 # <details><summary>Solution</summary>
 #
