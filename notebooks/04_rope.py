@@ -486,9 +486,9 @@ as_the_paper = (profile.name, data.name) == ("paper", "cifar10") and not given
 print(f"{data.name}, {model.seq_len:,} tokens, {profile.train.epochs} epochs, one seed: "
       + ("the paper's data and length." if as_the_paper else "no evidence for or against the authors' claim."))
 if data.name == "shapes":
-    print("Half of a class here is how one figure lies to another: left, right, above, below, inside. The first four are \n"
-          "offsets in the plane, which 2-D rotation offers directly, 1-D rotation only in part, a table once it has been\n"
-          "learned. Photographs ask for more.")
+    print("Half of a class here is how one figure lies to another: left, right, above, below, inside. The first four\n"
+          "are offsets in the plane, which 2-D rotation offers directly, 1-D rotation only in part, a table once it has\n"
+          "been learned. Photographs ask for more.")
 
 # %% [markdown]
 # ## 9 · Look inside
