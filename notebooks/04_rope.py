@@ -412,7 +412,7 @@ from vixlib.claims import rope_claims, rope_table
 rope_table(runs.values())
 
 # %% [markdown]
-# The same in words, and in four comparisons, computed from the recorded runs when this cell runs. Two runs are compared only if profile, data set, layers, sizes, epochs and seed are the same. One seed gives a direction; a claim is called decided when a 95 % interval over several seeds leaves out zero.
+# The same in words, and in four comparisons, computed from the recorded runs when this cell runs. Two runs are compared only if profile, data set, layers, sizes, epochs and seed are the same. One seed gives a direction; a claim is called decided when a 95 % interval over several seeds leaves out zero. (One such interval in twenty does so by chance, and there are eight in each comparison: one decided line, close to zero, is weak evidence.)
 
 # %%
 print(*(line for line in rope_claims() if not line.startswith("    ")), sep="\n")  # with their pairs: rope_claims()
