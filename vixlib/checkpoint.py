@@ -160,8 +160,7 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
 
 def _load(path: Path, content: bytes) -> dict:
     try:
-        # weights_only: a checkpoint from a stranger must not be able to run code.
-        saved = read_tensors(content)
+        saved = read_tensors(content)  # as data: a checkpoint from a stranger must not be able to run code
         if saved["format"] != FORMAT:
             raise ValueError(f"format {saved['format']} instead of {FORMAT}")
         if wrong := [field for field, kind in KINDS.items() if not isinstance(saved[field], kind)]:

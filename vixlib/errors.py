@@ -140,6 +140,12 @@ def require_several(values: int, training: bool, shape: tuple[int, ...]) -> None
                          "normalise that in training; use a batch_size that leaves no picture alone, or model.eval()")
 
 
+def require_trainable(model: nn.Module, name: str) -> None:
+    """`model`, called `name`, must have a parameter that training changes."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"model={name} has no parameters that are trained (requires_grad); pass another")
+
+
 def require_grid(name: str, value: tuple[int, int]) -> None:
     """`value` must be (rows, columns), both at least 1."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:

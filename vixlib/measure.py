@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from .cuda_autocast import CudaAutocast
 from .device import pick_precision
 from .embeddings import Size, as_pair
-from .errors import MOST, require_count, require_known, require_model, require_room
+from .errors import MOST, require_count, require_known, require_model, require_room, require_trainable
 
 HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 MARGIN = 1.15  # predictions fall a few percent short of a real step; what a plan needs is an upper bound
@@ -238,6 +238,7 @@ def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precisi
 
 def training_step(model: nn.Module, batch_size: int, precision: str, image_size: Size | None = None):
     """A callable that trains `model` one step on a fixed random batch: forward, backward, AdamW."""
+    require_trainable(model, type(model).__name__)
     images = _images(model.train(), batch_size, image_size)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)  # as fit trains; one call for all parameters
 
@@ -255,8 +256,6 @@ def _checked(model: nn.Module, image_size: Size | None) -> tuple[int, int] | Non
     require_model(model)
     if next(model.parameters(), None) is None:
         raise ValueError(f"model={type(model).__name__} has no parameters to measure a training step of")
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError(f"model={type(model).__name__} has no parameters that are trained (requires_grad)")
     return None if image_size is None else as_pair("image_size", image_size)
 
 

@@ -168,12 +168,16 @@ def _cell(records: list[dict], group: Group) -> str:
     found = [record for record in records if Group.of(record) == group]
     if not found:
         return NOT_MEASURED
-    return f"{max(r['best_top1'] for r in found):.2f} | {spread([r['last_top1'] for r in found])}"
+    return _best_and_last([(r["best_top1"], r["last_top1"]) for r in found])
 
 
 def _run_cell(runs: list[Run]) -> str:
-    found = [run for run in runs if run.history]
-    return f"{max(r.best_top1 for r in found):.2f} | {spread([r.last_top1 for r in found])}" if found else "not run"
+    found = [(run.best_top1, run.last_top1) for run in runs if run.history]
+    return _best_and_last(found) if found else "not run"
+
+
+def _best_and_last(scores: list[tuple[float, float]]) -> str:
+    return f"{max(best for best, _ in scores):.2f} | {spread([last for _, last in scores])}"
 
 
 def spread(values: list[float]) -> str:

@@ -27,7 +27,7 @@ from .device import (
     pick_precision,
     training_kernels,
 )
-from .errors import require_flag, require_number, require_path, require_type
+from .errors import require_flag, require_number, require_path, require_trainable, require_type
 from .limits import memory_problem, out_of_memory
 from .run import Run, TrainConfig, now
 from .schedule import learning_rate
@@ -74,8 +74,7 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
         require_path("checkpoint", checkpoint)
     if on_epoch is not None and not callable(on_epoch):
         raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError(f"model={name_of(model)} has no parameters that are trained (requires_grad); pass another")
+    require_trainable(model, name_of(model))
     with training_kernels(config.deterministic):
         return _fit(model, data, config, None if checkpoint is None else Path(checkpoint),
                     pick_device(device, argument="device"), progress, on_epoch, minutes)
