@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torchvision.models import resnet18
 
 import vixlib as vix
 from vixlib.mixers import MIXERS
@@ -45,6 +46,27 @@ def test_cvt_counts_equal_the_authors_log(name):
     count = vix.count_parameters(vix.build(name, image_size=64, patch_size=2, num_classes=200))
     logged = vix.authors_runs(name, "none", "tiny-imagenet")[0]
     assert (count.as_paper, count.true) == (logged["params_torchsummary"], logged["params_true"])
+
+
+def test_resnet18_is_torchvisions_with_another_stem():
+    torch.manual_seed(0)
+    theirs, ours = resnet18(num_classes=10), vix.build("ResNet18", patch_size=4)  # ImageNet's strides
+    theirs.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
+    ours.load_state_dict(theirs.state_dict())
+    theirs, ours, images = theirs.double(), ours.double(), torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    for mode in (True, False):
+        expected, scores = theirs.train(mode)(images), ours.train(mode)(images)
+        torch.testing.assert_close(scores, expected)
+    gradients = [torch.autograd.grad(out.square().sum(), list(net.parameters()))
+                 for out, net in ((expected, theirs), (scores, ours))]
+    torch.testing.assert_close(*gradients)
+
+
+def test_resnet18_starts_as_torchvisions_does():
+    convolutions = [[module.weight.std().item() for name, module in net.named_modules()
+                     if isinstance(module, nn.Conv2d) and name != "conv1"]
+                    for net in (resnet18(), vix.build("ResNet18", seed=0))]
+    assert len(convolutions[0]) == 19 and convolutions[1] == pytest.approx(convolutions[0], rel=0.03)
 
 
 def test_resnet18_has_the_articles_size():
@@ -92,7 +114,7 @@ def test_the_quoted_sizes_of_the_convolutional_xformers_article(name):
 
 @pytest.mark.parametrize("patch_size", [1, 2, 4])
 def test_the_stem_of_resnet_shrinks_by_its_patch_size(patch_size):
-    net = vix.build("ResNet18", patch_size=patch_size).net
+    net = vix.build("ResNet18", patch_size=patch_size)
     stem = net.maxpool(net.conv1(torch.zeros(1, 3, 32, 32)))
     assert stem.shape[-2:] == (32 // patch_size, 32 // patch_size)
 

@@ -18,7 +18,7 @@ from vixlib.records import environment, read_records, record_name, write_atomic,
 def a_record(**changes):
     record = dict(BLANK)
     record.update(dataset="cifar10", profile="quick", model="ViN", config="uniform", position="learned",
-                  options={"patch_size": 4}, seed=0, history=[{"epoch": 1, "loss": 0.1 + 0.2}])
+                  options={"patch_size": 4}, seed=0, history=[{"epoch": 1, "loss": 0.1 + 0.2, "top1": 1.0, "top5": 2.0, "seconds": 3.0}])
     return {**record, **changes}
 
 
@@ -133,6 +133,14 @@ def test_a_record_with_a_field_of_another_type_names_the_file(tmp_path, field):
     path = write_record(a_record(), tmp_path)
     path.write_text(json.dumps({**a_record(), field: None}))
     with pytest.raises(ValueError, match=rf"\.json: {field}=None of the record has another type"):
+        read_records(tmp_path)
+
+
+@pytest.mark.parametrize("epoch", [1, {}, {"epoch": 1, "loss": "low", "top1": 1.0, "top5": 2.0, "seconds": 3.0}])
+def test_a_record_with_a_damaged_epoch_names_the_file(tmp_path, epoch):
+    path = write_record(a_record(), tmp_path)
+    path.write_text(json.dumps({**a_record(), "history": [epoch]}))
+    with pytest.raises(ValueError, match=r"\.json: .*an epoch"):
         read_records(tmp_path)
 
 

@@ -21,6 +21,7 @@ from vixlib import build
 from vixlib import train as trainer
 from vixlib.checkpoint import Training
 from vixlib.data import ImageData
+from vixlib.measure import saved_bytes_per_image, throughput
 from vixlib.train import Run, TrainConfig, evaluate, fit, predict
 
 CLASSES = ("red", "green", "blue")
@@ -644,6 +645,44 @@ def test_a_file_that_is_no_run_is_named(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(ValueError, match=r"run\.json.*Run\.save"):
         Run.load(tmp_path / "run.json")
+
+
+def test_a_run_with_a_damaged_field_is_named(tmp_path):
+    _, run = train()
+    for field, damaged in (("train_images", None), ("history", "abc"), ("history", [1]), ("train_seconds", [1]),
+                           ("options", 3), ("finished", 1)):
+        (tmp_path / "run.json").write_text(json.dumps({**run.to_dict(), field: damaged}))
+        with pytest.raises(ValueError, match=r"run\.json.*Run\.save"):
+            Run.load(tmp_path / "run.json")
+    with pytest.raises(ValueError, match="is no saved run"):
+        Run.load(tmp_path)
+    with pytest.raises(TypeError, match="path=None must be a path"):
+        Run.load(None)
+
+
+@pytest.mark.parametrize("made", [None, "a tuple", "a third dimension", "whole numbers"])
+def test_what_is_no_logits_is_said(made):
+    class Other(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, images):
+            scores = self.net(images)
+            return {None: None, "a tuple": (scores, 1), "a third dimension": scores[..., None],
+                    "whole numbers": scores.argmax(1)}[made]
+
+    data = colours()
+    for call in (lambda: predict(Other(), data.test_images[:2]), lambda: evaluate(Other(), data),
+                 lambda: fit(Other(), data, TrainConfig(epochs=1), progress=False),
+                 lambda: saved_bytes_per_image(Other()), lambda: throughput(Other(), 2)):
+        with pytest.raises((TypeError, ValueError), match="the model turned .* images into .*logits"):
+            call()
+
+
+def test_a_checkpoint_that_is_a_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match="checkpoint=.* is a folder; name a file"):
+        train(checkpoint=tmp_path)
 
 
 def test_the_curves_show_the_history_with_units():

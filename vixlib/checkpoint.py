@@ -13,6 +13,7 @@ from torch import nn
 from . import parallel
 from .averaging import WeightAverage
 from .data import ImageData
+from .errors import require_kinds
 from .records import read_tensors, write_atomic
 from .run import Run
 
@@ -163,8 +164,7 @@ def _load(path: Path, content: bytes) -> dict:
         saved = read_tensors(content)  # as data: a checkpoint from a stranger must not be able to run code
         if saved["format"] != FORMAT:
             raise ValueError(f"format {saved['format']} instead of {FORMAT}")
-        if wrong := [field for field, kind in KINDS.items() if not isinstance(saved[field], kind)]:
-            raise TypeError(f"{wrong[0]} is a {type(saved[wrong[0]]).__name__}")
+        require_kinds(saved, KINDS, "it")
         if [epoch["epoch"] for epoch in Run.from_dict(saved["run"]).history] != [*range(1, saved["epochs"] + 1)]:
             raise ValueError(f"its history is not that of {saved['epochs']} epochs")
     except Exception as error:  # torch.load has no error class of its own for a damaged file

@@ -71,9 +71,17 @@ def require_path(name: str, value: object) -> None:
 
 
 def shown(value: object) -> str:
-    """`value` in an error: in full where it is short."""
-    text = repr(value)
+    """`value` in an error: on one line, in full where it is short."""
+    text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def require_kinds(values: Mapping, kinds: Mapping[str, type | tuple[type, ...]], what: str) -> None:
+    """`values`, read from a file, must have the types in `kinds`; the TypeError says what holds the first other one."""
+    for name, kind in kinds.items():
+        value = values.get(name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"{name}={shown(value)} of {what} has another type than vixlib writes")
 
 
 def require_mapping(name: str, value: object) -> None:
@@ -125,6 +133,18 @@ def require_like(name: str, x: Tensor, weight: Tensor | None) -> None:
     if x.dtype != weight.dtype and not autocasts(x):
         raise TypeError(f"{name} has type {x.dtype}, but the weights are {weight.dtype}; change one of them with .to, "
                         "or compute under torch.autocast")
+
+
+def require_logits(scores: object, images: Tensor, num_classes: int | None = None) -> None:
+    """What a model made of `images` must be floating-point logits [B, num_classes]; None: of any number of classes."""
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        raise TypeError(f"the model turned {len(images)} images into {shown(scores)}, not into a floating-point tensor "
+                        "of logits [B, num_classes]; return that alone")
+    wanted = (len(images), num_classes if num_classes is not None else scores.shape[-1] if scores.ndim else 1)
+    if scores.shape != wanted:
+        fix = f"build it with num_classes={num_classes}" if scores.ndim == 2 else "return one row for each image"
+        raise ValueError(f"the model turned {len(images)} images into {list(scores.shape)}, not into logits "
+                         f"[{len(images)}, {'num_classes' if num_classes is None else num_classes}]; {fix}")
 
 
 def autocasts(x: Tensor) -> bool:

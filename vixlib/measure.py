@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from .cuda_autocast import CudaAutocast
 from .device import pick_precision
 from .embeddings import Size, as_pair
-from .errors import MOST, require_count, require_known, require_model, require_room, require_trainable
+from .errors import MOST, require_count, require_known, require_logits, require_model, require_room, require_trainable
 
 HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 MARGIN = 1.15  # predictions fall a few percent short of a real step; what a plan needs is an upper bound
@@ -273,6 +273,7 @@ def _loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
     with (torch.autocast(device, HALF.get(precision), enabled=precision in HALF),
           CudaAutocast() if device == "cpu" else nullcontext()):
         scores = model(images)
+        require_logits(scores, images)
         return F.cross_entropy(scores, torch.zeros(len(images), dtype=torch.long, device=images.device))
 
 

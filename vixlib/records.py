@@ -22,7 +22,7 @@ except ImportError:  # Windows
     fcntl = None
 
 from .device import device_name, pick_device
-from .errors import require_path
+from .errors import require_kinds, require_mapping, require_path
 
 YOUNG = 5.0  # seconds; locking follows opening within microseconds
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +42,7 @@ NUMBER = (int, float)
 KINDS = {"dataset": str, "profile": str, "model": str, "config": (str, type(None)), "position": str, "options": dict,
          "seed": int, "table": (int, str, type(None)), "train": dict, "params": dict, "history": list,
          "best_top1": NUMBER, "last_top1": NUMBER, "device": str}  # of the fields that tables and verdicts compute with
+EPOCH_KINDS = {"epoch": int, "loss": NUMBER, "top1": NUMBER, "top5": NUMBER, "seconds": NUMBER}
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> Path:
@@ -178,11 +179,19 @@ def _read(path: Path) -> dict:
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path} is no valid JSON ({error}); restore it or delete it") from error
     _require(record, FIELDS, path)
-    for field, kind in KINDS.items():
-        if not isinstance(record[field], kind) or isinstance(record[field], bool):
-            raise ValueError(f"{path}: {field}={record[field]!r} of the record has another type than vixlib writes; "
-                             "restore it or delete it")
+    try:
+        require_kinds(record, KINDS, "the record")
+        require_epochs(record["history"])
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}; restore it or delete it") from error
     return record
+
+
+def require_epochs(history: list) -> None:
+    """Each entry of a run's `history` must be an epoch as training writes it; the TypeError says what is not."""
+    for epoch in history:
+        require_mapping("an epoch", epoch)
+        require_kinds(epoch, EPOCH_KINDS, "an epoch")
 
 
 def _require(record: dict, fields: tuple[str, ...], where: str | Path) -> None:

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING
 
 from .data import AUGMENTATIONS
 from .device import PRECISIONS
-from .errors import require_count, require_flag, require_known, require_number, require_seed
-from .records import write_atomic
+from .errors import (
+    require_count,
+    require_flag,
+    require_kinds,
+    require_known,
+    require_number,
+    require_path,
+    require_seed,
+)
+from .records import NUMBER, require_epochs, write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +34,9 @@ NUMBERS = {"lr": (lambda value: value > 0, "above 0, for instance 1e-3"),
            "label_smoothing": (lambda value: 0 <= value < 1, "from 0 to below 1"),
            "ema_decay": (lambda value: 0 <= value < 1, "from 0 to below 1, for instance 0.999"),
            "warmup_epochs": (lambda value: value >= 0, "of 0 or above")}
+# Of the fields that a Run computes with.
+KINDS = {"model": str, "dataset": str, "options": dict, "config": Mapping, "train_images": int, "device": str,
+         "precision": str, "train_seconds": NUMBER, "history": list, "finished": bool, "interrupted": bool}
 LOSS_COLOUR, ACCURACY_COLOUR = "#0072B2", "#D55E00"  # told apart with any colour vision (Okabe and Ito, 2008)
 
 
@@ -199,19 +210,23 @@ class Run:
 
     @classmethod
     def from_dict(cls, saved: Mapping) -> Run:
-        """The run that `to_dict` described; KeyError names a field that is missing."""
+        """The run that `to_dict` described; KeyError names a field that is missing, TypeError one of another type."""
         values = {item.name: saved[item.name] for item in fields(cls)}
+        require_kinds(values, KINDS, "the run")
+        require_epochs(values["history"])
         return cls(**{**values, "config": TrainConfig(**saved["config"])})
 
     def save(self, path: str | Path) -> Path:
         """Write the run to `path` as JSON, atomically."""
+        require_path("path", path)
         return write_atomic(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Run:
         """Read what `save` wrote; a ValueError names a file that is something else."""
+        require_path("path", path)
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (ValueError, TypeError, KeyError) as error:
+        except (IsADirectoryError, RecursionError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"path={str(path)!r} is no saved run ({type(error).__name__}: {error}); "
                              "use a file written by Run.save") from error

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .data import ImageData, normalised
 from .device import is_out_of_memory, pick_device, pick_precision
-from .errors import require_count, require_known, require_model, require_type
+from .errors import require_count, require_known, require_logits, require_model, require_type
 
 
 class Scores(NamedTuple):
@@ -64,7 +64,7 @@ def predict(model: nn.Module, images: Tensor, device: str | torch.device | None 
                          "pass a single one as image[None], and pixels as 0 ... 255")
     device = _place(model, device)
     with _inference(model):
-        parts = [in_parts(lambda part: model(normalised(part.to(device))).float().softmax(dim=1).cpu(), part)
+        parts = [in_parts(lambda part: logits_of(model, normalised(part.to(device))).softmax(dim=1).cpu(), part)
                  for part in images.split(256)]
     return torch.cat(parts)
 
@@ -94,13 +94,11 @@ def _inference(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def logits_of(model: nn.Module, images: Tensor, precision: str, num_classes: int) -> Tensor:
+def logits_of(model: nn.Module, images: Tensor, precision: str = "float32", num_classes: int | None = None) -> Tensor:
     """float32 logits [B, num_classes]; the loss of half-precision ones would be too coarse."""
     with torch.autocast(images.device.type, getattr(torch, precision), enabled=precision != "float32"):
         logits = model(images)
-    if logits.shape != (len(images), num_classes):
-        raise ValueError(f"the model turned {len(images)} images into {list(logits.shape)}, not into logits "
-                         f"[{len(images)}, {num_classes}]; build it with num_classes={num_classes}")
+    require_logits(logits, images, num_classes)
     return logits.float()
 
 

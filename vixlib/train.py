@@ -72,6 +72,8 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
         require_number("minutes", minutes, lambda value: value > 0, "above 0, or None for no limit")
     if checkpoint is not None:
         require_path("checkpoint", checkpoint)
+        if Path(checkpoint).is_dir():
+            raise ValueError(f"checkpoint={str(checkpoint)!r} is a folder; name a file in it, for instance run.pt")
     if on_epoch is not None and not callable(on_epoch):
         raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
     require_trainable(model, name_of(model))
