@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from vixlib.device import pick_device
+from vixlib.files import write_atomic
 from vixlib.measured import BENCHMARKS
-from vixlib.records import environment, write_atomic
+from vixlib.provenance import environment
 from vixlib.run import now
 
 

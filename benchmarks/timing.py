@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vixlib.device import pick_precision
 from vixlib.measure import kept_for_backward
+from vixlib.precision import computing_in
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's start and stop are no news
 Step = Callable[[], None]
@@ -24,15 +25,9 @@ def precisions(device: torch.device) -> list[str]:
     return list(dict.fromkeys(["float32", pick_precision(device)]))
 
 
-def autocast(x: Tensor, precision: str) -> torch.autocast:
-    """The context in which a model computes in `precision`."""
-    half = precision != "float32"
-    return torch.autocast(x.device.type, getattr(torch, precision) if half else None, enabled=half)
-
-
 def run(model: nn.Module, x: Tensor, precision: str) -> Tensor:
     """model(x) in `precision`."""
-    with autocast(x, precision):
+    with computing_in(precision, x):
         return model(x)
 
 

@@ -14,8 +14,8 @@ TINY = {"image_size": 8, "patch_size": 2, "dim": 16, "depth": 1, "heads": 2, "di
 
 
 @pytest.mark.parametrize(("wanted", "device", "steps", "capability", "expected"), [
-    ("auto", CUDA, FEWEST_STEPS, (7, 5), True), ("auto", CUDA, FEWEST_STEPS - 1, (7, 5), False),
-    ("auto", CUDA, 10 * FEWEST_STEPS, (6, 0), False), ("auto", CPU, 10 * FEWEST_STEPS, None, False),
+    ("auto", CUDA, FEWEST_STEPS, (8, 0), True), ("auto", CUDA, FEWEST_STEPS - 1, (9, 0), False),
+    ("auto", CUDA, 10 * FEWEST_STEPS, (7, 5), False), ("auto", CPU, 10 * FEWEST_STEPS, None, False),
     (True, CPU, 1, None, True), (False, CUDA, 10 * FEWEST_STEPS, (9, 0), False)])
 def test_auto_compiles_where_it_pays(wanted, device, steps, capability, expected):
     assert compiles(wanted, device, steps, capability) is expected

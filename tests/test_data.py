@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from vixlib import folders, sources
-from vixlib.data import NAMES, ImageData, load
+from vixlib.data import NAMES, load
+from vixlib.images import ImageData
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def nothing_else_to_find(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     monkeypatch.delenv("VIX_DATA", raising=False)
-    monkeypatch.setattr(sources, "CHECKOUT", tmp_path / "no-checkout")
+    monkeypatch.setattr(sources, "ROOT", tmp_path / "no-checkout")
     monkeypatch.setattr(sources, "KAGGLE_INPUT", tmp_path / "kaggle")
     monkeypatch.setenv("HOME", str(tmp_path / "no-home"))
 

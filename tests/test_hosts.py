@@ -91,6 +91,16 @@ def test_any_mixer_in_any_host_trains_a_step(host, mixer, size):
         assert not torch.equal(parameter, old) or name == "pool.score.bias", name
 
 
+@pytest.mark.parametrize("config", ["uniform", "paper"])
+@pytest.mark.parametrize("name", [name for name in vix.names() if name != "ResNet18"])
+def test_a_mixer_of_ones_own_takes_the_place_of_any_systems(name, config):
+    options = {"projection": "linear"} if name in ("CvT", "CLTV") else {}
+    model = vix.build(name, config, mixer=Blur, patch_size=4, **options).eval()
+    assert model.name == f"{name} with Blur" and {type(block.mixer) for block in model.blocks} == {Blur}
+    with torch.no_grad():
+        assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
 @pytest.mark.parametrize("name", vix.names())
 def test_every_name_runs_on_another_size(name):
     options = {"patch_size": 4, "image_size": (64, 48), "num_landmarks": 16, "rank": 16, "num_classes": 7}

@@ -22,10 +22,11 @@ import torch
 from test_records import a_record
 from test_train import colours, net, same_weights, train
 
-from vixlib import records
+from vixlib import files
 from vixlib.archives import unpack
 from vixlib.checkpoint import peek
-from vixlib.records import read_records, write_atomic, write_record
+from vixlib.files import write_atomic
+from vixlib.records import read_records, write_record
 
 HERE = Path(__file__).resolve().parent
 # Python and torch take seconds to start: one process has them ready and forks for each task that it reads. A task is a
@@ -159,7 +160,7 @@ def test_a_disk_that_is_full_after_some_bytes_keeps_what_was_there(tmp_path, mon
         path = write_record(a_record(best_top1=1), tmp_path)
     before = path.read_bytes()
     monkeypatch.setattr(Full, "room", room if what == "checkpoint" else min(room, 100))
-    monkeypatch.setattr(records, "open", lambda file, mode: Full(file, mode), raising=False)
+    monkeypatch.setattr(files, "open", lambda file, mode: Full(file, mode), raising=False)
     with pytest.raises(OSError, match=rf"cannot write .*{path.name}: No space left on device; .*unchanged"):
         train(checkpoint=path, epochs=2) if what == "checkpoint" else write_record(a_record(best_top1=2), tmp_path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
@@ -183,7 +184,7 @@ def test_two_processes_lose_and_double_no_record(tmp_path, forker):
 def test_a_file_being_written_is_not_taken_for_abandoned(tmp_path):
     held, left = tmp_path / ".0123456789ab.tmp", tmp_path / ".ba9876543210.tmp"
     with open(held, "wb") as file:
-        assert records._lock(file)
+        assert files._lock(file)
         left.write_bytes(b"")
         for path in (held, left):
             os.utime(path, (0, 0))

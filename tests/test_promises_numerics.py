@@ -180,10 +180,14 @@ def test_what_will_not_fit_is_said_before_the_run(monkeypatch):
         train(epochs=1)
 
 
-def test_a_convolution_without_room_for_its_engine_is_out_of_memory(monkeypatch):
+@pytest.mark.parametrize("words", [
+    "FIND was unable to find an engine to execute this computation", "CUDA error: out of memory",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"])
+def test_what_libraries_say_without_room_is_out_of_memory(words):
     def attempt(batch):
         if batch > 5:
-            raise RuntimeError("FIND was unable to find an engine to execute this computation")
+            raise RuntimeError(words)
 
     assert limits.largest_batch(attempt, start=8) == 5
 
@@ -220,6 +224,11 @@ def test_the_same_seed_gives_the_same_bits(name):
 
 
 def test_deterministic_settings_hold_for_the_run_alone():
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    with training_kernels(True):
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     seen = []
     train(epochs=1, deterministic=True, on_epoch=lambda run: seen.append(torch.are_deterministic_algorithms_enabled()))

@@ -11,14 +11,17 @@ import pytest
 import torch
 from blank import BLANK
 
-from vixlib import records
-from vixlib.records import environment, read_records, record_name, write_atomic, write_record
+from vixlib import provenance
+from vixlib.files import write_atomic
+from vixlib.provenance import environment
+from vixlib.records import read_records, record_name, write_record
 
 
 def a_record(**changes):
     record = dict(BLANK)
     record.update(dataset="cifar10", profile="quick", model="ViN", config="uniform", position="learned",
-                  options={"patch_size": 4}, seed=0, history=[{"epoch": 1, "loss": 0.1 + 0.2, "top1": 1.0, "top5": 2.0, "seconds": 3.0}])
+                  options={"patch_size": 4}, seed=0,
+                  history=[{"epoch": 1, "loss": 0.1 + 0.2, "top1": 1.0, "top5": 2.0, "seconds": 3.0}])
     return {**record, **changes}
 
 
@@ -171,7 +174,7 @@ def repository(tmp_path, monkeypatch):
     (root / "vixlib" / "code.py").write_text("one")
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(records, "ROOT", root)
+    monkeypatch.setattr(provenance, "ROOT", root)
     return root
 
 
@@ -199,5 +202,5 @@ def test_the_commit_of_a_surrounding_repository_is_not_ours(repository, monkeypa
     git(repository, "init")
     git(repository, "add", ".")
     git(repository, "commit", "-m", "first")
-    monkeypatch.setattr(records, "ROOT", repository / "vixlib")
+    monkeypatch.setattr(provenance, "ROOT", repository / "vixlib")
     assert environment("cpu")["commit"] is None

@@ -12,7 +12,7 @@ import pytest
 
 import vixlib as vix
 from vixlib import reproduce
-from vixlib.jobs import most_missing_first, plan
+from vixlib.jobs import Place, missing, most_missing_first, plan
 from vixlib.profiles import PROFILES, Profile
 from vixlib.records import read_records
 from vixlib.shapes import make_shapes
@@ -26,18 +26,20 @@ def data():
     return make_shapes(train=64, test=32)
 
 
-def go(jobs, data, folder, **more):
-    return reproduce.reproduce(jobs, data, folder / "results", folder / "checkpoints", **more)
+def go(jobs, data, folder, minutes=None, at_once=1):
+    place = Place(folder / "results", folder / "checkpoints", None, at_once)
+    return reproduce.reproduce(most_missing_first(jobs, place.results, place.checkpoints), data, place,
+                               None if minutes is None else time.time() + 60 * minutes)
 
 
 def test_one_seed_everywhere_before_a_second_anywhere():
-    jobs = reproduce.plan(1, TINY, "shapes", seeds=[0, 1])
+    jobs = plan(1, TINY, "shapes", seeds=[0, 1])
     rows = ("ViT", "ViP", "ViL", "ViN", "FNet", "MLPMixer")
     assert [(job.row.model, job.seed) for job in jobs] == [(m, s) for s in (0, 1) for m in rows]
 
 
 def test_missing_runs_are_trained_and_recorded_once(data, tmp_path):
-    jobs = reproduce.plan(1, TINY, data.name, seeds=[0, 1], models=["ViN", "ViL"])
+    jobs = plan(1, TINY, data.name, seeds=[0, 1], models=["ViN", "ViL"])
     assert go(jobs[:1], data, tmp_path) == 0
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()}
     assert go(jobs, data, tmp_path) == 0
@@ -50,18 +52,18 @@ def test_missing_runs_are_trained_and_recorded_once(data, tmp_path):
 
 
 def test_deleting_a_record_makes_it_missing_and_the_checkpoint_gives_it_back(data, tmp_path):
-    jobs = reproduce.plan(1, TINY, data.name, models=["ViT"])
+    jobs = plan(1, TINY, data.name, models=["ViT"])
     go(jobs, data, tmp_path)
     path = tmp_path / "results" / f"{jobs[0].name}.json"
     first = read_records(tmp_path / "results")[0]
     path.unlink()
-    assert reproduce.missing(jobs, tmp_path / "results") == jobs
+    assert missing(jobs, tmp_path / "results") == jobs
     go(jobs, data, tmp_path)
     assert read_records(tmp_path / "results")[0]["history"] == first["history"]  # nothing was trained again
 
 
 def test_minutes_stop_in_time_and_the_next_call_goes_on(data, tmp_path):
-    jobs = reproduce.plan(1, dataclasses.replace(TINY, train=vix.TrainConfig(epochs=3)), data.name, models=["ViT"])
+    jobs = plan(1, dataclasses.replace(TINY, train=vix.TrainConfig(epochs=3)), data.name, models=["ViT"])
     calls = 0
     while go(jobs, data, tmp_path, minutes=1e-9):
         calls += 1
@@ -71,7 +73,7 @@ def test_minutes_stop_in_time_and_the_next_call_goes_on(data, tmp_path):
 
 
 def test_rope_rows_are_uniform_and_carry_their_position(data, tmp_path):
-    jobs = [job for job in reproduce.plan("rope", dataclasses.replace(TINY, config="paper"), data.name, models=["ViN"])
+    jobs = [job for job in plan("rope", dataclasses.replace(TINY, config="paper"), data.name, models=["ViN"])
             if job.row.position in ("rope", "learned")]
     go(jobs, data, tmp_path)
     found = read_records(tmp_path / "results")
@@ -87,12 +89,12 @@ sys.path[:0] = [{tests!r}, {root!r}]
 from pathlib import Path
 import torch
 from test_reproduce import TINY, go
-from vixlib import reproduce
+from vixlib.jobs import plan
 from vixlib.shapes import make_shapes
 import dataclasses, vixlib as vix
 torch.set_num_threads(1)
 profile = dataclasses.replace(TINY, train=vix.TrainConfig(epochs={epochs}, batch_size=8))
-go(reproduce.plan(1, profile, "shapes", models=["ViN"]), make_shapes(train=256, test=32), Path({folder!r}))
+go(plan(1, profile, "shapes", models=["ViN"]), make_shapes(train=256, test=32), Path({folder!r}))
 """
 
 
@@ -129,11 +131,11 @@ def test_table_2_trains_with_the_batches_it_prints():
 
 def test_unknown_models_are_named():
     with pytest.raises(ValueError, match=r"\[.LeViT.\] are not in table 1; it has FNet, MLPMixer, ViL, ViN, ViP, ViT"):
-        reproduce.plan(1, TINY, "shapes", models=["LeViT"])
+        plan(1, TINY, "shapes", models=["LeViT"])
 
 
 def test_what_is_most_missing_comes_first(data, tmp_path):
-    jobs = reproduce.plan(1, TINY, data.name, seeds=[0, 1], models=["ViT", "ViP", "ViL"])
+    jobs = plan(1, TINY, data.name, seeds=[0, 1], models=["ViT", "ViP", "ViL"])
     results, checkpoints = tmp_path / "results", tmp_path / "checkpoints"
 
     def order():
@@ -157,7 +159,7 @@ def test_command_line_lists_done_partial_and_missing_with_times(tmp_path, capsys
     monkeypatch.setitem(reproduce.PROFILES, "smoke", dataclasses.replace(TINY, name="smoke"))
     folders = ["--results", str(tmp_path / "results"), "--checkpoints", str(tmp_path / "checkpoints")]
     command = ["--table", "1", "--profile", "smoke", "--models", "ViT", "ViP", "ViL", *folders]
-    jobs = reproduce.plan(1, reproduce.PROFILES["smoke"], data.name, models=["ViT", "ViP"])
+    jobs = plan(1, reproduce.PROFILES["smoke"], data.name, models=["ViT", "ViP"])
     go(jobs[:1], data, tmp_path)
     go(jobs[1:], data, tmp_path, minutes=1e-9)
     capsys.readouterr()
@@ -173,7 +175,7 @@ def test_command_line_lists_done_partial_and_missing_with_times(tmp_path, capsys
 
 def test_a_failing_run_does_not_stop_the_others_and_is_told(data, tmp_path, capsys):
     broken = dataclasses.replace(TINY, options={**TINY.options, "patch_size": 7})
-    jobs = [*reproduce.plan(1, broken, data.name, models=["ViP"]), *reproduce.plan(1, TINY, data.name, models=["ViT"])]
+    jobs = [*plan(1, broken, data.name, models=["ViP"]), *plan(1, TINY, data.name, models=["ViT"])]
     with pytest.raises(reproduce.RunsFailed, match=r"(?s)1 run.*ViP_.*patch_size=7"):
         go(jobs, data, tmp_path)
     assert [record["model"] for record in read_records(tmp_path / "results")] == ["ViT"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pickle
@@ -17,11 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vixlib import build
+from vixlib import ViX, build
 from vixlib import train as trainer
 from vixlib.checkpoint import Training
-from vixlib.data import ImageData
+from vixlib.images import ImageData
 from vixlib.measure import saved_bytes_per_image, throughput
+from vixlib.mixers import NystromAttention
 from vixlib.train import Run, TrainConfig, evaluate, fit, predict
 
 CLASSES = ("red", "green", "blue")
@@ -88,12 +90,15 @@ def same_weights(first, second):
 
 def test_the_defaults_are_the_papers_protocol():
     tables = Path(__file__).parent.parent / "data" / "paper_tables.json"
-    if not tables.exists():
-        pytest.skip("the paper's tables are not here")
     protocol, config = json.loads(tables.read_text())["protocol"], TrainConfig().to_dict()
     for name in ("lr", "betas", "eps", "weight_decay", "batch_size"):
         assert config[name] == protocol[name]
     assert config["epochs"] == 40 and config["augment"] == []
+    for host, names in ((ViX, ("patch_size", "dim", "depth", "heads", "mlp_dim", "dropout")),
+                        (NystromAttention, ("num_landmarks",))):
+        for name in names:
+            told = protocol["nystrom_landmarks" if name == "num_landmarks" else name]
+            assert inspect.signature(host).parameters[name].default == told, name
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -15,7 +15,7 @@ from test_reproduce import TINY, go
 
 import vixlib as vix
 from vixlib import reproduce, workers
-from vixlib.jobs import Outcome, Place
+from vixlib.jobs import Outcome, Place, plan
 from vixlib.records import read_records
 from vixlib.shapes import make_shapes
 from vixlib.workers import Clock, in_turn, visible_gpus
@@ -31,12 +31,18 @@ def histories(folder: Path) -> dict:
 def test_what_runs_at_once_makes_the_same_records_and_a_failure_stops_nothing_else(tmp_path):
     data = make_shapes(train=64, test=32)
     broken = dataclasses.replace(TINY, options={**TINY.options, "patch_size": 7})
-    jobs = reproduce.plan(1, TINY, data.name, models=["ViN"])
+    jobs = plan(1, TINY, data.name, models=["ViN"])
     with pytest.raises(reproduce.RunsFailed, match=r"(?s)1 run.*ViP_.*patch_size=7"):
-        go([*reproduce.plan(1, broken, data.name, models=["ViP"]), *jobs], data, tmp_path / "both", processes=2)
+        go([*plan(1, broken, data.name, models=["ViP"]), *jobs], data, tmp_path / "both", at_once=2)
     go(jobs, data, tmp_path / "turn")
     assert histories(tmp_path / "both") == histories(tmp_path / "turn") and len(histories(tmp_path / "turn")) == 1
     assert {record["concurrent_runs"] for record in read_records(tmp_path / "both" / "results")} == {2}
+
+
+def test_runs_with_a_gpu_each_share_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # named, not there: the runs are made on the CPU
+    go(plan(1, TINY, "shapes", models=["ViT"]), make_shapes(train=64, test=32), tmp_path, at_once=2)
+    assert read_records(tmp_path / "results")[0]["concurrent_runs"] == 1
 
 
 @pytest.fixture
@@ -53,9 +59,9 @@ def test_an_interrupt_keeps_the_epochs_done_and_leaves_no_process(tmp_path, capf
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
-    job, = reproduce.plan(1, LONG, "shapes", models=["ViN"])
+    job, = plan(1, LONG, "shapes", models=["ViN"])
     threading.Thread(target=interrupt_once_begun, daemon=True).start()
-    assert go([job], make_shapes(train=256, test=32), tmp_path, processes=2) == 1
+    assert go([job], make_shapes(train=256, test=32), tmp_path, at_once=2) == 1
     assert capfd.readouterr().out.count("stopped after epoch") == 1
     assert not multiprocessing.active_children()
     assert not histories(tmp_path) and not list(tmp_path.glob("checkpoints/.*"))

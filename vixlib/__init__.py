@@ -7,8 +7,9 @@
 """
 __version__ = "0.1.0"
 
-from .data import ImageData, load
+from .data import load
 from .device import describe, pick_device, pick_precision
+from .images import ImageData
 from .measure import (
     count_parameters,
     max_batch_size,

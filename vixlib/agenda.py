@@ -99,13 +99,12 @@ def coming(dataset: str, results: Path, checkpoints: Path) -> list[AnyJob]:
     return [job for part in agenda(dataset, results) for job in part.todo(results, checkpoints)]
 
 
-def describe_agenda(dataset: str, results: Path, checkpoints: Path, minutes: float = 9,
-                    at_once: int = AT_ONCE) -> str:
+def describe_agenda(dataset: str, results: Path, checkpoints: Path, minutes: float = 9) -> str:
     """For people: the command, and what it will do block by block of `minutes`."""
     estimator = _estimator(results)
     lines = ["On the GPU's machine, with the data set, data/results and data/checkpoints taken along, and without .git",
              f"VIX_COMMIT set to its commit; one block is one call, which ends by itself within {minutes:g} minutes:",
-             f"  python -m vixlib.reproduce --next --data {dataset} --minutes {minutes:g} --jobs {at_once} "
+             f"  python -m vixlib.reproduce --next --data {dataset} --minutes {minutes:g} --jobs {AT_ONCE} "
              f"--memory-gb {CARD_GB} --export OUT",
              "At home, with what it left in OUT; then ask again, for the plan follows what is there:",
              "  python -m vixlib.reproduce --import OUT", "",

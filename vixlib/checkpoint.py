@@ -12,9 +12,9 @@ from torch import nn
 
 from . import parallel
 from .averaging import WeightAverage
-from .data import ImageData
 from .errors import require_kinds
-from .records import read_tensors, write_atomic
+from .files import read_tensors, write_atomic
+from .images import ImageData
 from .run import Run
 
 FORMAT = 2
@@ -56,11 +56,10 @@ class Training:
         kind = torch.optim.AdamW if epoch <= config.adamw_epochs else torch.optim.SGD
         if type(self.optimizer) is kind:
             return
-        fused = self.device.type == "cuda"
-        self.optimizer = (torch.optim.SGD(self.model.parameters(), lr=config.sgd_lr, momentum=0.9, fused=fused)
+        self.optimizer = (torch.optim.SGD(self.model.parameters(), lr=config.sgd_lr, momentum=0.9, fused=True)
                           if kind is torch.optim.SGD else
                           torch.optim.AdamW(self.model.parameters(), lr=config.lr, betas=config.betas, eps=config.eps,
-                                            weight_decay=config.weight_decay, fused=fused))
+                                            weight_decay=config.weight_decay, fused=True))
         if kind is torch.optim.SGD:  # its fused form leaves them unwritten where float16 skips the first step
             for parameter in self.model.parameters():
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -144,8 +143,8 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
         run.device, run.precision = here.device, here.precision
     run.finished_at = None
     training.enter_phase(len(run.history))  # the last epoch done: the next one may begin another phase
-    for group in saved["optimizer"]["param_groups"]:  # a run from a CPU goes on with a GPU's kernels, and back
-        group["fused"] = training.device.type == "cuda"
+    for group in saved["optimizer"]["param_groups"]:  # of one that was written when CPUs had other kernels
+        group["fused"] = True
     training.optimizer.load_state_dict(saved["optimizer"])
     if saved["scaler"] and training.scaler.is_enabled():
         training.scaler.load_state_dict(saved["scaler"])

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from .device import pick_precision
 from .errors import require_count
-from .measure import HALF, _seconds, kept_for_backward
+from .measure import _seconds, kept_for_backward
+from .precision import computing_in
 
 Builder = Callable[[int], nn.Module]
 
@@ -63,7 +64,7 @@ def _step(mixer: nn.Module, x: Tensor, precision: str) -> Callable[[], None]:
     weights = [x, *mixer.parameters()]
 
     def step() -> None:
-        with torch.autocast(x.device.type, HALF.get(precision), enabled=precision in HALF):
+        with computing_in(precision, x):
             out = mixer(x)
         torch.autograd.grad(out.float().sum(), weights, allow_unused=True)  # a mixer that is not finished, too
 

@@ -12,10 +12,15 @@ import torch
 import torch.nn.functional as F
 
 from .errors import as_device, require_known
+from .precision import PRECISIONS
 
 # For deterministic runs. torch looks once, at its first matrix product on a GPU, so any later is too late.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-PRECISIONS = ("float32", "float16", "bfloat16")
+
+
+OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+                 "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # it has no room for its workspace
+                 "CUDNN_STATUS_ALLOC_FAILED", "unable to find an engine to execute")
 
 
 def pick_device(prefer: str | torch.device | None = None, argument: str = "prefer") -> torch.device:
@@ -43,7 +48,8 @@ def training_kernels(deterministic: bool) -> Iterator[None]:
     """Convolutions by the kernel that is fastest here; or, if `deterministic`, no operation whose result depends on the
     order in which a GPU's threads finish (RuntimeError, from torch, at one that has no such form). The settings are
     as before afterwards."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
     if deterministic:
         torch.use_deterministic_algorithms(True)
     # It tries all kernels at each new shape, and need not choose the same one each time.
@@ -51,8 +57,8 @@ def training_kernels(deterministic: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.use_deterministic_algorithms(before, warn_only=warns_only)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def _problem(device: torch.device) -> str | None:
@@ -63,13 +69,17 @@ def _problem(device: torch.device) -> str | None:
         return "This machine shows no CUDA GPU to torch (in Colab or Kaggle, choose a T4 in the settings)."
     if device.index is not None and device.index >= torch.cuda.device_count():
         return f"There is no {device}: torch sees {torch.cuda.device_count()} GPU(s)."
-    name = torch.cuda.get_device_name(device)
+    name = str(device)
     try:
+        name = torch.cuda.get_device_name(device)
         _try_small_step(device)
-    except torch.OutOfMemoryError:  # a full GPU is not a broken one, and hours on the CPU are no answer
-        raise torch.OutOfMemoryError(f"{name} has no memory left: end the other process or notebook that holds it "
-                                     '(nvidia-smi shows which), or choose device="cpu"') from None
-    except RuntimeError as error:
+    except Exception as error:  # a broken driver has errors of its own kind
+        if is_out_of_memory(error):  # a full GPU is not a broken one, and hours on the CPU are no answer
+            raise torch.OutOfMemoryError(f"{name} has no memory left: end the other process or notebook that holds it "
+                                         '(nvidia-smi shows which), or choose device="cpu"') from None
+        problem = f"{name} failed a small test operation: {str(error).splitlines()[0]}."
+        if name == str(device):  # not even its name can be had
+            return problem
         major, minor = torch.cuda.get_device_capability(device)
         compiled = torch.cuda.get_arch_list()
         numbers = [int("".join(filter(str.isdigit, arch))) for arch in compiled]  # "sm_90a" -> 90
@@ -77,7 +87,7 @@ def _problem(device: torch.device) -> str | None:
         if not any(number // 10 == major and number % 10 <= minor for number in numbers):
             return (f"{name} (sm_{major}{minor}) has no kernels in torch {torch.__version__}, compiled "
                     f"for {', '.join(compiled)}: choose another GPU, for instance a T4.")
-        return f"{name} failed a small test operation: {str(error).splitlines()[0]}."
+        return problem
     return None
 
 
@@ -100,9 +110,20 @@ def _here(device: torch.device | str) -> torch.device:
     return device
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether `error` says that a GPU's memory did not suffice; convolutions have words of their own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "unable to find an engine to execute" in str(error)
+def require_working(device: str | torch.device) -> torch.device:
+    """The device, after it has made a tensor and given it back; ValueError where it cannot."""
+    device = as_device("device", device)
+    try:
+        torch.zeros(1, device=device).cpu()  # a meta tensor has nothing to bring back
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch's ways to say that it has no such device
+        raise ValueError(f"device={str(device)!r} does not work here ({str(error).splitlines()[0]}); "
+                         'use "cpu", or what vix.pick_device() gives') from error
+    return device
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether `error` says that a GPU's memory did not suffice; CUDA and its libraries have words of their own."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def device_name(device: torch.device | str) -> str:
@@ -152,7 +173,7 @@ def pick_precision(device: torch.device | str, wanted: str = "auto",
     return wanted
 
 
-def fused_attention_problem(device: torch.device | str, precision: str, dim_head: int = 32) -> str | None:
+def fused_attention_problem(device: torch.device | str, precision: str, dim_head: int) -> str | None:
     """Why scaled_dot_product_attention would store its N×N matrices here, in a sentence; None if it would not.
 
     Where no fused kernel takes the inputs, torch silently computes by the plain formula: the same result, but memory

@@ -1,7 +1,6 @@
 """Drawings of an idea, to scale, rather than of a measurement."""
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .figures import COLOURS, new_axes
@@ -35,14 +34,13 @@ FACTORS = {
 }
 
 
-def factor_shapes(mixers: Sequence[str] = tuple(FACTORS), tokens: float = 1.0, small: float = 0.2) -> Figure:
-    """The products of matrices behind each mixer, drawn to scale: N tokens, m = d = `small` of them."""
+def factor_shapes() -> Figure:
+    """The products of matrices behind each mixer, drawn to scale: N tokens, m = d = a fifth of them."""
     from matplotlib.patches import Rectangle
 
-    sizes = {"N": tokens, "m": small, "d": small}
-    figure, axes = new_axes(len(mixers), width=2.6, height=2.1)
-    for ax, name in zip(axes.flat if len(mixers) > 1 else [axes], mixers, strict=True):
-        formula, factors = FACTORS[name]
+    sizes = {"N": 1.0, "m": 0.2, "d": 0.2}
+    figure, axes = new_axes(len(FACTORS), width=2.6, height=2.1)
+    for ax, (name, (formula, factors)) in zip(axes.flat, FACTORS.items(), strict=True):
         left = 0.0
         for label, rows, columns in factors:
             height, width = sizes[rows], sizes[columns]

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from .device import device_name
+from .files import DATA, write_atomic
 from .measure import throughput
 from .models.zoo import build
-from .records import DATA, environment, write_atomic
+from .provenance import environment
 from .run import now
 
 MINUTES = DATA / "minutes.json"

@@ -8,18 +8,27 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from .precision import autocasts
+
 MOST = 2**24            # beyond every size that makes sense here, and far below where 64-bit products overflow
 MOST_LAYERS = 1000
 ALWAYS_FITS = 2**28     # numbers, a GiB in float32: below this nobody looks at the machine's memory
 
 
 def require_count(**values: int) -> None:
-    """Each keyword must be an integer from 1 to MOST (a depth: to MOST_LAYERS); TypeError or ValueError names the
-    first that is not."""
+    """Each keyword must be an integer from 1 to MOST; TypeError or ValueError names the first that is not."""
+    _require_integers(MOST, values)
+
+
+def require_depth(**values: int) -> None:
+    """The same for numbers of layers, from 1 to MOST_LAYERS."""
+    _require_integers(MOST_LAYERS, values)
+
+
+def _require_integers(most: int, values: Mapping[str, int]) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{name}={value!r} must be an integer, got {type(value).__name__}")
-        most = MOST_LAYERS if name.startswith("depth") else MOST
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
         if value > most:
@@ -145,12 +154,6 @@ def require_logits(scores: object, images: Tensor, num_classes: int | None = Non
         fix = f"build it with num_classes={num_classes}" if scores.ndim == 2 else "return one row for each image"
         raise ValueError(f"the model turned {len(images)} images into {list(scores.shape)}, not into logits "
                          f"[{len(images)}, {'num_classes' if num_classes is None else num_classes}]; {fix}")
-
-
-def autocasts(x: Tensor) -> bool:
-    """Whether autocast is on for the device of `x`; some have none ("meta", on which shapes alone are computed)."""
-    device = x.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def require_several(values: int, training: bool, shape: tuple[int, ...]) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import mean
 
-from .data import ImageData
 from .device import pick_device
 from .durations import readable
+from .images import ImageData
 from .jobs import Job
 from .measure import throughput
 from .run import Run

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from . import figures, lengths
 from .cost import mixer_bytes
-from .data import normalised
 from .errors import require_known
+from .images import normalised
 from .mixers import MIXERS
 from .probe import imitated_rows, mixer_inputs, mixer_row
 

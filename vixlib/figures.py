@@ -77,16 +77,13 @@ def cost_curves(ax: Axes, tokens: Sequence[int], curves: Mapping[str, Sequence[f
     ax.legend(fontsize=8, frameon=False)
 
 
-def learning_curves(ax: Axes, curves: Mapping[str, Sequence[float]],
-                    dashed: Mapping[str, Sequence[float]] | None = None,
-                    colours: Mapping[str, str] | None = None) -> None:
-    """Top-1 accuracy in percent by epoch: solid for runs here, dashed for the authors' logs."""
+def learning_curves(ax: Axes, curves: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
+    """Top-1 accuracy in percent by epoch."""
     from matplotlib.ticker import MaxNLocator
 
-    for style, group in (("-", curves), ("--", dashed or {})):
-        for name, values in group.items():
-            ax.plot(range(1, len(values) + 1), values, style, marker="o" if len(values) < 15 else None, markersize=3.5,
-                    color=(colours or {}).get(name), label=name)
+    for name, values in curves.items():
+        ax.plot(range(1, len(values) + 1), values, marker="o" if len(values) < 15 else None, markersize=3.5,
+                color=colours.get(name), label=name)
     ax.set(xlabel="epoch", ylabel="test top-1 accuracy (%)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(fontsize=8, frameon=False)
@@ -191,7 +188,7 @@ def live_curves(title: str = "", label: Callable[[Run], str] = lambda run: run.m
     def paint(run: Run) -> Figure:
         runs[label(run)] = [epoch["top1"] for epoch in run.history]
         figure, ax = new_axes(width=6, height=3.2)
-        learning_curves(ax, runs, colours=colours)
+        learning_curves(ax, runs, colours)
         if run.config.sgd_from and 1 < run.config.sgd_from <= run.config.epochs:
             mark_switch(ax, run.config.sgd_from)
         ax.set_title(title, fontsize=9)

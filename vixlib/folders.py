@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .records import read_tensors, write_atomic
+from .files import read_tensors, write_atomic
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 TEST_FOLDERS = ("test", "val")

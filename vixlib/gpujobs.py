@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 
 from . import memory
-from .data import ImageData
 from .device import pick_device, pick_precision
+from .files import write_atomic
+from .images import ImageData
 from .jobs import Outcome, Place
 from .limits import cap_memory, largest_batch, real_steps
 from .models.zoo import applicable, build
-from .records import environment, write_atomic
+from .provenance import environment
 from .run import now
 from .tables import Row
 

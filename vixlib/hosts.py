@@ -19,6 +19,7 @@ from .models.zoo import settings
 from .pairs import AREA, SOURCES, Point, finish_memory_axes, last_top1, leads, name_point
 from .pairs import paper_points as printed_points
 from .run import Run
+from .scoring import evaluating
 from .tables import paper_table
 
 if TYPE_CHECKING:
@@ -72,11 +73,10 @@ def trace(model: nn.Module) -> list[Stage]:
              for part in parts if type(part) in KINDS]
     hooks += [model.head.register_forward_pre_hook(lambda _part, x: note("one vector", x[0])),
               model.head.register_forward_hook(lambda _part, _x, out: note("classes", out))]
-    training = model.training
     try:
-        model.eval()(picture)
+        with evaluating(model):
+            model(picture)
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return stages

@@ -10,11 +10,12 @@ from torch import nn
 
 from . import parallel
 from .checkpoint import peek
-from .data import ImageData
+from .images import ImageData
 from .measure import count_parameters
 from .models.zoo import applicable, build
 from .profiles import Profile
-from .records import environment, record_name, write_record
+from .provenance import environment
+from .records import record_name, write_record
 from .run import Run, TrainConfig
 from .tables import LARGEST, Row, table_rows
 from .train import fit

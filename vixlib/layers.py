@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from .diagrams import PART_COLOURS
 from .errors import require_count, require_known
 from .figures import new_axes
 from .models import CXV
+from .scoring import evaluating
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,22 +70,11 @@ def _require_cxv(model: nn.Module) -> None:
                         "feed-forward; use a CXV, such as vixlib.build('CPV')")
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, so that dropout draws nothing, and the former mode afterwards."""
-    training = model.training
-    try:
-        model.eval()
-        yield
-    finally:
-        model.train(training)
-
-
 def layer_maps(model: CXV, images: Tensor) -> dict[str, Tensor]:
     """What the stem and each layer make of `images` `[B, C, H, W]`, in evaluation mode and with gradients:
     {"stem": `[B, D/2, rows, columns]`, "layer 1": `[B, D, rows, columns]`, ...}."""
     _require_cxv(model)
-    with _evaluating(model):
+    with evaluating(model):
         x = model.stem(images)
         maps = {"stem": x}
         for number, block in enumerate(model.blocks, start=1):
@@ -93,8 +82,7 @@ def layer_maps(model: CXV, images: Tensor) -> dict[str, Tensor]:
     return maps
 
 
-def reach(model: CXV, image: Tensor, place: tuple[int, int] | None = None, directions: int = 16,
-          seed: int = 0) -> dict[str, Tensor]:
+def reach(model: CXV, image: Tensor, place: tuple[int, int] | None = None, directions: int = 16) -> dict[str, Tensor]:
     """How strongly the features of one place answer to each pixel, `[H, W]` on the CPU, after the stem and each layer.
 
     image: `[C, H, W]`, normalised.   place: (row, column) in the grid of tokens; None: the middle.
@@ -103,7 +91,7 @@ def reach(model: CXV, image: Tensor, place: tuple[int, int] | None = None, direc
     """
     require_count(directions=directions)
     pixels = image[None].expand(directions, *image.shape).clone().requires_grad_()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)  # the same directions each time
     found = {}
     maps = layer_maps(model, pixels)
     rows, columns = next(iter(maps.values())).shape[-2:]
@@ -124,7 +112,7 @@ def window(strength: Tensor) -> tuple[int, int]:
     return tuple(int(side[-1] - side[0]) + 1 if len(side) else 0 for side in sides)
 
 
-def reach_maps(rows: Mapping[str, Mapping[str, Tensor]], place: tuple[int, int] | None = None) -> Figure:
+def reach_maps(rows: Mapping[str, Mapping[str, Tensor]]) -> Figure:
     """`reach` of several models, a row of maps each, in parts of a map's largest value; grey is exactly zero."""
     from matplotlib.colors import LogNorm
 

@@ -12,9 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from .files import DATA, write_atomic
 from .measure import predict_peak_memory
 from .models.zoo import build
-from .records import DATA, environment, write_atomic
+from .provenance import environment
 
 FILE = DATA / "memory_by_length.json"
 # How attention is computed: name of the curve -> (system, its options, precision).

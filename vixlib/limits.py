@@ -67,7 +67,7 @@ def real_steps(model: nn.Module, precision: str,
     def attempt(batch_size: int) -> None:
         if device.type == "cuda":
             torch.cuda.empty_cache()  # what an earlier attempt left in pieces must not decide this one
-        step = training_step(copy.deepcopy(model), batch_size, precision, image_size)
+        step, _ = training_step(copy.deepcopy(model), batch_size, precision, image_size)
         step()
         step()
         if device.type == "cuda":

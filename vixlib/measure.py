@@ -20,8 +20,8 @@ from .cuda_autocast import CudaAutocast
 from .device import pick_precision
 from .embeddings import Size, as_pair
 from .errors import MOST, require_count, require_known, require_logits, require_model, require_room, require_trainable
+from .precision import PRECISIONS, computing_in
 
-HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 MARGIN = 1.15  # predictions fall a few percent short of a real step; what a plan needs is an upper bound
 
 
@@ -51,15 +51,14 @@ def count_parameters(model: nn.Module) -> ParameterCount:
     return ParameterCount(true=sum(p.numel() for p in model.parameters()), as_paper=as_paper)
 
 
-def saved_bytes_per_image(model: nn.Module, image_size: Size | None = None,
-                          precision: str = "float32") -> float:
+def saved_bytes_per_image(model: nn.Module, precision: str = "float32", image_size: Size | None = None) -> float:
     """Bytes that autograd keeps between forward and backward for each image; needs no GPU.
 
     Counted once per storage, parameters left out, as the difference between batches of 4 and 2, so that what
     does not grow with the batch cancels. precision "float16" or "bfloat16" counts under autocast.
     """
     image_size = _checked(model, image_size)
-    require_known("precision", precision, ("float32", *HALF))
+    require_known("precision", precision, PRECISIONS)
     model = copy.deepcopy(model).train()  # a forward pass would move BatchNorm's statistics
     kept = [_saved_bytes(model, _images(model, batch, image_size), precision) for batch in (2, 4)]
     return (kept[1] - kept[0]) / 2
@@ -147,7 +146,7 @@ def peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
     precision = pick_precision(device, precision)
     model = copy.deepcopy(model)
     before = torch.cuda.memory_allocated(device) - _bytes(model)
-    step = training_step(model, batch_size, precision, image_size)
+    step, _ = training_step(model, batch_size, precision, image_size)
     step()  # the first step makes the optimiser's state
     torch.cuda.reset_peak_memory_stats(device)
     step()
@@ -165,16 +164,17 @@ def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str =
 
     require_count(batch_size=batch_size)
     image_size = _checked(model, image_size)
-    require_known("precision", precision, ("auto", "float32", *HALF))
+    require_known("precision", precision, ("auto", *PRECISIONS))
     precision = "float16" if precision == "auto" else precision
     mode = FakeTensorMode()
     fake = with_fake_tensors(model, mode)
     with mode:
-        step = training_step(fake, batch_size, "bfloat16" if precision in HALF else precision, image_size)
+        half = precision != "float32"  # either half type keeps the same bytes
+        step, optimizer = training_step(fake, batch_size, "bfloat16" if half else precision, image_size)
         for parameter in fake.parameters():  # an update without a backward pass makes the optimiser's state
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-        step.optimizer.step()
-        state = [value for one in step.optimizer.state.values() for value in one.values() if isinstance(value, Tensor)]
+        optimizer.step()
+        state = [value for one in optimizer.state.values() for value in one.values() if isinstance(value, Tensor)]
         with _Living((*fake.parameters(), *fake.buffers(), *state)) as living:
             step()
     return PeakMemory(living.peak, batch_size, precision, measured=False)
@@ -223,32 +223,32 @@ def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: S
     return guess + floor((memory - at_guess) / per_image)
 
 
-def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precision: str = "auto",
-               image_size: Size | None = None) -> float:
+def throughput(model: nn.Module, batch_size: int = 64, precision: str = "auto", image_size: Size | None = None,
+               repeats: int = 5) -> float:
     """Images a second of a whole training step on the model's device, median of `repeats` after one warm-up."""
     require_count(batch_size=batch_size, repeats=repeats)
     image_size = _checked(model, image_size)
     height, width = image_size or getattr(model, "image_size", (32, 32))
     require_room(batch_size * height * width, batch_size=batch_size, image_size=image_size)
     device = next(model.parameters()).device
-    step = training_step(copy.deepcopy(model), batch_size, pick_precision(device, precision), image_size)
+    step, _ = training_step(copy.deepcopy(model), batch_size, pick_precision(device, precision), image_size)
     step()
     return batch_size / median(_seconds(step, device) for _ in range(repeats))
 
 
-def training_step(model: nn.Module, batch_size: int, precision: str, image_size: Size | None = None):
-    """A callable that trains `model` one step on a fixed random batch: forward, backward, AdamW."""
+def training_step(model: nn.Module, batch_size: int, precision: str,
+                  image_size: Size | None = None) -> tuple[Callable[[], None], torch.optim.Optimizer]:
+    """(a call that trains `model` one step on a fixed random batch, its optimiser): forward, backward, AdamW."""
     require_trainable(model, type(model).__name__)
     images = _images(model.train(), batch_size, image_size)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)  # as fit trains; one call for all parameters
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)  # as fit trains
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         _loss(model, images, precision).backward()
         optimizer.step()
 
-    step.optimizer = optimizer
-    return step
+    return step, optimizer
 
 
 def _checked(model: nn.Module, image_size: Size | None) -> tuple[int, int] | None:
@@ -268,10 +268,8 @@ def _images(model: nn.Module, batch_size: int, image_size: tuple[int, int] | Non
 
 
 def _loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
-    require_known("precision", precision, ("float32", *HALF))
-    device = images.device.type
-    with (torch.autocast(device, HALF.get(precision), enabled=precision in HALF),
-          CudaAutocast() if device == "cpu" else nullcontext()):
+    require_known("precision", precision, PRECISIONS)
+    with computing_in(precision, images), CudaAutocast() if images.device.type == "cpu" else nullcontext():
         scores = model(images)
         require_logits(scores, images)
         return F.cross_entropy(scores, torch.zeros(len(images), dtype=torch.long, device=images.device))

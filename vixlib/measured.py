@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .cost import crossing
-from .records import DATA
+from .files import DATA
 from .report import Table
 
 BENCHMARKS = DATA / "benchmarks"

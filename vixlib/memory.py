@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from .device import device_name, is_out_of_memory, pick_device
+from .files import DATA, write_atomic
 from .measure import MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
 from .models.zoo import CONFIGS, applicable, build, names, settings
-from .records import DATA, environment, read_records, record_name, write_atomic
+from .provenance import environment
+from .records import read_records, record_name
 from .report import Table
 from .speeds import SPEED_HEADER, SPEED_NOTE, speed_cells
 from .tables import table_rows

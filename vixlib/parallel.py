@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .device import pick_device
 from .mixers.heads import BatchNormTokens
 
 T = TypeVar("T")
@@ -35,9 +36,9 @@ def processes() -> Iterator[None]:
     if not dist.is_available() or not dist.is_torchelastic_launched():
         yield
         return
-    on_gpus = torch.cuda.is_available()
-    if on_gpus:
+    if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    on_gpus = pick_device().type == "cuda"  # one that works, too
     # Long, because the others wait while the first one reads or downloads the data set.
     dist.init_process_group("nccl" if on_gpus else "gloo", timeout=timedelta(hours=1))
     try:

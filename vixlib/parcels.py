@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import checkpoint
-from .records import FIELDS, record_name, write_atomic
+from .files import write_atomic
+from .records import FIELDS, record_name
 
 FORMAT = 1
 PARCELS, PARCEL_BYTES = 7, 6_000_000  # with the list, 8 files; 42 MB in all can travel both ways, beside the data set

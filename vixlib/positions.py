@@ -63,12 +63,22 @@ class LearnedPosition(NoPosition):
         self.grid = grid
 
 
+def unit_circle(angles: Tensor) -> Tensor:
+    """exp(i·angle), of angles in float64, which at the end of a long sequence need more digits than float32 has."""
+    return torch.polar(torch.ones_like(angles), angles)
+
+
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Turn neighbouring features (x₂ᵢ, x₂ᵢ₊₁) of `[..., N, d]` as complex numbers by `angles` `[N, d/2]` (radians)."""
+    return turned(x, unit_circle(angles))
+
+
+def turned(x: Tensor, turns: Tensor) -> Tensor:
+    """The same by numbers on the unit circle, for many `x` and the same angles."""
     pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))  # half precision turns in float32
     pairs = pairs if pairs.stride(-1) == 1 else pairs.contiguous()
-    turns = torch.polar(torch.ones_like(angles), angles).to(pairs.dtype.to_complex())
-    return torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(-2).to(x.dtype)
+    product = torch.view_as_complex(pairs) * turns.to(pairs.dtype.to_complex())
+    return torch.view_as_real(product).flatten(-2).to(x.dtype)
 
 
 def frequencies(count: int, base: float, device: torch.device) -> Tensor:
@@ -100,8 +110,8 @@ class RotaryPosition(NoPosition):
         return torch.outer(steps, frequencies(self.dim_head // 2, self.base, device))
 
     def rotary(self, grid: Grid, device: torch.device) -> Callable[[Tensor], Tensor]:
-        angles = self.angles(grid, device)
-        return lambda x: rotate(x, angles)
+        turns = unit_circle(self.angles(grid, device))
+        return lambda x: turned(x, turns)
 
 
 class AxialRotaryPosition(RotaryPosition):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import normalised
 from .errors import require_count, require_known
+from .images import normalised
 from .mixers import (
     LinformerAttention,
     NystromAttention,
@@ -18,6 +18,7 @@ from .mixers import (
     newton_schulz,
     segment_means,
 )
+from .scoring import evaluating
 
 
 @torch.no_grad()
@@ -34,11 +35,10 @@ def mixer_inputs(model: nn.Module, images: Tensor) -> list[tuple[Tensor, object]
         seen.append((arguments[0], keywords.get("rotary")))
 
     hooks = [block.mixer.register_forward_pre_hook(remember, with_kwargs=True) for block in model.blocks]
-    training = model.training
     try:
-        model.eval()(images)
+        with evaluating(model):
+            model(images)
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return seen
@@ -174,7 +174,7 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
                          "pass uint8 [B, C, H, W], B >= 2, and one label a picture, as data.test_images")
     require_count(batch_size=batch_size)
     device = next(model.parameters()).device
-    labels, seen, training = labels.to(device), [], model.training
+    labels, seen = labels.to(device), []
     hook = model.head.register_forward_pre_hook(lambda _head, arguments: seen.append(arguments[0]))
 
     def look(down: int, right: int) -> tuple[Tensor, Tensor]:
@@ -187,17 +187,16 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
         return torch.cat(seen).double(), torch.cat(guesses)
 
     try:
-        model.eval()
-        features, classes = look(0, 0)
-        mean = features.mean(dim=0)
-        scores = []
-        for pixels in shifts:
-            ways = [look(down * pixels, right * pixels) for down, right in (DIRECTIONS if pixels else [(0, 0)])]
-            rates = [((c == labels).double().mean(), (c == classes).double().mean(),
-                      F.cosine_similarity(f - mean, features - mean).mean()) for f, c in ways]
-            top1, agreement, cosine = torch.tensor(rates, dtype=torch.float64).mean(dim=0).tolist()
-            scores.append(ShiftScores(pixels, 100 * top1, 100 * agreement, cosine))
+        with evaluating(model):
+            features, classes = look(0, 0)
+            mean = features.mean(dim=0)
+            scores = []
+            for pixels in shifts:
+                ways = [look(down * pixels, right * pixels) for down, right in (DIRECTIONS if pixels else [(0, 0)])]
+                rates = [((c == labels).double().mean(), (c == classes).double().mean(),
+                          F.cosine_similarity(f - mean, features - mean).mean()) for f, c in ways]
+                top1, agreement, cosine = torch.tensor(rates, dtype=torch.float64).mean(dim=0).tolist()
+                scores.append(ShiftScores(pixels, 100 * top1, 100 * agreement, cosine))
     finally:
         hook.remove()
-        model.train(training)
     return scores

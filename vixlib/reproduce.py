@@ -27,19 +27,19 @@ from pathlib import Path
 
 from . import parallel, parcels
 from .agenda import AnyJob, coming, describe_agenda
-from .data import ImageData, load
+from .data import load
 from .device import describe, device_name, pick_device
 from .errors import require_seed
 from .estimate import Estimator, readable
+from .files import ROOT
 from .gpujobs import BatchJob
-from .jobs import Job, Place, missing, most_missing_first, plan
+from .images import ImageData
+from .jobs import Job, Place, most_missing_first, plan
 from .profiles import PROFILES
-from .records import RESULTS, ROOT, read_records
+from .records import RESULTS, read_records
 from .sources import find
 from .tables import TABLES, VARIANTS
 from .workers import at_once, in_turn, visible_gpus
-
-__all__ = ["Job", "main", "missing", "plan", "reproduce"]
 
 CHECKPOINTS = ROOT / "data" / "checkpoints"
 PACKING_MINUTES = 0.5  # kept back of --minutes for --export
@@ -53,22 +53,12 @@ class RunsFailed(RuntimeError):
             f"{name}\n  " + error.strip().replace("\n", "\n  ") for name, error in failed.items()))
 
 
-def reproduce(jobs: list[Job], data: ImageData, results: Path, checkpoints: Path = CHECKPOINTS,
-              minutes: float | None = None, processes: int = 1, memory_gb: float | None = None) -> int:
-    """Run the missing ones of `jobs` until `minutes` are over, the most missing first; how many are still missing.
+def reproduce(todo: Sequence[AnyJob], data: ImageData, place: Place, deadline: float | None = None) -> int:
+    """Run `todo` until `deadline` (seconds of time.time()); how many of it are still missing.
 
-    At least one epoch is trained, so that even a short allowance gets somewhere. processes: runs at once, each in a
-    process of its own if more than 1. RunsFailed, once the others are through, if some ended with an error.
+    At least one epoch is trained, so that even a short allowance gets somewhere. RunsFailed, once the others are
+    through, if some ended with an error.
     """
-    todo = parallel.from_first(most_missing_first(jobs, results, checkpoints))
-    if parallel.rank() == 0:
-        print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are recorded in {results}; on {describe(pick_device())}",
-              flush=True)
-    return _run(todo, data, Place(results, checkpoints, memory_gb, processes),
-                None if minutes is None else time.time() + 60 * minutes)
-
-
-def _run(todo: Sequence[AnyJob], data: ImageData, place: Place, deadline: float | None) -> int:
     report = (in_turn if place.at_once == 1 else at_once)(todo, data, place, deadline)
     if report.failed:
         raise RunsFailed(report.failed)
@@ -165,7 +155,7 @@ def _work(chosen: argparse.Namespace, started: float) -> int:
         deadline -= 60 * PACKING_MINUTES
     before = parcels.stamps(parcels.contents(place.results, place.checkpoints))
     try:
-        return 3 if _run(todo, data, place, deadline) else 0
+        return 3 if reproduce(todo, data, place, deadline) else 0
     except RunsFailed as error:
         print(error, file=sys.stderr)
         return 1

@@ -9,8 +9,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .data import AUGMENTATIONS
-from .device import PRECISIONS
 from .errors import (
     require_count,
     require_flag,
@@ -20,7 +18,10 @@ from .errors import (
     require_path,
     require_seed,
 )
-from .records import NUMBER, require_epochs, write_atomic
+from .files import write_atomic
+from .images import AUGMENTATIONS
+from .precision import PRECISIONS
+from .records import NUMBER, require_epochs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

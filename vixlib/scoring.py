@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import ImageData, normalised
 from .device import is_out_of_memory, pick_device, pick_precision
 from .errors import require_count, require_known, require_logits, require_model, require_type
+from .images import ImageData, normalised
+from .precision import computing_in
 
 
 class Scores(NamedTuple):
@@ -41,7 +42,7 @@ def evaluate(model: nn.Module, data: ImageData, split: str = "test", batch_size:
     images_in_split = len(data.test_labels if split == "test" else data.train_labels)
     top1 = top5 = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    with _inference(model):
+    with evaluating(model), torch.no_grad():  # in inference_mode, what a module caches could never be trained with
         for index in torch.arange(images_in_split, device=data.device).split(batch_size):
             images, labels = (tensor.to(device) for tensor in data.batch(index, split))
             logits = in_parts(lambda part: logits_of(model, part, precision, data.num_classes), images)
@@ -63,7 +64,7 @@ def predict(model: nn.Module, images: Tensor, device: str | torch.device | None 
         raise ValueError(f"images are {images.dtype} {list(images.shape)}, not uint8 [B, C, H, W], B >= 1; "
                          "pass a single one as image[None], and pixels as 0 ... 255")
     device = _place(model, device)
-    with _inference(model):
+    with evaluating(model), torch.no_grad():
         parts = [in_parts(lambda part: logits_of(model, normalised(part.to(device))).softmax(dim=1).cpu(), part)
                  for part in images.split(256)]
     return torch.cat(parts)
@@ -81,14 +82,12 @@ def in_parts(compute: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 @contextmanager
-def _inference(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards each module is in the mode it was in."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode: dropout draws nothing. Afterwards each module is in the mode it was in."""
     were_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        # Not inference_mode: what a module caches in there could never be used in training again.
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for module in were_training:
             module.training = True
@@ -96,7 +95,7 @@ def _inference(model: nn.Module) -> Iterator[None]:
 
 def logits_of(model: nn.Module, images: Tensor, precision: str = "float32", num_classes: int | None = None) -> Tensor:
     """float32 logits [B, num_classes]; the loss of half-precision ones would be too coarse."""
-    with torch.autocast(images.device.type, getattr(torch, precision), enabled=precision != "float32"):
+    with computing_in(precision, images):
         logits = model(images)
     require_logits(logits, images, num_classes)
     return logits.float()

@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .data import ImageData
 from .errors import require_count, require_room
+from .images import ImageData
 
 STRIPES = ("horizontal", "vertical")
 # Where the figure is, seen from the frame: (right, down) in units of their distance.

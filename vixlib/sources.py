@@ -12,7 +12,7 @@ from .archives import unpack
 from .folders import is_image_folder
 
 KAGGLE_INPUT = Path("/kaggle/input")
-CHECKOUT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 SEARCH_DEPTH = 5  # reaches /kaggle/input/datasets/OWNER/SLUG/folder/folder
 NOT_SEARCHED = frozenset({"train", "test", "val", "site-packages", "__pycache__"})
 
@@ -114,7 +114,7 @@ def _fetch(source: Source, into: Path) -> Path:
 
 def _own_data_folder() -> Path:
     """data/ of the repository if the package runs from one, else of the working folder."""
-    return CHECKOUT / "data" if (CHECKOUT / "pyproject.toml").is_file() else Path("data")
+    return ROOT / "data" if (ROOT / "pyproject.toml").is_file() else Path("data")
 
 
 def _search_roots(root: str | os.PathLike | None) -> Iterator[Path]:
@@ -125,7 +125,7 @@ def _search_roots(root: str | os.PathLike | None) -> Iterator[Path]:
             raise ValueError(f"the environment variable VIX_DATA={named!r} is no folder; "
                              "set it to the folder that holds the data sets, or unset it")
         yield Path(named).expanduser()
-    yield from (Path("data"), CHECKOUT / "data", Path.home() / "data", KAGGLE_INPUT)
+    yield from (Path("data"), ROOT / "data", Path.home() / "data", KAGGLE_INPUT)
 
 
 def _folders_below(start: Path, depth: int) -> Iterator[Path]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from .errors import require_known
+from .files import DATA
 from .models.zoo import names, position_of
 from .positions import POSITIONS
-from .records import DATA, VARIANTS
+from .records import VARIANTS
 
 
 @cache

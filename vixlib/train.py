@@ -18,7 +18,6 @@ from . import parallel
 from .averaging import WeightAverage
 from .checkpoint import Training
 from .compiling import Compiled, compiles
-from .data import ImageData
 from .device import (
     device_name,
     fused_attention_problem,
@@ -28,6 +27,7 @@ from .device import (
     training_kernels,
 )
 from .errors import require_flag, require_number, require_path, require_trainable, require_type
+from .images import ImageData
 from .limits import memory_problem, out_of_memory
 from .run import Run, TrainConfig, now
 from .schedule import learning_rate
@@ -97,10 +97,11 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         torch.manual_seed(parallel.seed_of(config.seed, len(run.history)))
     steps = math.ceil(len(data.train_labels) / config.batch_size)
     longest, too_large, saved = 0.0, False, len(run.history)
-    # Several processes share a batch, and their SyncBatchNorm cannot be predicted.
-    if parallel.size() == 1 and (problem := memory_problem(model, config.batch_size, run.precision, data.image_size,
-                                                           training.device)):
-        warnings.warn(problem, RuntimeWarning, stacklevel=3)
+    # Several processes share a batch, and their SyncBatchNorm cannot be predicted; what has been trained did fit.
+    if parallel.size() == 1 and not run.history:
+        problem = memory_problem(model, config.batch_size, run.precision, data.image_size, training.device)
+        if problem:
+            warnings.warn(problem, RuntimeWarning, stacklevel=3)
     try:
         with tqdm(total=steps * config.epochs, initial=steps * len(run.history), unit="step",
                   desc=f"{run.model} on {run.dataset}", mininterval=0.5, dynamic_ncols=True,
@@ -143,8 +144,10 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
 def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
              device: torch.device) -> tuple[Training, ImageData]:
     precision = pick_precision(device, config.precision)
-    if device.type == "cuda" and (problem := fused_attention_problem(device, precision)):
-        warnings.warn(problem, RuntimeWarning, stacklevel=3)
+    if device.type == "cuda":
+        for width in sorted({part.dim_head for part in model.modules() if hasattr(part, "dim_head")}):
+            if problem := fused_attention_problem(device, precision, width):
+                warnings.warn(problem, RuntimeWarning, stacklevel=3)
     count = parallel.size()
     fewest = len(data.train_labels) % config.batch_size or min(config.batch_size, len(data.train_labels))
     if fewest < count:
@@ -204,7 +207,7 @@ def _train(training: Training, data: ImageData, bar: tqdm) -> float:
     batches = order.to(training.device).split(config.batch_size)
     losses = torch.zeros(len(batches), device=training.device)
     # Which parameters were finite after which step, kept on the device and read once an epoch, as the losses are.
-    names, parameters = zip(*((name, p) for name, p in training.model.named_parameters() if p.requires_grad),
+    names, parameters = zip(*((name, p.detach()) for name, p in training.model.named_parameters() if p.requires_grad),
                             strict=True)
     finite = torch.ones(len(batches), len(names), dtype=torch.bool, device=training.device)
     training.model.train()
@@ -224,7 +227,7 @@ def _train(training: Training, data: ImageData, bar: tqdm) -> float:
         if training.average is not None:
             training.average.update(training.model)
         losses[step] = loss.detach()
-        finite[step] = torch.stack(torch._foreach_norm([p.detach() for p in parameters], torch.inf)).isfinite()
+        finite[step] = torch.stack(torch._foreach_norm(parameters, torch.inf)).isfinite()
         bar.update()
     losses = parallel.mean(losses).double().cpu()
     finite = finite.cpu()

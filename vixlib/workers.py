@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -9,7 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,7 @@ from typing import Protocol
 import torch
 
 from . import parallel
-from .data import ImageData
+from .images import ImageData
 from .jobs import Outcome, Place
 from .limits import cap_memory
 from .run import Run
@@ -155,6 +156,7 @@ def visible_gpus() -> list[str]:
 def _start(job: Performable, data: Path, place: Place, clock: Clock, threads: int,
            gpu: str | None) -> tuple[Connection, multiprocessing.Process]:
     context = multiprocessing.get_context("spawn")  # a forked process could not use CUDA
+    place = replace(place, at_once=math.ceil(place.at_once / max(1, len(visible_gpus()))))  # on its own device
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(sender, job, data, place, clock.deadline, threads, gpu), daemon=True)
     process.start()

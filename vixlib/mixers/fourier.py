@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import require_like
-from .heads import at_least_float32, float32_region
+from ..precision import at_least_float32, float32_region
 
 
 class FourierMixer(nn.Module):

@@ -1,15 +1,13 @@
-"""What the attention mixers share: the maps to and from heads, and where float32 is kept."""
+"""What the attention mixers share: the maps to and from heads."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import (
-    autocasts,
     require_count,
     require_flag,
     require_grid,
@@ -20,22 +18,6 @@ from ..errors import (
 )
 
 Rotary = Callable[[Tensor], Tensor]
-
-
-def float32_region(x: Tensor) -> AbstractContextManager:
-    """A context in which autocast is off: what runs inside keeps the precision of its inputs."""
-    device = x.device.type  # not only where it is on: a compiled backward pass is traced as if it were off
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """`x` in float32 if it was half precision, unchanged otherwise (float64 tests stay float64)."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def product_type(x: Tensor) -> torch.dtype:
-    """The type in which a matrix product of `x` is computed: autocast's where it is on, else that of `x`."""
-    return torch.get_autocast_dtype(x.device.type) if autocasts(x) else x.dtype
 
 
 def check_tokens(x: Tensor, dim: int, weight: Tensor | None) -> None:
@@ -58,7 +40,7 @@ class GridConv(nn.Module):
     """A 3×3 convolution over tokens that lie on a grid of rows × columns, `[B, N, D] -> [B, N, width]`.
 
     separable: one filter a feature with batch normalisation, then a linear map (Wu et al., "CvT: Introducing
-    Convolutions to Vision Transformers", section 3.2); otherwise one full convolution with a bias.
+    Convolutions to Vision Transformers", section 3.2); otherwise one full convolution.   bias: of the last map.
     """
 
     def __init__(self, dim: int, width: int, grid: tuple[int, int], separable: bool, bias: bool) -> None:
@@ -67,7 +49,7 @@ class GridConv(nn.Module):
         self.grid, self.separable = grid, separable
         self.map = nn.Sequential(
             nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False), nn.BatchNorm2d(dim),
-            nn.Conv2d(dim, width, 1, bias=bias)) if separable else nn.Conv2d(dim, width, 3, padding=1)
+            nn.Conv2d(dim, width, 1, bias=bias)) if separable else nn.Conv2d(dim, width, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = self.grid
@@ -82,7 +64,7 @@ class GridConv(nn.Module):
 class HeadsQKV(nn.Module):
     """The maps that softmax, Performer, Nyström and linear attention share: x -> q, k, v -> out.
 
-    qkv_bias, out_bias: of the linear maps.   qkv_norm, out_norm: batch normalisation after them (LeViT).
+    qkv_bias, out_bias: of the maps.   qkv_norm, out_norm: batch normalisation after them (LeViT).
     out_activation: None or "gelu", "hardswish" before the last map (LeViT).
     projection: "linear", or over a `grid` of tokens "separable" (CvT) or full "conv" 3×3 convolutions.
     `split(x)`: `[B, N, D] -> q, k, v` each `[B, H, N, d]`;  `join(heads)`: `[B, H, N, d] -> [B, N, D]`.
@@ -100,7 +82,7 @@ class HeadsQKV(nn.Module):
         if projection != "linear" and grid is None:
             raise ValueError(f"projection={projection!r} convolves over the picture and needs grid=(rows, columns)")
         require_flag(qkv_bias=qkv_bias, out_bias=out_bias, qkv_norm=qkv_norm, out_norm=out_norm)
-        self.heads, self.dim = heads, dim
+        self.heads, self.dim_head, self.dim = heads, dim_head, dim
         inner = heads * dim_head
         require_room(4 * dim * inner, dim=dim, heads=heads, dim_head=dim_head)
         self.to_qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias) if projection == "linear" else None
@@ -109,7 +91,7 @@ class HeadsQKV(nn.Module):
                 GridConv(dim, inner, grid, projection == "separable", qkv_bias) for _ in range(3))
         self.qkv_norm = BatchNormTokens(3 * inner) if qkv_norm else nn.Identity()
         self.activation = self.ACTIVATIONS[out_activation]()
-        self.to_out = GridConv(inner, dim, grid, False, True) if projection == "conv" else \
+        self.to_out = GridConv(inner, dim, grid, False, out_bias) if projection == "conv" else \
             nn.Linear(inner, dim, bias=out_bias)
         self.out_norm = BatchNormTokens(dim) if out_norm else nn.Identity()
 

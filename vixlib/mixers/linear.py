@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import require_known
-from .heads import HeadsQKV, Rotary, at_least_float32, float32_region
+from ..precision import at_least_float32, float32_region
+from .heads import HeadsQKV, Rotary
 
 
 class LinearAttention(HeadsQKV):

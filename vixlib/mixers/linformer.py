@@ -7,7 +7,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import require_count, require_flag, require_room
-from .heads import Rotary, check_tokens, product_type
+from ..precision import product_type
+from .heads import Rotary, check_tokens
 
 
 def linformer_projection(seq_len: int, rank: int) -> nn.Parameter:
@@ -45,7 +46,7 @@ class LinformerAttention(nn.Module):
                      out_bias=out_bias)
         require_room(seq_len * rank, seq_len=seq_len, rank=rank)
         require_room(2 * dim * heads * dim_head, dim=dim, heads=heads, dim_head=dim_head)
-        self.heads, self.seq_len = heads, seq_len
+        self.heads, self.dim_head, self.seq_len = heads, dim_head, seq_len
         key_width = dim_head if shared_head else heads * dim_head
         self.to_q = nn.Linear(dim, heads * dim_head, bias=False)
         self.to_k = nn.Linear(dim, key_width, bias=False)
@@ -70,8 +71,11 @@ class LinformerAttention(nn.Module):
             k = self.as_heads(self.to_k(short_x))
         else:  # a rotation differs from token to token, so keys must turn before they are mixed
             q, k = rotary(q), self.project_k.T @ rotary(self.as_heads(self.to_k(x)))
-        short_v = short_x if self.project_v is None else shorten(x, self.project_v)
-        v = self.as_heads((self.to_v or self.to_k)(short_v))
+        if rotary is None and self.to_v is None and self.project_v is None:
+            v = k
+        else:
+            short_v = short_x if self.project_v is None else shorten(x, self.project_v)
+            v = self.as_heads((self.to_v or self.to_k)(short_v))
         if k.shape[1] == 1:  # all heads read one: their queries are further queries of it, without copies of k and v
             out = F.scaled_dot_product_attention(rearrange(q, "b h n d -> b 1 (n h) d"), k, v)
             return self.to_out(rearrange(out, "b 1 (n h) d -> b n (h d)", h=self.heads))

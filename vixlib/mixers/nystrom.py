@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import require_count, require_known, require_room
-from .heads import HeadsQKV, Rotary, at_least_float32, check_tokens, float32_region
+from ..precision import at_least_float32, float32_region
+from .heads import HeadsQKV, Rotary, check_tokens
 from .softmax import SoftmaxAttention
 
 
@@ -42,18 +43,18 @@ def newton_schulz(a: Tensor, iterations: int, trace: list[tuple[Tensor, ...]] | 
 
     trace: a list that receives each iteration's z, az, s = 7 - az, u = 15 - az s and p = (13 - az u) / 4, `[B, m, m]`.
     """
-    # baddbmm subtracts while it multiplies; its matrices come in one row.
+    # baddbmm subtracts while it multiplies; its matrices come in one row. (bmm is what @ calls after several steps.)
     flat, z = in_one_row(a), in_one_row(a.mT / starting_scale(a))
     identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     seven, fifteen, quarter_of_13 = 7 * identity, 15 * identity, 13 / 4 * identity
     for _ in range(iterations):
-        az = flat @ z
+        az = torch.bmm(flat, z)
         s = seven - az
         u = torch.baddbmm(fifteen, az, s, alpha=-1)
         p = torch.baddbmm(quarter_of_13, az, u, alpha=-1 / 4)
         if trace is not None:
             trace.append((z, az, s, u, p))
-        z = z @ p
+        z = torch.bmm(z, p)
     return z.view_as(a)
 
 
@@ -76,11 +77,11 @@ class IterativeInverse(torch.autograd.Function):
             flat, grad = in_one_row(a), in_one_row(grad)
             d_a = torch.zeros_like(flat)
             for z, az, s, u, p in reversed(trace):
-                d_p = z.mT @ grad
-                d_u = az.mT @ d_p / -4
-                d_az = (az.mT @ d_u).baddbmm_(d_u, s.mT, alpha=-1).baddbmm_(d_p, u.mT, alpha=-1 / 4)
+                d_p = torch.bmm(z.mT, grad)
+                d_u = torch.bmm(az.mT, d_p).div_(-4)
+                d_az = torch.bmm(az.mT, d_u).baddbmm_(d_u, s.mT, alpha=-1).baddbmm_(d_p, u.mT, alpha=-1 / 4)
                 d_a.baddbmm_(d_az, z.mT)
-                grad = (grad @ p.mT).baddbmm_(flat.mT, d_az)
+                grad = torch.bmm(grad, p.mT).baddbmm_(flat.mT, d_az)
         return d_a.view_as(a) + (grad.view_as(a) / starting_scale(a)).mT, None
 
 
@@ -144,11 +145,12 @@ class NystromAttention(HeadsQKV):
 
     def convolve(self, v: Tensor) -> Tensor:
         """One depthwise convolution along the tokens of `[B, H, N, d]`, each head with its own filter."""
-        if v.is_cuda:  # where channels-last would take cuDNN's depthwise kernels, which are known to be slow
-            return self.conv(v)
         _, heads, _, width = v.shape
-        # As [B, H·d, N, 1] channels-last, v needs no copy: three to four times faster on a CPU than [B, H, N, d].
-        columns = rearrange(v, "b h n d -> b (h d) n 1").contiguous(memory_format=torch.channels_last)
+        # As [B, H·d, N, 1]: the kernels share their work out by channels, of which [B, H, N, d] would have only H.
+        # Channels-last v needs no copy, three to four times faster on a CPU; on CUDA it would take cuDNN's depthwise
+        # kernels, which are known to be slow.
+        layout = torch.contiguous_format if v.is_cuda else torch.channels_last
+        columns = rearrange(v, "b h n d -> b (h d) n 1").contiguous(memory_format=layout)
         filters = repeat(self.conv.weight, "h 1 k 1 -> (h d) 1 k 1", d=width)
         mixed = F.conv2d(columns, filters, padding=self.conv.padding, groups=heads * width)
         return rearrange(mixed, "b (h d) n 1 -> b h n d", h=heads)

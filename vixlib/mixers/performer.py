@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import require_count, require_known, require_number, require_room
-from .heads import HeadsQKV, Rotary, at_least_float32, float32_region
+from ..precision import at_least_float32, float32_region
+from .heads import HeadsQKV, Rotary
 
 
 def orthogonal_features(num_features: int, dim_head: int, generator: torch.Generator | None = None) -> Tensor:
@@ -120,13 +121,15 @@ class FeatureAttention(torch.autograd.Function):
         q, k, v, directions, phi_q, phi_k, context, quotient, denominator = ctx.saved_tensors
         with float32_region(q):
             grad = at_least_float32(grad)
+            wide_q = at_least_float32(phi_q)
             if quotient.dtype != grad.dtype:  # rounded by itself it would no longer fit the φ beside it
-                again = spread(context, at_least_float32(phi_q), ctx.epsilon)
+                again = spread(context, wide_q, ctx.epsilon)
                 quotient, denominator = again[..., :-1] / again[..., -1:], again[..., -1:]
             d_out = F.pad(grad, (0, 1))
             d_out[..., -1:] = -(grad * quotient).sum(-1, keepdim=True)
             d_out.div_(denominator)
-            d_context = gather(d_out, at_least_float32(phi_q), ctx.epsilon)
+            d_context = gather(d_out, wide_q, ctx.epsilon)
+            del wide_q  # under autocast a table of its own
             d_v = spread(d_context, at_least_float32(phi_k), ctx.epsilon)[..., :-1]
             table = d_out @ context
             d_q = features_backward(table, at_least_float32(q), phi_q, directions, ctx.kernel)

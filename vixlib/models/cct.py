@@ -14,8 +14,3 @@ class CCT(ViX):
 
     def __init__(self, *, embedding: str = "convpool", pool: str = "sequence", mlp_dim: int = 512, **options) -> None:
         super().__init__(embedding=embedding, pool=pool, mlp_dim=mlp_dim, **options)
-
-    @staticmethod
-    def parts(settings: dict) -> tuple[type, ...]:
-        """As ViX's, with this host's embedding unless another is chosen."""
-        return ViX.parts({"embedding": "convpool", **settings})

@@ -5,8 +5,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..embeddings import Size, as_pair, check_images, features_last
-from ..errors import require_count, require_known, require_rate, require_room
+from ..errors import require_count, require_depth, require_known, require_rate, require_room
 from ..mixers import HeadsQKV
+from ..precision import as_sum
 from .norms import ChannelNorm
 from .options import distribute, mixer_class
 from .vix import Block
@@ -31,8 +32,8 @@ class CvT(nn.Module):
         if not isinstance(depths, (tuple, list)) or not depths:
             raise TypeError(f"depths={depths!r} must be a tuple with the blocks of each stage, such as (1, 1, 2)")
         require_count(num_classes=num_classes, channels=channels, dim=dim, patch_size=patch_size, heads=heads,
-                      dim_head=dim_head, mlp_dim=mlp_dim,
-                      **{f"depths[{i}]": depth for i, depth in enumerate(depths)})
+                      dim_head=dim_head, mlp_dim=mlp_dim)
+        require_depth(**{f"depths[{i}]": depth for i, depth in enumerate(depths)})
         require_known("projection", projection, ("linear", "separable"))
         require_rate("dropout", dropout)
         mixing = mixer_class(mixer)
@@ -63,7 +64,7 @@ class CvT(nn.Module):
     @staticmethod
     def parts(settings: dict) -> tuple[type, ...]:
         """The mixer class."""
-        return (mixer_class(settings.get("mixer", "softmax")),)
+        return (mixer_class(settings["mixer"]),)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -76,7 +77,7 @@ class CvT(nn.Module):
         for embed, norm, blocks in zip(self.embed, self.norms, self.stages, strict=True):
             x = embed(x)
             rows = x.shape[2]
-            tokens = norm(rearrange(x, "b d h w -> b (h w) d"))
+            tokens = as_sum(norm(rearrange(x, "b d h w -> b (h w) d")))
             for block in blocks:
                 tokens = block(tokens)
             x = rearrange(tokens, "b (h w) d -> b d h w", h=rows)

@@ -5,8 +5,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..embeddings import Size, as_pair, check_images, features_last, halvings
-from ..errors import require_count, require_known, require_rate, require_room
+from ..errors import require_count, require_depth, require_known, require_rate, require_room
 from ..mixers import HeadsQKV
+from ..precision import as_sum
 from .feedforward import FeedForward
 from .norms import ChannelNorm, lean_norm
 from .options import distribute, mixer_class
@@ -22,7 +23,7 @@ class CXVLayer(nn.Module):
         self.ff = FeedForward(dim, mlp_dim, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
+        x = as_sum(self.conv(x))
         rows = x.shape[2]
         x = rearrange(x, "b d h w -> b (h w) d")
         x = x + self.dropout(self.mixer(lean_norm(self.norm, x)))
@@ -44,8 +45,9 @@ class CXV(nn.Module):
                  depth: int = 5, heads: int = 4, dim_head: int = 32, mlp_dim: int = 256, dropout: float = 0.5,
                  **options) -> None:
         super().__init__()
-        require_count(num_classes=num_classes, channels=channels, dim=dim, depth=depth, heads=heads, dim_head=dim_head,
+        require_count(num_classes=num_classes, channels=channels, dim=dim, heads=heads, dim_head=dim_head,
                       mlp_dim=mlp_dim)
+        require_depth(depth=depth)
         if dim % 4:
             raise ValueError(f"dim={dim} must be divisible by 4: the stem has dim/4 and dim/2 channels")
         require_known("projection", projection, ("linear", "conv"))
@@ -75,7 +77,7 @@ class CXV(nn.Module):
     @staticmethod
     def parts(settings: dict) -> tuple[type, ...]:
         """The mixer class."""
-        return (mixer_class(settings.get("mixer", "performer")),)
+        return (mixer_class(settings["mixer"]),)
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.channels, self)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import require_count, require_known, require_rate, require_room
-from ..mixers.heads import float32_region, product_type
+from ..precision import float32_region, product_type
 from .norms import norm_again, norm_backward, norm_to_keep, scale_and_shift
 
 
@@ -52,9 +52,10 @@ class LeanFeedForward(torch.autograd.Function):
         ctx.residual, ctx.eps, ctx.type, ctx.x_type = residual, eps, product_type(x), x.dtype
         with float32_region(x):
             normed, kept, deviation = norm_to_keep(x, scale, shift, eps, ctx.type)
-            hidden = F.linear(normed.to(ctx.type), w1.to(ctx.type), b1.to(ctx.type))
-            ctx.save_for_backward(kept, deviation, hidden, scale, shift, w1, b1, w2, b2)
-            out = F.linear(F.gelu(hidden), w2.to(ctx.type), b2.to(ctx.type))
+            ctx.weight_type, (w1, b1, w2, b2) = w1.dtype, (weight.to(ctx.type) for weight in (w1, b1, w2, b2))
+            hidden = F.linear(normed.to(ctx.type), w1, b1)
+            ctx.save_for_backward(kept, deviation, hidden, scale, shift, w1, w2)
+            out = F.linear(F.gelu(hidden), w2, b2)
             if residual:
                 out = out.add_(x) if out.dtype == x.dtype else x + out
             return out
@@ -62,20 +63,19 @@ class LeanFeedForward(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        kept, deviation, hidden, scale, shift, w1, b1, w2, b2 = ctx.saved_tensors
+        kept, deviation, hidden, scale, shift, w1, w2 = ctx.saved_tensors
         hidden = hidden.flatten(0, -2)
         with float32_region(kept):
             d_out = grad.to(ctx.type).flatten(0, -2)
             active = F.gelu(hidden)
-            d_w2, d_b2 = d_out.mT @ active, d_out.sum(0, dtype=b2.dtype)
-            d_hidden = torch.mm(d_out, w2.to(ctx.type), out=active)
+            d_w2, d_b2 = d_out.mT @ active, d_out.sum(0, dtype=ctx.weight_type)
+            d_hidden = torch.mm(d_out, w2, out=active)
             torch.ops.aten.gelu_backward.grad_input(d_hidden, hidden, grad_input=d_hidden)
             normed, moments = norm_again(kept, deviation, scale, shift, ctx.eps)
             d_w1 = d_hidden.mT @ normed.to(ctx.type).flatten(0, -2)
-            d_b1 = d_hidden.sum(0, dtype=b1.dtype)
-            d_x = (d_hidden @ w1.to(ctx.type)).view_as(kept).to(normed.dtype)
+            d_b1 = d_hidden.sum(0, dtype=ctx.weight_type)
+            d_x = (d_hidden @ w1).view_as(kept).to(normed.dtype)
             d_x, d_scale, d_shift = norm_backward(d_x, kept, deviation, scale, shift, moments)
             d_x = d_x.to(ctx.x_type)
-        weights = (gradient.to(weight.dtype) for gradient, weight in
-                   ((d_w1, w1), (d_b1, b1), (d_w2, w2), (d_b2, b2)))
+        weights = (gradient.to(ctx.weight_type) for gradient in (d_w1, d_b1, d_w2, d_b2))
         return d_x.add_(grad) if ctx.residual else d_x, None, d_scale, d_shift, None, *weights

@@ -6,10 +6,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..embeddings import ConvEmbedding, Size, as_pair, check_images
-from ..errors import require_count, require_flag, require_known, require_rate, require_room
+from ..errors import require_count, require_depth, require_flag, require_known, require_rate, require_room
 from ..mixers import BatchNormTokens
+from ..precision import as_sum
 from .feedforward import FeedForward
-from .options import distribute, mixer_class
+from .options import constructor_arguments, distribute, mixer_class
 
 
 class LeViTBlock(nn.Module):
@@ -67,16 +68,16 @@ class LeViT(nn.Module):
         if len(dims) != len(depths) or not dims:
             raise ValueError(f"dim={dim} and depth={depth} must have one entry for each stage")
         require_count(num_classes=num_classes, channels=channels, heads=heads, dim_head=dim_head, mlp_dim=mlp_dim,
-                      **{f"dim of stage {i + 1}": d for i, d in enumerate(dims)},
-                      **{f"depth of stage {i + 1}": d for i, d in enumerate(depths)})
-        require_known("activation", activation, ("gelu", "hardswish"))
+                      **{f"dim of stage {i + 1}": d for i, d in enumerate(dims)})
+        require_depth(**{f"depth of stage {i + 1}": d for i, d in enumerate(depths)})
+        require_known("activation", activation, FeedForward.ACTIVATIONS)
         require_flag(attention_bias=attention_bias)
         require_rate("dropout", dropout)
         require_room(2 * min(dims) * sum(depths) * mlp_dim + num_classes * dims[-1], dim=dim, depth=depth,
                      mlp_dim=mlp_dim, num_classes=num_classes)
         mixing, embedding = self.parts({"mixer": mixer})
         mixer_options, embedding_options = distribute(type(self).__name__, options, mixing, embedding)
-        if attention_bias and not hasattr(mixing, "bias"):
+        if attention_bias and "bias_grid" not in constructor_arguments(mixing):
             raise ValueError(f"attention_bias=True needs the attention matrix that {mixing.__name__} never forms: the "
                              "bias is added to its scores; use mixer='softmax' or attention_bias=False")
 
@@ -98,7 +99,7 @@ class LeViT(nn.Module):
     @staticmethod
     def parts(settings: dict) -> tuple[type, ...]:
         """The mixer and embedding classes."""
-        return mixer_class(settings.get("mixer", "softmax")), ConvEmbedding
+        return mixer_class(settings["mixer"]), ConvEmbedding
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.tokens(images).mean(dim=1))
@@ -106,9 +107,9 @@ class LeViT(nn.Module):
     def tokens(self, images: Tensor) -> Tensor:
         """The tokens after the last block, `[B, N, D]`."""
         check_images(images, self.channels, self)
-        x = self.embedding(images)
+        x = as_sum(self.embedding(images))
         for i, block in enumerate(self.blocks):
             if str(i) in self.shrink:
-                x = self.shrink[str(i)](x)
+                x = as_sum(self.shrink[str(i)](x))
             x = block(x)
         return x

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..mixers.heads import float32_region, product_type
+from ..precision import float32_region, product_type
 
 
 class ChannelNorm(nn.Module):

@@ -22,20 +22,21 @@ def mixer_class(mixer: str | type[nn.Module]) -> type[nn.Module]:
     return mixer
 
 
-def constructor_names(part: type) -> set[str]:
-    """The argument names of a constructor, with those of the classes that its **options are passed on to."""
-    names: set[str] = set()
+def constructor_arguments(part: type) -> dict[str, inspect.Parameter]:
+    """The arguments of a constructor by name, with those of the classes that its **options are passed on to."""
+    found: dict[str, inspect.Parameter] = {}
     for level in part.__mro__:
         parameters = inspect.signature(level.__init__).parameters if "__init__" in vars(level) else {}
-        names |= {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
+        # A subclass comes first, so that its defaults are kept.
+        found = {name: p for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD} | found
         if parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             break
-    return names - {"self"}
+    return {name: parameter for name, parameter in found.items() if name != "self"}
 
 
 def own_options(part: type) -> set[str]:
     """The argument names that are this part's alone."""
-    return constructor_names(part) - COMMON
+    return set(constructor_arguments(part)) - COMMON
 
 
 def distribute(owner: str, options: dict, *parts: type) -> list[dict]:
@@ -51,4 +52,6 @@ def distribute(owner: str, options: dict, *parts: type) -> list[dict]:
 
 def takes(host: type, settings: dict) -> set[str]:
     """Every option name that `host` and the parts chosen in `settings` understand (see the host's `parts`)."""
-    return constructor_names(host).union(*(own_options(part) for part in host.parts(settings)))
+    arguments = constructor_arguments(host)
+    chosen = {name: parameter.default for name, parameter in arguments.items()} | settings
+    return set(arguments).union(*(own_options(part) for part in host.parts(chosen)))

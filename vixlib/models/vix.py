@@ -6,9 +6,9 @@ from einops import repeat
 from torch import Tensor, nn
 
 from ..embeddings import EMBEDDINGS, Size, as_pair, check_images
-from ..errors import autocasts, require_count, require_known, require_rate, require_room
-from ..mixers.heads import at_least_float32
+from ..errors import require_count, require_depth, require_known, require_rate, require_room
 from ..positions import POSITIONS
+from ..precision import as_sum
 from .feedforward import FeedForward
 from .norms import lean_norm
 from .options import distribute, mixer_class
@@ -51,7 +51,7 @@ class ViX(nn.Module):
     """Images `[B, C, H, W]` (normalised) -> class scores `[B, num_classes]`.
 
     mixer: a name of `mixers.MIXERS` or any class with the mixers' interface.
-    embedding: "linear" or "conv".   position: "none", "learned", "rope" or "rope2d".
+    embedding: "linear", "conv" or "convpool".   position: "none", "learned", "rope" or "rope2d".
     pool: "cls" reads the class from an extra first token; "mean" averages the tokens, "sequence" weights them by
     a learned score (see SequencePool), and there is no CLS then.
     mlp_dim: hidden width of the feed-forward.   image_size, patch_size: one number or (height, width).
@@ -64,8 +64,9 @@ class ViX(nn.Module):
                  heads: int = 4, dim_head: int = 32, mlp_dim: int = 256,
                  pool: str = "cls", dropout: float = 0.0, emb_dropout: float = 0.0, **options) -> None:
         super().__init__()
-        require_count(num_classes=num_classes, channels=channels, dim=dim, depth=depth, heads=heads,
-                      dim_head=dim_head, mlp_dim=mlp_dim)
+        require_count(num_classes=num_classes, channels=channels, dim=dim, heads=heads, dim_head=dim_head,
+                      mlp_dim=mlp_dim)
+        require_depth(depth=depth)
         require_known("pool", pool, ("cls", "mean", "sequence"))
         require_rate("dropout", dropout)
         require_rate("emb_dropout", emb_dropout)
@@ -98,10 +99,10 @@ class ViX(nn.Module):
     @staticmethod
     def parts(settings: dict) -> tuple[type, type, type]:
         """The mixer, embedding and position classes that constructor arguments choose, checked by name."""
-        embedding, position = settings.get("embedding", "linear"), settings.get("position", "learned")
+        embedding, position = settings["embedding"], settings["position"]
         require_known("embedding", embedding, EMBEDDINGS)
         require_known("position", position, POSITIONS)
-        return mixer_class(settings.get("mixer", "softmax")), EMBEDDINGS[embedding], POSITIONS[position]
+        return mixer_class(settings["mixer"]), EMBEDDINGS[embedding], POSITIONS[position]
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.tokens(images)
@@ -114,9 +115,7 @@ class ViX(nn.Module):
         """The tokens after the last block, `[B, N, D]`, CLS first where there is one."""
         check_images(images, self.channels, self)
         grid = self.embedding.grid(*images.shape[-2:])
-        x = self.embedding(images)
-        if autocasts(x):
-            x = at_least_float32(x)  # sums over the layers in one type, whatever is added to them
+        x = as_sum(self.embedding(images))
         if self.cls_token is not None:
             x = torch.cat([repeat(self.cls_token, "1 1 d -> b 1 d", b=len(x)), x], dim=1)
         x = self.dropout(self.position.embed(x, grid))

@@ -76,7 +76,8 @@ SYSTEMS |= {
     "CvN": System(CvT, "CvT with Nyströmformer, linear projections", {**NYSTROM, "projection": "linear"}),
     "CPV": System(CXV, "a convolution in every layer, Performer", PERFORMER),
     "CNV": System(CXV, "a convolution in every layer, Nyströmformer", NYSTROM),
-    "CLTV": System(CXV, "a convolution in every layer, linear attention", {"mixer": "linear", "projection": "conv"}),
+    "CLTV": System(CXV, "a convolution in every layer, linear attention",
+                   {"mixer": "linear", "projection": "conv", "qkv_bias": True}),
     "ResNet18": System(ResNet18, "residual convolutions, the baseline"),
 }
 CONFIGS = ("uniform", "paper")
@@ -101,10 +102,15 @@ def build(name: str, config: str = "uniform", seed: int | None = None, checkpoin
     overrides: any argument of the host, mixer, embedding or position, e.g. patch_size=4, num_landmarks=16.
     seed: draw the starting weights from it, leaving torch's global generator as it was; None uses that generator.
     checkpointing: keep only each block's input for backward, for less memory and more time (see recompute.py).
+    mixer: another one in the system's place; settings of the system's own mixer that it does not take fall away.
     The model carries `.name`, `.config` and `.options` (the overrides), which its records repeat; with another mixer
     than the system's it is no longer that system, and the name says so: "ViT with Average".
     """
-    arguments = {**settings(name, config), **overrides}
+    own = settings(name, config)
+    if "mixer" in overrides:
+        known = takes(SYSTEMS[name].host, {**own, **overrides})
+        own = {option: value for option, value in own.items() if option in known}
+    arguments = {**own, **overrides}
     require_flag(checkpointing=checkpointing)
     if seed is not None:
         require_seed("seed", seed)
@@ -138,24 +144,41 @@ def applicable(name: str, options: dict, config: str = "uniform") -> dict:
     return {option: value for option, value in options.items() if option in known}
 
 
-class ViT(ViX):
-    """Vision Transformer, uniform configuration, by vision_xformer's argument names (see `ViX` for all of them)."""
+class Named(ViX):
+    """A system by its own class, in the uniform configuration and by vision_xformer's argument names; see `ViX` for
+    all of them."""
+
+    system: str
 
     def __init__(self, **options) -> None:
-        super().__init__(**{**settings(type(self).__name__), **options})
+        super().__init__(**{**settings(self.system), **options})
 
 
-class ViP(ViT):
-    """Vision Performer, as ViT; own options: num_features, kernel."""
+class ViT(Named):
+    """Vision Transformer."""
+
+    system = "ViT"
 
 
-class ViL(ViT):
-    """Vision Linformer, as ViT; own options: rank, shared_head, shared_kv."""
+class ViP(Named):
+    """Vision Performer; own options: num_features, kernel."""
+
+    system = "ViP"
 
 
-class ViN(ViT):
-    """Vision Nyströmformer, as ViT; own options: num_landmarks, iterations."""
+class ViL(Named):
+    """Vision Linformer; own options: rank, shared_head, shared_kv."""
+
+    system = "ViL"
 
 
-class FNet(ViT):
-    """FNet with a CLS token and learned positions, as ViT."""
+class ViN(Named):
+    """Vision Nyströmformer; own options: num_landmarks, iterations."""
+
+    system = "ViN"
+
+
+class FNet(Named):
+    """FNet with a CLS token and learned positions."""
+
+    system = "FNet"

@@ -1,0 +1,96 @@
+"""Files: where the project's own are, written atomically, and tensors read as data."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import secrets
+import time
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+YOUNG = 5.0  # seconds; locking follows opening within microseconds
+ROOT = Path(__file__).resolve().parent.parent
+# The files that the project keeps: data/ of the checkout; a wheel carries them inside the package (see pyproject.toml).
+_STORED = Path(__file__).resolve().parent / "stored"
+DATA = _STORED if _STORED.is_dir() else ROOT / "data"
+
+
+def write_atomic(path: str | Path, data: bytes | str) -> Path:
+    """Write `data` to `path` so that a reader, or a crash at any moment, sees the old file or the new one.
+
+    Missing folders are made. An OSError names the path; the old file is intact and no temporary file stays, not even
+    from a process that was killed while it wrote into this folder: the next write there removes it.
+    """
+    path = Path(path)
+    # In the same folder, because a rename is atomic only within one file system.
+    temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent)
+        with open(temporary, "wb") as file:
+            locked = _lock(file)
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+            if locked:  # while it is, so that no other process takes it for abandoned
+                os.replace(temporary, path)
+        if not locked:
+            os.replace(temporary, path)
+    except OSError as error:
+        _remove(temporary)
+        message = f"cannot write {path}: {error.strerror or error}; what was there before is unchanged"
+        raise OSError(error.errno, message) from error
+    except BaseException:  # an interrupt, too, must not leave a temporary file behind
+        _remove(temporary)
+        raise
+    return path
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Hold `file` until it is closed, by this process or by its end; False where the system has no such locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (AttributeError, OSError):  # Windows has no fcntl, some network folders no locks
+        return False
+    return True
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files in `folder` whose writers are gone: those that nobody holds locked. One that is a few
+    seconds old may be about to be locked."""
+    for path in folder.glob(".*.tmp"):
+        try:
+            if re.fullmatch(r"\.[0-9a-f]{12}\.tmp", path.name) and time.time() - path.stat().st_mtime > YOUNG:
+                with open(path, "r+b") as file:
+                    if _lock(file):
+                        path.unlink(missing_ok=True)
+        except OSError:
+            continue  # removed by somebody else meanwhile, or not ours to touch
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass  # the first error is the one to report
+
+
+def read_tensors(content: bytes) -> dict:
+    """What torch.save wrote, as data and never as code, after every checksum in it was tested, which torch leaves out.
+
+    Raises whatever zipfile and torch.load raise for content that is damaged or something else.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} is another")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -1,0 +1,41 @@
+"""Precisions: in which type a model computes, and the parts that stay in float32 under autocast."""
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+
+
+def computing_in(precision: str, x: Tensor) -> AbstractContextManager:
+    """A context in which models compute on the device of `x` in `precision`, one of PRECISIONS."""
+    return float32_region(x) if precision == "float32" else torch.autocast(x.device.type, getattr(torch, precision))
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on for the device of `x`; some have none ("meta", on which shapes alone are computed)."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def float32_region(x: Tensor) -> AbstractContextManager:
+    """A context in which autocast is off: what runs inside keeps the precision of its inputs."""
+    device = x.device.type  # not only where it is on: a compiled backward pass is traced as if it were off
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32 if it was half precision, unchanged otherwise (float64 tests stay float64)."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def as_sum(x: Tensor) -> Tensor:
+    """`x` as the sums over a model's layers are kept: under autocast in float32, whatever is added to them."""
+    return at_least_float32(x) if autocasts(x) else x
+
+
+def product_type(x: Tensor) -> torch.dtype:
+    """The type in which a matrix product of `x` is computed: autocast's where it is on, else that of `x`."""
+    return torch.get_autocast_dtype(x.device.type) if autocasts(x) else x.dtype

@@ -1,0 +1,41 @@
+"""What a result was computed with: device, versions, commit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import torch
+
+from .device import device_name, pick_device
+from .files import ROOT
+
+
+def environment(device: torch.device | str | None = None) -> dict:
+    """What a result is computed with: {device, torch, vixlib, commit}; device None picks the working one."""
+    import vixlib
+
+    return {"device": device_name(device if device is not None else pick_device()),
+            "torch": torch.__version__,
+            "vixlib": getattr(vixlib, "__version__", None),
+            "commit": _commit()}
+
+
+def _commit() -> str | None:
+    """The repository's commit, with "+changes" where vixlib/ differs from it; outside of a repository what the
+    environment variable VIX_COMMIT says, or None."""
+    head = _git("rev-parse", "--show-toplevel", "HEAD")
+    # An installed package may lie inside somebody else's repository, whose commit says nothing about it.
+    if head is None or Path(head.split("\n")[0]).resolve() != ROOT:
+        return os.environ.get("VIX_COMMIT")
+    changed = _git("status", "--porcelain", "--", "vixlib")
+    return head.split("\n")[1] + ("+changes" if changed else "")
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
