@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # What mentions the address: README files, badges and setup cells of both halves of the notebooks, the package's page.
-MENTIONED_IN = ("*.md", "*.toml", "*.cff", "data/*.md", "notebooks/*.md", "notebooks/*.py", "notebooks/*.ipynb")
+MENTIONED_IN = ("*.md", "*.toml", "data/*.md", "notebooks/*.md", "notebooks/*.py", "notebooks/*.ipynb")
 LEGAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9_.-]+(?<!\.git)")
 
 

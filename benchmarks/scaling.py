@@ -9,13 +9,13 @@ out, and so are longer ones.
 """
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from statistics import median
 
 import torch
 
+from vixlib.errors import machine_memory
 from vixlib.measured import COSTS, PHASES, REFERENCE, by_precision, crossings, duration, size
 from vixlib.mixers import MIXERS
 from vixlib.report import Table
@@ -42,7 +42,7 @@ def room(device: torch.device) -> int:
     """Bytes that a step may take: most of what is free on a GPU, a quarter of a computer's memory."""
     if device.type == "cuda":
         return int(0.8 * torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    return (machine_memory() or 8 * 2**30) // 4
 
 
 def measure_length(names: Sequence[str], shape: Shape, precision: str, device: torch.device,

@@ -24,7 +24,9 @@ from vixlib.checkpoint import Training
 from vixlib.images import ImageData
 from vixlib.measure import saved_bytes_per_image, throughput
 from vixlib.mixers import NystromAttention
-from vixlib.train import Run, TrainConfig, evaluate, fit, predict
+from vixlib.run import Run, TrainConfig
+from vixlib.scoring import evaluate, predict
+from vixlib.train import fit
 
 CLASSES = ("red", "green", "blue")
 

@@ -23,8 +23,9 @@ from .profiles import PROFILES, Profile, announce, current_profile
 from .records import read_records
 from .report import compare
 from .run import Run, TrainConfig
+from .scoring import Scores, evaluate, predict
 from .tables import authors_runs, paper_table
-from .train import Scores, evaluate, fit, predict
+from .train import fit
 
 __all__ = ["FNet", "ImageData", "PROFILES", "Profile", "Run", "Scores", "TrainConfig", "ViL", "ViN", "ViP", "ViT",
            "ViX", "announce", "applicable", "authors_runs", "build", "compare", "count_parameters", "current_profile",

@@ -11,12 +11,12 @@ from . import memory, parcels
 from .estimate import Estimator, readable
 from .gpujobs import BatchJob, ColumnsJob
 from .jobs import Job, most_missing_first, plan
+from .measure import CARD_GB
 from .models.zoo import names
 from .profiles import PROFILES
 from .records import VARIANTS, read_records
 from .tables import Row, paper_table, table_rows
 
-CARD_GB = 16  # the paper's
 SEEDS = (0, 1, 2)
 AT_ONCE = 4  # models this small leave most of a large GPU idle; how many pay is to be measured there
 MEMORY_SECONDS = 15  # of a model, a guess: training steps in three ways, mostly the start of each

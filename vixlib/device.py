@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
-from .errors import as_device, require_known
+from .errors import as_device, machine_memory, require_known
 from .precision import PRECISIONS
 
 # For deterministic runs. torch looks once, at its first matrix product on a GPU, so any later is too late.
@@ -137,11 +137,8 @@ def device_name(device: torch.device | str) -> str:
 def describe(device: torch.device | str) -> str:
     """One line for people: name, memory in GiB (1024³ bytes), torch version."""
     device = _here(device)
-    memory = None
-    if device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory
-    elif hasattr(os, "sysconf"):  # not on Windows
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    on_gpu = device.type == "cuda"
+    memory = torch.cuda.get_device_properties(device).total_memory if on_gpu else machine_memory()
     size = f", {memory / 2**30:.1f} GiB" if memory else ""
     return f"{device_name(device)}{size}, torch {torch.__version__}"
 

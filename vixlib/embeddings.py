@@ -92,32 +92,12 @@ def stage_widths(dim: int, widths: Sequence[float]) -> list[int]:
     return [int(count) for count in channels]
 
 
-class ConvEmbedding(nn.Module):
-    """3×3 convolutions, dim/4 → dim/2 → dim channels (32-64-128 in the paper), padding 1, one token a place.
+class ConvStages(nn.Module):
+    """What the convolutional embeddings share: `stages` of given `strides`, whose places become the tokens."""
 
-    The paper's has nothing between the convolutions: three linear maps in a row that see 7×7 pixels.
-    activation: None, "relu" or "gelu" after each but the last;  normalisation: None or "batch" before it.
-    widths: channels of each stage as parts of dim.
-    patch_size: the total stride, 1 (the paper's), 2, 4 or 8, taken by stride 2 in the first stages.
-    """
-
-    def __init__(self, channels: int, dim: int, patch_size: int = 1, activation: str | None = None,
-                 normalisation: str | None = None, widths: Sequence[float] = (0.25, 0.5, 1)) -> None:
+    def __init__(self, stages: Sequence[nn.Module], strides: Sequence[int], normalised: bool = False) -> None:
         super().__init__()
-        require_count(channels=channels, dim=dim)
-        require_known("activation", activation, ACTIVATIONS)
-        require_known("normalisation", normalisation, NORMS)
-        sizes = [channels, *stage_widths(dim, widths)]
-        self.strides = halvings(patch_size, len(widths))
-        require_room(9 * sum(before * after for before, after in zip(sizes, sizes[1:], strict=False)),
-                     channels=channels, dim=dim, widths=widths)
-        stages = []
-        for i, stride in enumerate(self.strides):
-            last = i == len(self.strides) - 1
-            stages += [nn.Conv2d(sizes[i], sizes[i + 1], 3, stride=stride, padding=1),
-                       nn.Identity() if normalisation is None else NORMS[normalisation](sizes[i + 1]),
-                       nn.Identity() if last else ACTIVATIONS[activation]()]
-        self.stages, self.normalised = nn.Sequential(*stages), normalisation is not None
+        self.stages, self.strides, self.normalised = nn.Sequential(*stages), strides, normalised
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of tokens for a picture of height × width pixels; sides are rounded up."""
@@ -132,7 +112,39 @@ class ConvEmbedding(nn.Module):
         return rearrange(self.stages(features_last(images)), "b d h w -> b (h w) d")
 
 
-class ConvPoolEmbedding(ConvEmbedding):
+def stage_sizes(channels: int, dim: int, widths: Sequence[float]) -> list[tuple[int, int]]:
+    """(channels before, channels after) of each stage of 3×3 convolutions."""
+    require_count(channels=channels, dim=dim)
+    sizes = [channels, *stage_widths(dim, widths)]
+    pairs = list(zip(sizes, sizes[1:], strict=False))
+    require_room(9 * sum(before * after for before, after in pairs), channels=channels, dim=dim, widths=widths)
+    return pairs
+
+
+class ConvEmbedding(ConvStages):
+    """3×3 convolutions, dim/4 → dim/2 → dim channels (32-64-128 in the paper), padding 1, one token a place.
+
+    The paper's has nothing between the convolutions: three linear maps in a row that see 7×7 pixels.
+    activation: None, "relu" or "gelu" after each but the last;  normalisation: None or "batch" before it.
+    widths: channels of each stage as parts of dim.
+    patch_size: the total stride, 1 (the paper's), 2, 4 or 8, taken by stride 2 in the first stages.
+    """
+
+    def __init__(self, channels: int, dim: int, patch_size: int = 1, activation: str | None = None,
+                 normalisation: str | None = None, widths: Sequence[float] = (0.25, 0.5, 1)) -> None:
+        require_known("activation", activation, ACTIVATIONS)
+        require_known("normalisation", normalisation, NORMS)
+        sizes = stage_sizes(channels, dim, widths)
+        strides, stages = halvings(patch_size, len(sizes)), []
+        for (before, after), stride in zip(sizes, strides, strict=True):
+            stages += [nn.Conv2d(before, after, 3, stride=stride, padding=1),
+                       nn.Identity() if normalisation is None else NORMS[normalisation](after),
+                       ACTIVATIONS[activation]()]
+        stages[-1] = nn.Identity()  # no activation after the last
+        super().__init__(stages, strides, normalised=normalisation is not None)
+
+
+class ConvPoolEmbedding(ConvStages):
     """Stages of 3×3 convolution without bias, ReLU, 3×3 max-pooling: Hassani et al., "Escaping the Big Data
     Paradigm with Compact Transformers", section 3.3 (the convolutional tokenizer).
 
@@ -140,12 +152,11 @@ class ConvPoolEmbedding(ConvEmbedding):
     """
 
     def __init__(self, channels: int, dim: int, patch_size: int = 1, widths: Sequence[float] = (0.5, 0.5, 1)) -> None:
-        super().__init__(channels, dim, patch_size, widths=widths)
-        sizes = [channels, *stage_widths(dim, widths)]
-        self.stages = nn.Sequential(*(
-            nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.ReLU(),
-                          nn.MaxPool2d(3, stride=stride, padding=1))
-            for before, after, stride in zip(sizes, sizes[1:], self.strides, strict=False)))
+        sizes = stage_sizes(channels, dim, widths)
+        strides = halvings(patch_size, len(sizes))
+        super().__init__([nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.ReLU(),
+                                        nn.MaxPool2d(3, stride=stride, padding=1))
+                          for (before, after), stride in zip(sizes, strides, strict=True)], strides)
 
 
 EMBEDDINGS = {"linear": LinearEmbedding, "conv": ConvEmbedding, "convpool": ConvPoolEmbedding}

@@ -115,12 +115,16 @@ def require_known(name: str, value: object, known: dict | list | tuple) -> None:
         raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(map(repr, known))}")
 
 
+def machine_memory() -> int | None:
+    """Bytes of memory that this machine has beside its GPUs; None where the system does not tell (Windows)."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+
+
 def require_room(numbers: int, **sizes: object) -> None:
     """`numbers` float32 numbers must fit this machine's memory; the ValueError names the `sizes` that make them so
     many. Without it torch fails deep inside, or the system ends the process."""
-    if numbers <= ALWAYS_FITS or not hasattr(os, "sysconf"):  # not on Windows
+    if numbers <= ALWAYS_FITS or (memory := machine_memory()) is None:
         return
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if 4 * numbers > memory:
         named = ", ".join(f"{name}={value}" for name, value in sizes.items())
         raise ValueError(f"{named}: that takes {4 * numbers / 2**30:,.0f} GiB, more than this machine's "

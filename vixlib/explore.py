@@ -19,7 +19,9 @@ from . import figures, lengths
 from .cost import mixer_bytes
 from .errors import require_known
 from .images import normalised
+from .measure import CARD_GB
 from .mixers import MIXERS
+from .models.zoo import settings
 from .probe import imitated_rows, mixer_inputs, mixer_row
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ def looks(models: Mapping[str, nn.Module], images: Tensor) -> Callable[..., Figu
     """
     vit, grid = models["ViT"], models["ViT"].grid
     device = next(vit.parameters()).device
-    of_mixer = {"ViT": "softmax", "ViP": "performer", "ViL": "linformer", "ViN": "nystrom"}
+    of_mixer = {name: settings(name)["mixer"] for name in ("ViT", "ViP", "ViL", "ViN")}
     features, size = models["ViP"].blocks[0].mixer.num_features, models["ViN"].blocks[0].mixer.num_landmarks
 
     @lru_cache(maxsize=16)
@@ -259,7 +261,6 @@ def _logarithmic(ax: Axes) -> None:
     ax.minorticks_off()
 
 
-CARD_GB = 16
 
 
 def memory_by_patch(patch_size: int = 1, image_side: int = 32, batch_size: int = 64) -> Figure:

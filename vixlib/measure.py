@@ -22,6 +22,7 @@ from .embeddings import Size, as_pair
 from .errors import MOST, require_count, require_known, require_logits, require_model, require_room, require_trainable
 from .precision import PRECISIONS, computing_in
 
+CARD_GB = 16  # memory of the paper's GPU, and of a T4
 MARGIN = 1.15  # predictions fall a few percent short of a real step; what a plan needs is an upper bound
 
 
@@ -187,7 +188,7 @@ def with_fake_tensors(model: nn.Module, mode) -> nn.Module:
     return copy.deepcopy(model, memo)  # deepcopy takes what memo holds instead of copying it
 
 
-def max_batch_size(model: nn.Module, memory_gb: float = 16, precision: str = "auto",
+def max_batch_size(model: nn.Module, memory_gb: float = CARD_GB, precision: str = "auto",
                    image_size: Size | None = None) -> int:
     """The largest batch whose predicted training step fits `memory_gb` (GiB); 0: none does.
 

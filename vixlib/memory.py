@@ -15,7 +15,7 @@ from torch import nn
 
 from .device import device_name, is_out_of_memory, pick_device
 from .files import DATA, write_atomic
-from .measure import MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
+from .measure import CARD_GB, MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
 from .models.zoo import CONFIGS, applicable, build, names, settings
 from .provenance import environment
 from .records import read_records, record_name
@@ -24,7 +24,7 @@ from .speeds import SPEED_HEADER, SPEED_NOTE, speed_cells
 from .tables import table_rows
 
 MEMORY = DATA / "memory"
-BATCH, CARD_GB = 64, 16
+BATCH = 64
 # How softmax attention may be computed, dearest first: as the paper ran it, in half precision, and as one would today.
 WAYS = {"float32, matrix stored": ("float32", False), "mixed, matrix stored": ("float16", False),
         "mixed, fused": ("float16", True)}
@@ -94,9 +94,9 @@ def _file(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def of_record(record: dict, folder: Path = MEMORY) -> int:
+def of_record(record: dict) -> int:
     """Predicted bytes at the peak of a recorded run's training step, float32: from the file, else computed."""
-    path = folder / "predicted.json"
+    path = MEMORY / "predicted.json"
     known = _file(path)["records"] if path.exists() else {}
     return known.get(record_name(record)) or _of_record(record)
 
@@ -117,12 +117,12 @@ def stored(folder: Path = MEMORY) -> tuple[dict[tuple[str, str], dict], str]:
     return rows, f"{how} (torch {chosen['torch']})"
 
 
-def cost_table(table: int | str, folder: Path = MEMORY, results: str | Path | None = None) -> Table:
+def cost_table(table: int | str, results: str | Path | None = None) -> Table:
     """What each row of a paper's table costs in memory and time, beside the memory that the paper printed.
 
     results: the folder of recorded runs; None: the project's.
     """
-    rows, source = stored(folder)
+    rows, source = stored()
     records = read_records(results)
     lines = []
     for row in table_rows(table):

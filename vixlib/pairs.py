@@ -16,7 +16,7 @@ from torch import Tensor
 from .figures import MARKERS, MODEL_COLOURS, as_picture, new_axes, redrawn
 from .measure import count_parameters
 from .memory import of_record
-from .models.zoo import build, position_of
+from .models.zoo import build, position_of, settings
 from .probe import ShiftScores
 from .records import read_records
 from .report import Group
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 PAIRS = {"ViT": "HybridViT", "ViP": "HybridViP", "ViL": "HybridViL", "ViN": "HybridViN"}
 SYSTEMS = (*PAIRS, *PAIRS.values())
-MIXER_OF = {"ViT": "softmax", "ViP": "performer", "ViL": "linformer", "ViN": "nystrom"}
 
 
 def gains(runs: Iterable[Run] = (), results: str | Path | None = None) -> dict[str, dict[str, float]]:
@@ -124,7 +123,7 @@ def plain(name: str) -> str:
 def line_style(name: str) -> dict:
     """How a system's curve is drawn."""
     colour, hybrid = MODEL_COLOURS[plain(name)], name != plain(name)
-    return {"color": colour, "linestyle": "-" if hybrid else "--", "marker": MARKERS[MIXER_OF[plain(name)]],
+    return {"color": colour, "linestyle": "-" if hybrid else "--", "marker": MARKERS[settings(plain(name))["mixer"]],
             "markersize": 5, "markerfacecolor": colour if hybrid else "white", "label": name}
 
 

@@ -20,7 +20,7 @@ from .files import write_atomic
 from .records import FIELDS, record_name
 
 FORMAT = 1
-PARCELS, PARCEL_BYTES = 7, 6_000_000  # with the list, 8 files; 42 MB in all can travel both ways, beside the data set
+PARCELS, PARCEL_BYTES = 7, 6_000_000  # few and small enough for any way of copying, there and back
 LIST = "parcels.json"
 FILE = r"[A-Za-z0-9=_+-][A-Za-z0-9=._+-]*"
 NAMES = re.compile(rf"((results|results/batches|memory)/{FILE}\.json|checkpoints/{FILE}\.pt)")

@@ -11,8 +11,8 @@ from .device import describe, pick_precision
 from .durations import notebook_time
 from .errors import as_device, require_known, require_type
 from .models.zoo import applicable
+from .run import TrainConfig
 from .sources import HELP, SOURCES, find
-from .train import TrainConfig
 
 
 @dataclass(frozen=True)

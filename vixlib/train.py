@@ -6,12 +6,12 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from . import checkpoint as checkpoints
 from . import parallel
@@ -31,13 +31,11 @@ from .images import ImageData
 from .limits import memory_problem, out_of_memory
 from .run import Run, TrainConfig, now
 from .schedule import learning_rate
-from .scoring import Scores, check_fit, evaluate, logits_of, name_of, predict
+from .scoring import check_fit, evaluate, logits_of, name_of
 
 with warnings.catch_warnings():  # Jupyter without ipywidgets gets the plain bar, which needs no warning
     warnings.filterwarnings("ignore", message="IProgress not found")
     from tqdm.auto import tqdm
-
-__all__ = ["PAPER_PROTOCOL", "Run", "Scores", "TrainConfig", "evaluate", "fit", "predict"]
 
 PAPER_PROTOCOL = TrainConfig()
 
@@ -63,7 +61,8 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     An interrupt (Ctrl-C, the stop button) returns the Run so far, with `interrupted` set; the checkpoint has the last
     epoch that was whole.
     Raises ValueError where model, data, checkpoint or settings do not fit together; FloatingPointError, with
-    the Run as its attribute `run`, once the loss is no longer finite.
+    the Run as its attribute `run`, once the loss is no longer finite; torch.OutOfMemoryError, with the largest batch
+    that fits, where this one does not; OSError where the checkpoint cannot be written.
     """
     check_fit(model, data)
     require_type("config", config, TrainConfig, "a TrainConfig")
@@ -230,18 +229,27 @@ def _train(training: Training, data: ImageData, bar: tqdm) -> float:
         finite[step] = torch.stack(torch._foreach_norm(parameters, torch.inf)).isfinite()
         bar.update()
     losses = parallel.mean(losses).double().cpu()
-    finite = finite.cpu()
-    bad = (losses.isfinite() & finite.all(1)).logical_not().nonzero()
-    if len(bad):
-        step = int(bad[0])
-        ruined = [name for name, good in zip(names, finite[step].tolist(), strict=True) if not good]
-        which = f"parameter {ruined[0]}" + (f" (and {len(ruined) - 1} more)" if len(ruined) > 1 else "")
-        what = (f"{which} became infinite or NaN, while the loss was still {losses[step].item():.4g},"
-                if losses[step].isfinite() else f"loss became {losses[step].item()}")
-        raise _not_finite(run, f"{what} at epoch {len(run.history) + 1}, step {step + 1} of {len(batches)}"
-                               + (f", and with it {which}" if ruined and not losses[step].isfinite() else ""))
+    if failure := _first_failure(losses, finite.cpu(), names, f"epoch {len(run.history) + 1}"):
+        raise _not_finite(run, failure)
     sizes = torch.tensor([len(index) for index in batches])
     return ((losses * sizes).sum() / sizes.sum()).item()
+
+
+def _first_failure(losses: Tensor, finite: Tensor, names: Sequence[str], epoch: str) -> str | None:
+    """What became infinite or NaN first, and at which step; None if all stayed finite.
+
+    losses: `[steps]`.   finite: `[steps, parameters]`, whether each of `names` was finite after each step.
+    """
+    bad = (losses.isfinite() & finite.all(1)).logical_not().nonzero()
+    if not len(bad):
+        return None
+    step = int(bad[0])
+    loss, where = losses[step], f"at {epoch}, step {step + 1} of {len(losses)}"
+    ruined = [name for name, good in zip(names, finite[step].tolist(), strict=True) if not good]
+    which = f"parameter {ruined[0]}" + (f" (and {len(ruined) - 1} more)" if len(ruined) > 1 else "") if ruined else ""
+    if loss.isfinite():
+        return f"{which} became infinite or NaN, while the loss was still {loss.item():.4g}, {where}"
+    return f"loss became {loss.item()} {where}" + (f", and with it {which}" if ruined else "")
 
 
 def _not_finite(run: Run, what: str) -> FloatingPointError:

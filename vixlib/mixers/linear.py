@@ -16,6 +16,7 @@ class LinearAttention(HeadsQKV):
     Attention: Attention with Linear Complexities", eq. (3)); rows of the implied matrix sum to one.
     "elu": φ = elu + 1 for both, divided by the row sums (Katharopoulos et al., "Transformers are RNNs: Fast
     Autoregressive Transformers with Linear Attention", eqs. (4), (7)).   maps: see HeadsQKV.
+    seq_len is taken for the common signature only.
     """
 
     def __init__(self, dim: int, *, heads: int, dim_head: int, seq_len: int | None = None,

@@ -40,6 +40,7 @@ class PerformerAttention(HeadsQKV):
     epsilon: added to every feature so that the normaliser stays positive; None takes the published code's
     values, 1e-4 ("favor") and 1e-3 ("relu").
     maps: options of the linear maps, see HeadsQKV; here q, k and v have a bias unless qkv_bias=False.
+    seq_len is taken for the common signature only.
     The directions are a buffer drawn at construction; `redraw()` draws new ones (the published code never does).
     With `rotary`, q and k are rotated before φ, so the normaliser sees rotated features too and stays
     positive; the result then depends on absolute positions slightly, unlike softmax's.
@@ -66,15 +67,15 @@ class PerformerAttention(HeadsQKV):
         self.directions.copy_(orthogonal_features(*self.directions.shape, generator=generator))
 
     def features(self, x: Tensor, is_query: bool) -> Tensor:
-        """φ(x) without its epsilon: `[B, H, N, d] -> [B, H, N, m]`, all ≥ 0; see `features`."""
-        return features(x, self.directions, self.kernel, is_query)
+        """φ(x) without its epsilon: `[B, H, N, d] -> [B, H, N, m]`, all ≥ 0; see `feature_map`."""
+        return feature_map(x, self.directions, self.kernel, is_query)
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         q, k, v = self.split(x, rotary)
         return self.join(FeatureAttention.apply(q, k, v, self.directions, self.kernel, self.epsilon))
 
 
-def features(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> Tensor:
+def feature_map(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> Tensor:
     """φ(x), all ≥ 0, of directions w `[m, d]`: `[B, H, N, d] -> [B, H, N, m]`.
 
     favor: exp(w·x - |x|²/2 - c); the factor exp(-c) cancels in the ratio and guards against overflow. c is the
@@ -92,7 +93,10 @@ def features(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> Tens
 
 
 class FeatureAttention(torch.autograd.Function):
-    """(φ(q)+ε) ((φ(k)+ε)ᵀ v) over its row sums, q, k, v `[B, H, N, d]`, φ of `features` with `directions`.
+    """(φ(q)+ε) ((φ(k)+ε)ᵀ v) over its row sums, q, k, v `[B, H, N, d]`, φ of `feature_map` with `directions`.
+
+    As the equation has it, for tables of [B, H, N, m] and nothing spared (benchmarks/textbook.py):
+        context = (φ(k)+ε)ᵀ v;  out = (φ(q)+ε) context / ((φ(q)+ε) Σₙ(φ(k)+ε))
 
     Keeps the tables φ `[N, m]` and the quotient, which the next map keeps anyway, in one storage, because it is laid
     out `[B, N, H, d]`. Its backward makes a single table for the gradients of both, where autograd would make four.
@@ -103,8 +107,8 @@ class FeatureAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, directions: Tensor, kernel: str, epsilon: float) -> Tensor:
         with float32_region(q):
-            phi_q = features(at_least_float32(q), directions, kernel, is_query=True)
-            phi_k = features(at_least_float32(k), directions, kernel, is_query=False)
+            phi_q = feature_map(at_least_float32(q), directions, kernel, is_query=True)
+            phi_k = feature_map(at_least_float32(k), directions, kernel, is_query=False)
             context = gather(with_ones(v), phi_k, epsilon)
             out = spread(context, phi_q, epsilon)
             denominator = out[..., -1:].clone()  # a slice would keep the numerator beside it alive
@@ -132,9 +136,9 @@ class FeatureAttention(torch.autograd.Function):
             del wide_q  # under autocast a table of its own
             d_v = spread(d_context, at_least_float32(phi_k), ctx.epsilon)[..., :-1]
             table = d_out @ context
-            d_q = features_backward(table, at_least_float32(q), phi_q, directions, ctx.kernel)
+            d_q = feature_map_backward(table, at_least_float32(q), phi_q, directions, ctx.kernel)
             torch.matmul(with_ones(v), d_context, out=table)
-            d_k = features_backward(table, at_least_float32(k), phi_k, directions, ctx.kernel)
+            d_k = feature_map_backward(table, at_least_float32(k), phi_k, directions, ctx.kernel)
         return d_q.to(q.dtype), d_k.to(k.dtype), d_v.to(v.dtype), None, None, None
 
 
@@ -153,7 +157,7 @@ def spread(context: Tensor, phi: Tensor, epsilon: float) -> Tensor:
     return phi @ context.mT + epsilon * context.sum(-1).unsqueeze(-2)
 
 
-def features_backward(d_phi: Tensor, x: Tensor, phi: Tensor, directions: Tensor, kernel: str) -> Tensor:
+def feature_map_backward(d_phi: Tensor, x: Tensor, phi: Tensor, directions: Tensor, kernel: str) -> Tensor:
     """The gradient of x from that of φ(x), `[N, m] -> [N, d]`; overwrites `d_phi`."""
     scale = x.shape[-1] ** -0.25
     scaled = scale * directions.to(x.dtype)
