@@ -4,5 +4,6 @@ from __future__ import annotations
 from vixlib.records import FIELDS
 
 BLANK = {**dict.fromkeys(FIELDS), "dataset": "cifar10", "profile": "quick", "model": "ViT", "config": "uniform",
-         "position": "learned", "options": {}, "seed": 0, "train": {}, "params": {}, "history": [], "best_top1": 0.0,
+         "position": "learned", "options": {}, "seed": 0, "train": {"epochs": 1, "batch_size": 64},
+         "params": {"true": 1, "as_paper": 1}, "history": [], "best_top1": 0.0,
          "last_top1": 0.0, "device": "CPU"}

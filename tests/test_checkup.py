@@ -66,5 +66,70 @@ def test_what_is_missing_is_named():
         check_mixer(Narrow)
     with pytest.raises(TypeError, match="must be a class"):
         check_mixer(nn.Identity())
-    with pytest.raises(TypeError, match="Linear.*heads.*has to take all four"):
+    with pytest.raises(TypeError, match=r"it was built as Linear\(dim, heads=..., dim_head=..., seq_len=...\)"):
         check_mixer(nn.Linear)
+
+
+def test_random_numbers_are_the_same_in_what_is_compared():
+    class Dropped(Mean):
+        def forward(self, x, rotary=None):
+            return nn.functional.dropout(super().forward(x), 0.1, self.training)
+
+    class Noisy(Mean):
+        def forward(self, x, rotary=None):
+            return super().forward(x) * torch.randn_like(x)
+
+    state = torch.get_rng_state()
+    dropped, noisy = check_mixer(Dropped), check_mixer(Noisy)
+    assert dropped.neighbours == noisy.neighbours == 0 and dropped.permutation < 1e-12
+    assert noisy.permutation is None and noisy.gradient < 1e-5 and "not told" in str(noisy)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_complex_parameters_have_right_gradients():
+    class Filter(nn.Module):
+        def __init__(self, dim, *, heads, dim_head, seq_len):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(seq_len // 2 + 1, dim, dtype=torch.complex64))
+
+        def forward(self, x, rotary=None):
+            return torch.fft.irfft(torch.fft.rfft(x, dim=1) * self.weight, n=x.shape[1], dim=1)
+
+    found = check_mixer(Filter)
+    assert found.gradient < 1e-5 and found.reach == 1 and found.idle == ()
+
+
+class Constants(Interface):
+    def forward(self, x, rotary=None):
+        return torch.tril(torch.ones(x.shape[1], x.shape[1])) @ x
+
+
+class Divided(Interface):
+    def forward(self, x, rotary=None):
+        return self.map(x) / (x - x)
+
+
+class Cut(Interface):
+    def forward(self, x, rotary=None):
+        return self.map(x).detach()
+
+
+@pytest.mark.parametrize(("mixer", "error", "words"), [
+    (Constants, TypeError, r"Constants cannot mix float64 tokens.*\.to\(x\)"),
+    (Divided, ValueError, "Divided turned ordinary tokens into NaN"), (Cut, ValueError, "Cut's output depends on nothing")])
+def test_what_cannot_be_looked_over_is_said(mixer, error, words):
+    with pytest.raises(error, match=words):
+        check_mixer(mixer)
+
+
+def test_a_mixer_that_leaves_its_tokens_alone_and_one_with_frozen_weights_are_looked_over():
+    class Nothing(Interface):
+        def forward(self, x, rotary=None):
+            return x
+
+    class Frozen(Mean):
+        def __init__(self, dim, **shape):
+            super().__init__(dim, **shape)
+            self.map.requires_grad_(False)
+
+    assert "grows like N^0.0" in str(check_mixer(Nothing)) and check_mixer(Frozen).reach == 1

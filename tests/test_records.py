@@ -149,7 +149,7 @@ def test_a_record_with_a_damaged_epoch_names_the_file(tmp_path, epoch):
 
 def test_a_folder_named_like_a_record_is_named(tmp_path):
     (tmp_path / "d.json").mkdir()
-    with pytest.raises(ValueError, match=r"d\.json is no valid JSON"):
+    with pytest.raises(ValueError, match=r"d\.json cannot be read"):
         read_records(tmp_path)
 
 

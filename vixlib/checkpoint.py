@@ -17,7 +17,7 @@ from .files import read_tensors, write_atomic
 from .images import ImageData
 from .run import Run
 
-FORMAT = 2
+FORMAT = 3
 SAME_NUMBERS = ("checkpointing", "fused")  # options that change a step's memory and time alone
 KINDS = {"epochs": int, "run": dict, "layout": dict, "data": dict, "model": dict, "optimizer": dict, "scaler": dict,
          "order": torch.Tensor, "augmentation": torch.Tensor, "cpu_rng": torch.Tensor}  # of a checkpoint's fields
@@ -103,7 +103,7 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
     advice = f"delete {path} to start anew, or give another checkpoint name"
     wanted = config.to_dict() if config.schedule == "cosine" else {**config.to_dict(), "epochs": run.config.epochs}
     for what, before, after in (("the model's settings", _settings(run), _settings(training.run)),
-                                ("the model's tensors", saved["layout"], _layout(training.model)),
+                                ("what the models are made of", saved["layout"], _layout(training.model)),
                                 ("the data sets", saved["data"], _identity(data)),
                                 ("config", run.config.to_dict(), wanted)):
         if difference := _first_difference(before, after):
@@ -184,7 +184,15 @@ def _settings(run: Run) -> dict:
 
 
 def _layout(model: nn.Module) -> dict:
-    return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    """What the model is made of: shapes, which parameters are trained, what computes without parameters."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    tensors = {name: f"{list(tensor.shape)}{'' if name in trained else ', not trained'}"
+               for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    # Names of classes only: how torch prints their settings changes from version to version.
+    parts = {f"part {name}": type(part).__name__ for name, part in model.named_modules()
+             if name and not isinstance(part, nn.modules.batchnorm._BatchNorm)}  # several processes have one of theirs
+    rates = {f"{name}.p": part.p for name, part in model.named_modules() if isinstance(part, nn.Dropout)}
+    return tensors | parts | rates
 
 
 def _identity(data: ImageData) -> dict:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .cost import mixer_bytes, mixer_seconds
-from .errors import require_count
+from .errors import require_count, require_gradients
 from .report import Table
 
 SHORT, LONG = 256, 1024  # tokens between which the growth of cost is measured
@@ -23,6 +23,7 @@ class Checkup:
     """What `check_mixer` found. A notebook shows it as a table.
 
     permutation: largest change of the output, less its reordering, when tokens are reordered; 0: the mixer sees a set.
+        None where it draws random numbers in evaluation, so that nothing can be told.
     neighbours: largest change of one picture's output with another picture in its batch; 0: pictures are independent.
     reach: part of the tokens, 0 ... 1, that the output of the one in the middle depends on.
     gradient: relative difference between autograd's slope in a random direction and the one by finite differences.
@@ -31,7 +32,7 @@ class Checkup:
     """
 
     name: str
-    permutation: float
+    permutation: float | None
     neighbours: float
     reach: float
     gradient: float
@@ -41,16 +42,21 @@ class Checkup:
 
     @property
     def exponents(self) -> tuple[float, float]:
-        """p of cost ~ N^p between SHORT and LONG tokens, of bytes kept and of seconds."""
-        return tuple(math.log(long / short) / math.log(LONG / SHORT) for short, long in (self.kept, self.seconds))
+        """p of cost ~ N^p between SHORT and LONG tokens, of bytes kept (0 where it keeps none) and of seconds."""
+        return tuple(math.log(long / short) / math.log(LONG / SHORT) if short else 0.0
+                     for short, long in (self.kept, self.seconds))
 
     @property
     def table(self) -> Table:
         """The findings in words."""
         bytes_grow, time_grows = self.exponents
+        if self.permutation is None:
+            order = ["-", "not told: it draws random numbers in evaluation, too"]
+        else:
+            order = [_small(self.permutation), "a set: tell it places, or it sees none" if self.permutation < 1e-9 else
+                     "it knows an order of its own"]
         rows = [
-            ["reordered tokens give reordered outputs", _small(self.permutation),
-             "a set: tell it places, or it sees none" if self.permutation < 1e-9 else "it knows an order of its own"],
+            ["reordered tokens give reordered outputs", *order],
             ["pictures of a batch are independent", _small(self.neighbours),
              "yes" if self.neighbours < 1e-9 else "no: what shares the batch changes the answer"],
             ["tokens that one token can see", f"{self.reach:.0%}",
@@ -78,48 +84,86 @@ def _small(value: float) -> str:
 def check_mixer(mixer: type[nn.Module], dim: int = 64, heads: int = 4, dim_head: int = 16, **own) -> Checkup:
     """Build `mixer` as a host would and look it over, on the CPU: some seconds.
 
-    own: options of the mixer itself. Raises TypeError or ValueError that says what the interface
+    own: options of the mixer itself. Random numbers that it draws are the same in each call that is compared. Raises
+    TypeError or ValueError that says what the interface
     `Mixer(dim, *, heads, dim_head, seq_len, **own)`, `mixer(x, rotary=None)`, `[B, N, D] -> [B, N, D]` misses.
     """
     require_count(dim=dim, heads=heads, dim_head=dim_head)
+    require_gradients("check_mixer")
     if not (isinstance(mixer, type) and issubclass(mixer, nn.Module)):
         raise TypeError(f"mixer={mixer!r} must be a class that inherits from torch.nn.Module, not an instance of one")
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        return _looked_over(mixer, dim, {"heads": heads, "dim_head": dim_head, **own})
+
+
+def _looked_over(mixer: type[nn.Module], dim: int, options: dict) -> Checkup:
+    name = mixer.__name__
 
     def build(tokens: int) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            try:
-                return mixer(dim, heads=heads, dim_head=dim_head, seq_len=tokens, **own)
-            except TypeError as error:
-                raise TypeError(f"{error}; a host builds {mixer.__name__}(dim, heads=..., dim_head=..., seq_len=...), "
-                                "so __init__ has to take all four") from error
+        torch.manual_seed(0)
+        try:
+            return mixer(dim, seq_len=tokens, **options)
+        except TypeError as error:
+            given = ", ".join(f"{key}=..." for key in (*options, "seq_len"))
+            raise TypeError(f"{error}; it was built as {name}(dim, {given}), as a host does") from error
 
     tokens, generator = 33, torch.Generator().manual_seed(0)
     x = torch.randn(2, tokens, dim, generator=generator, dtype=torch.float64)
-    part = build(tokens).double().eval()
-    out = part(x, rotary=None)
-    if not isinstance(out, Tensor) or out.shape != x.shape:
-        found = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ValueError(f"{mixer.__name__} turned {list(x.shape)} into {found}; a mixer must return the shape "
-                         "[B, N, D] that it was given")
+    part, trained = _double(build(tokens)).eval(), _double(build(tokens)).train()
+    out = _first_output(part, x, name)
     order = torch.randperm(tokens, generator=generator)
     with torch.no_grad():
-        permutation = (part(x[:, order], rotary=None) - out[:, order]).abs().max().item()
-        neighbours = (build(tokens).double().train()(x, rotary=None)[:1]
-                      - build(tokens).double().train()(x[:1], rotary=None)).abs().max().item()
+        random = not torch.equal(_mixed(part, x), _mixed(part, x, seed=1))
+        permutation = None if random else (_mixed(part, x[:, order]) - out[:, order]).abs().max().item()
+        # Batches of one size, so that what is drawn at random is the same for the first picture of both.
+        other = torch.stack([x[0], torch.randn(x[1].shape, generator=generator, dtype=x.dtype)])
+        neighbours = (_mixed(trained, x)[0] - _mixed(_double(build(tokens)).train(), other)[0]).abs().max().item()
     gradient, idle = _gradient(part, x, generator)
-    name, builders = mixer.__name__, {mixer.__name__: build}
+    builders = {name: build}
     kept = mixer_bytes(builders, (SHORT, LONG), dim)[name]
     _, seconds = mixer_seconds(builders, dim, batch_size=1, smallest=SHORT, largest=LONG, repeats=3)
     return Checkup(name, permutation, neighbours, _reach(part, x), gradient, idle, tuple(kept),
                    (seconds[name][0], seconds[name][-1]))
 
 
+def _double(part: nn.Module) -> nn.Module:
+    """`part` in float64; complex numbers, which .double() passes over, in complex128."""
+    wide = {torch.complex64: torch.complex128}
+    for tensor in (*part.double().parameters(), *part.buffers()):
+        tensor.data = tensor.data.to(wide.get(tensor.dtype, tensor.dtype))
+    return part
+
+
+def _mixed(part: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
+    torch.manual_seed(seed)
+    return part(x, rotary=None)
+
+
+def _first_output(part: nn.Module, x: Tensor, name: str) -> Tensor:
+    try:
+        out = _mixed(part, x)
+    except RuntimeError as error:
+        if "dtype" not in str(error) and "scalar type" not in str(error):
+            raise
+        raise TypeError(f"{name} cannot mix float64 tokens, with which gradients are checked ({error}); make tensors "
+                        "of its own in the type and on the device of x: torch.ones(n, n).to(x)") from error
+    if not isinstance(out, Tensor) or out.shape != x.shape:
+        found = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"{name} turned {list(x.shape)} into {found}; a mixer must return the shape "
+                         "[B, N, D] that it was given")
+    if not out.isfinite().all():
+        raise ValueError(f"{name} turned ordinary tokens into NaN or infinite numbers; look for a division by zero, or "
+                         "an exponential of large scores")
+    if not _mixed(part, x.clone().requires_grad_()).requires_grad:
+        raise ValueError(f"{name}'s output depends on nothing that could be trained; look for a detach or no_grad")
+    return out.detach()
+
+
 def _reach(part: nn.Module, x: Tensor) -> float:
     x = x[:1].clone().requires_grad_()
     weights = torch.randn(x.shape[-1], dtype=x.dtype, generator=torch.Generator().manual_seed(1))
-    seen = torch.autograd.grad((part(x, rotary=None)[0, x.shape[1] // 2] * weights).sum(), x)[0]
-    return (seen[0].abs().amax(-1) > 0).double().mean().item()
+    seen, = torch.autograd.grad((_mixed(part, x)[0, x.shape[1] // 2] * weights).sum(), x, allow_unused=True)
+    return 0.0 if seen is None else (seen[0].abs().amax(-1) > 0).double().mean().item()
 
 
 def _gradient(part: nn.Module, x: Tensor, generator: torch.Generator) -> tuple[float, tuple[str, ...]]:
@@ -129,23 +173,26 @@ def _gradient(part: nn.Module, x: Tensor, generator: torch.Generator) -> tuple[f
     weights = torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
     def value() -> Tensor:
-        return (part(x, rotary=None) * weights).sum()
+        return (_mixed(part, x) * weights).sum()
 
     variables = [x, *named.values()]
     slopes = torch.autograd.grad(value(), variables, allow_unused=True)
     idle = tuple(name for name, slope in zip(named, slopes[1:], strict=True)
                  if slope is None or slope.abs().max() < 1e-12)
     slopes = [torch.zeros_like(p) if slope is None else slope for p, slope in zip(variables, slopes, strict=True)]
-    ways = [torch.randn(p.shape, generator=generator, dtype=x.dtype) for p in variables]
+    ways = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in variables]
+
+    def after(step: float) -> float:
+        with torch.no_grad():
+            for p, way in zip(variables, ways, strict=True):
+                p.add_(step * way)
+            result = value().item()
+            for p, way in zip(variables, ways, strict=True):
+                p.sub_(step * way)
+        return result
+
     step = 1e-6
-    with torch.no_grad():
-        for p, way in zip(variables, ways, strict=True):
-            p.add_(step * way)
-        after = value()
-        for p, way in zip(variables, ways, strict=True):
-            p.sub_(2 * step * way)
-        measured = ((after - value()) / (2 * step)).item()
-        for p, way in zip(variables, ways, strict=True):
-            p.add_(step * way)
-    promised = sum((slope * way).sum() for slope, way in zip(slopes, ways, strict=True)).item()
+    measured = (after(step) - after(-step)) / (2 * step)
+    # Of complex parameters autograd gives the conjugate: the change is the real part of the product.
+    promised = sum((slope.conj() * way).sum().real for slope, way in zip(slopes, ways, strict=True)).item()
     return abs(promised - measured) / max(abs(measured), 1e-12), idle

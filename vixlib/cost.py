@@ -61,7 +61,7 @@ def mixer_seconds(builders: Mapping[str, Builder], dim: int, *, device: torch.de
 
 
 def _step(mixer: nn.Module, x: Tensor, precision: str) -> Callable[[], None]:
-    weights = [x, *mixer.parameters()]
+    weights = [x, *(parameter for parameter in mixer.parameters() if parameter.requires_grad)]
 
     def step() -> None:
         with computing_in(precision, x):

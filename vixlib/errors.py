@@ -143,7 +143,8 @@ def require_like(name: str, x: Tensor, weight: Tensor | None) -> None:
         return
     if x.device != weight.device:
         raise ValueError(f"{name} is on {x.device}, but the weights are on {weight.device}; move one of them with .to")
-    if x.dtype != weight.dtype and not autocasts(x):
+    mixed = autocasts(x) and {x.dtype, weight.dtype} <= {torch.float32, torch.float16, torch.bfloat16}
+    if x.dtype != weight.dtype and not mixed:
         raise TypeError(f"{name} has type {x.dtype}, but the weights are {weight.dtype}; change one of them with .to, "
                         "or compute under torch.autocast")
 
@@ -171,6 +172,12 @@ def require_trainable(model: nn.Module, name: str) -> None:
     """`model`, called `name`, must have a parameter that training changes."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"model={name} has no parameters that are trained (requires_grad); pass another")
+
+
+def require_gradients(caller: str) -> None:
+    """torch must not be in inference mode, whose tensors can never be trained with (under no_grad they can)."""
+    if torch.is_inference_mode_enabled():
+        raise ValueError(f"{caller} computes gradients, which torch.inference_mode() rules out; call it outside")
 
 
 def require_grid(name: str, value: tuple[int, int]) -> None:

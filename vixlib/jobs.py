@@ -15,7 +15,7 @@ from .measure import count_parameters
 from .models.zoo import applicable, build
 from .profiles import Profile
 from .provenance import environment
-from .records import record_name, write_record
+from .records import read_record, record_name, write_record
 from .run import Run, TrainConfig
 from .tables import LARGEST, Row, table_rows
 from .train import fit
@@ -82,8 +82,10 @@ class Job:
         return self.profile.train.epochs
 
     def recorded(self, results: Path) -> bool:
-        """Whether `results` holds this run: a record's name is made from what tells it from every other."""
-        return (results / f"{self.name}.json").exists()
+        """Whether `results` holds this run: a record's name is made from what tells it from every other. A ValueError
+        for a damaged record, which would count as done for ever."""
+        path = results / f"{self.name}.json"
+        return path.exists() and bool(read_record(path))
 
     def progress(self, checkpoints: Path) -> Run | None:
         """The run as its checkpoint holds it, None before the first epoch."""

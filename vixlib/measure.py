@@ -19,7 +19,16 @@ from torch.utils._pytree import tree_leaves
 from .cuda_autocast import CudaAutocast
 from .device import pick_precision
 from .embeddings import Size, as_pair
-from .errors import MOST, require_count, require_known, require_logits, require_model, require_room, require_trainable
+from .errors import (
+    MOST,
+    require_count,
+    require_gradients,
+    require_known,
+    require_logits,
+    require_model,
+    require_room,
+    require_trainable,
+)
 from .precision import PRECISIONS, computing_in
 
 CARD_GB = 16  # memory of the paper's GPU, and of a T4
@@ -229,7 +238,7 @@ def throughput(model: nn.Module, batch_size: int = 64, precision: str = "auto", 
     """Images a second of a whole training step on the model's device, median of `repeats` after one warm-up."""
     require_count(batch_size=batch_size, repeats=repeats)
     image_size = _checked(model, image_size)
-    height, width = image_size or getattr(model, "image_size", (32, 32))
+    height, width = as_pair("image_size", image_size or getattr(model, "image_size", 32))
     require_room(batch_size * height * width, batch_size=batch_size, image_size=image_size)
     device = next(model.parameters()).device
     step, _ = training_step(copy.deepcopy(model), batch_size, pick_precision(device, precision), image_size)
@@ -265,12 +274,16 @@ def _images(model: nn.Module, batch_size: int, image_size: tuple[int, int] | Non
     # A network of one's own need not say its channels; its first convolution does.
     channels = getattr(model, "channels", None) or next(
         (part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
-    return torch.randn(batch_size, channels, *size, device=next(model.parameters()).device)
+    generator = torch.Generator().manual_seed(0)  # its own: the caller's random numbers stay as they were
+    return torch.randn(batch_size, channels, *as_pair("image_size", size), generator=generator).to(
+        next(model.parameters()).device)
 
 
 def _loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
     require_known("precision", precision, PRECISIONS)
-    with computing_in(precision, images), CudaAutocast() if images.device.type == "cpu" else nullcontext():
+    require_gradients("a training step")
+    with (torch.enable_grad(), computing_in(precision, images),
+          CudaAutocast() if images.device.type == "cpu" else nullcontext()):
         scores = model(images)
         require_logits(scores, images)
         return F.cross_entropy(scores, torch.zeros(len(images), dtype=torch.long, device=images.device))

@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import checkpoint
+from .errors import require_kinds
 from .files import write_atomic
-from .records import FIELDS, record_name
+from .records import NUMBER, parse_record, record_name
 
 FORMAT = 1
 PARCELS, PARCEL_BYTES = 7, 6_000_000  # few and small enough for any way of copying, there and back
@@ -111,8 +112,8 @@ def unpack(folder: Path) -> dict[str, bytes]:
                 raise ValueError(f"{name} in {folder} is damaged: its checksum is another; export again")
             files[name] = content
         return files
-    except (AttributeError, IndexError, KeyError, TypeError, OSError, UnicodeDecodeError, json.JSONDecodeError,
-            tarfile.TarError, lzma.LZMAError) as error:
+    except (AttributeError, EOFError, IndexError, KeyError, RecursionError, TypeError, OSError, UnicodeDecodeError,
+            json.JSONDecodeError, tarfile.TarError, lzma.LZMAError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); export again") from error
 
 
@@ -138,18 +139,19 @@ def merge(folder: Path, results: Path, checkpoints: Path) -> list[str]:
     """Take the parcels of `folder` in, and say what became of each file. What is here stays where it is at least as
     complete and as new. ValueError, and nothing taken in, if any file is damaged or not what its name says."""
     files = unpack(folder)
-    ranks = {name: _rank(name, content) for name, content in files.items()}
-    said = []
-    for name, content in files.items():
+    said, taken = [], {}
+    for name, content in files.items():  # before anything is written
         folder, _, file = name.rpartition("/")
-        target = _place(folder, results, checkpoints) / file
+        target, rank = _place(folder, results, checkpoints) / file, _rank(name, content)
         if folder == "checkpoints" and (results / f"{target.stem}.json").exists():
             said.append(f"kept    {name}: the run is recorded here")
-        elif target.exists() and _rank_of(name, target.read_bytes()) >= ranks[name]:
+        elif target.exists() and _rank_of(name, target.read_bytes()) >= rank:
             said.append(f"kept    {name}: the one here is as complete")
         else:
-            write_atomic(target, content)
+            taken[target] = content
             said.append(f"taken   {name}")
+    for target, content in taken.items():
+        write_atomic(target, content)
     return said
 
 
@@ -167,15 +169,22 @@ def _rank(name: str, content: bytes) -> tuple[int, str]:
         run = checkpoint.run_in(Path(name), content)
         return len(run.history), run.finished_at or ""
     try:
-        held = json.loads(content)
         if name.startswith("memory/"):
+            held = json.loads(content)
+            require_kinds(held, {"rows": list, "device": str, "measured": bool}, "a memory file")
+            for row in held["rows"]:
+                require_kinds(row, {"model": str, "config": str, "kept_bytes_per_image": NUMBER, "peak_bytes": dict,
+                                    "largest_batch": int}, "a row")
             return len(held["rows"]), held["device"]
         if name.startswith("results/batches/"):
+            held = json.loads(content)
+            require_kinds(held, {"largest_batch": dict, "finished": str}, "a file of largest batches")
             return len(held["largest_batch"]), held["finished"]
-        if f"results/{record_name(held)}" != name or not set(FIELDS) <= set(held):
-            raise ValueError(f"a record named {record_name(held)} with {len(held)} fields")
+        held = parse_record(content, name)
+        if f"results/{record_name(held)}" != name:
+            raise ValueError(f"a record named {record_name(held)}")
         return len(held["history"]), held["finished"] or ""
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{name} is not what its name says: {error}") from error
 
 

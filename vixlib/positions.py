@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .errors import require_number
+from .errors import require_grid, require_number
 
 Grid = tuple[int, int]
 
@@ -43,7 +43,7 @@ class LearnedPosition(NoPosition):
 
     def __init__(self, *, dim: int, dim_head: int, grid: Grid, cls: bool, position_std: float = 1.0) -> None:
         super().__init__(dim=dim, dim_head=dim_head, grid=grid, cls=cls)
-        require_number("position_std", position_std, lambda value: value >= 0, "of 0 or above")
+        require_number("position_std", position_std, lambda value: 0 <= value <= 1e6, "from 0 to 1e6")
         self.grid = grid
         self.table = nn.Parameter(torch.randn(1, cls + grid[0] * grid[1], dim) * position_std)
 
@@ -56,10 +56,13 @@ class LearnedPosition(NoPosition):
 
     @torch.no_grad()
     def resize(self, grid: Grid) -> None:
-        """Interpolate the table bicubically to another grid, in place; CLS keeps its vector."""
+        """Interpolate the table bicubically to another grid (rows, columns), in place; CLS keeps its vector."""
+        require_grid("grid", grid)
+        grid = tuple(grid)
         picture = self.table[:, self.cls:].unflatten(1, self.grid).permute(0, 3, 1, 2)
         picture = nn.functional.interpolate(picture, size=grid, mode="bicubic", align_corners=False)
-        self.table = nn.Parameter(torch.cat([self.table[:, :self.cls], picture.flatten(2).mT], dim=1))
+        self.table = nn.Parameter(torch.cat([self.table[:, :self.cls], picture.flatten(2).mT], dim=1),
+                                  self.table.requires_grad)
         self.grid = grid
 
 
@@ -101,7 +104,8 @@ class RotaryPosition(NoPosition):
         super().__init__(dim=dim, dim_head=dim_head, grid=grid, cls=cls)
         if dim_head % self.heads_divisible_by:
             raise ValueError(f"dim_head={dim_head} must be divisible by {self.heads_divisible_by} for rotary positions")
-        require_number("rope_base", rope_base, lambda value: value > 0, "above 0, for instance 100")
+        require_number("rope_base", rope_base, lambda value: 1e-6 <= value <= 1e12,
+                       "from 1e-6 to 1e12, for instance 100")
         self.dim_head, self.base = dim_head, rope_base
 
     def angles(self, grid: Grid, device: torch.device) -> Tensor:

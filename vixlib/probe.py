@@ -53,7 +53,7 @@ def attention_maps(model: nn.Module, images: Tensor) -> list[Tensor]:
             raise ValueError(f"{type(block.mixer).__name__} never forms an attention matrix; attention_maps needs a "
                              "softmax model, such as ViT")
         q, k, _ = block.mixer.split(x, rotary)
-        maps.append(SoftmaxAttention.attention(q, k))
+        maps.append(SoftmaxAttention.attention(q, k, block.mixer.bias(q)))
     return maps
 
 
@@ -94,6 +94,8 @@ def mixer_row(mixer: nn.Module, x: Tensor, token: int, rotary=None) -> Tensor:
 
     What a Nyström mixer's convolution adds to it is left out. A ValueError for a mixer without such a matrix.
     """
+    if not 0 <= token < x.shape[1]:
+        raise ValueError(f"token={token} is none of the {x.shape[1]} tokens; use 0 to {x.shape[1] - 1}")
     if isinstance(mixer, LinformerAttention):
         q, k = mixer.as_heads(mixer.to_q(x)), mixer.as_heads(mixer.to_k(x))
         q, k = (q, k) if rotary is None else (rotary(q), rotary(k))
@@ -103,6 +105,8 @@ def mixer_row(mixer: nn.Module, x: Tensor, token: int, rotary=None) -> Tensor:
         raise ValueError(f"mixer {type(mixer).__name__} has no attention matrix to take a row of; use softmax, "
                          "Performer, Linformer or Nyström")
     q, k, _ = mixer.split(x, rotary)
+    if isinstance(mixer, SoftmaxAttention) and mixer.bias_grid is not None:
+        return SoftmaxAttention.attention(q, k, mixer.bias(q))[:, :, token]
     if isinstance(mixer, PerformerAttention):
         return performer_row(q, k, token, mixer)
     if isinstance(mixer, NystromAttention):

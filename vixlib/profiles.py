@@ -33,7 +33,7 @@ class Profile:
 
     def on(self, device: torch.device | str) -> Profile:
         """This profile as it is on `device`."""
-        return replace(self, **self.gpu, gpu={}) if torch.device(device).type == "cuda" else replace(self, gpu={})
+        return replace(self, **(self.gpu if as_device("device", device).type == "cuda" else {}), gpu={})
 
     def options_for(self, name: str, **more) -> dict:
         """The `build` options of system `name` under this profile; `more` wins over the profile's own."""

@@ -7,7 +7,8 @@ import json
 import re
 from pathlib import Path
 
-from .errors import require_kinds, require_mapping, require_path
+from .embeddings import as_pair
+from .errors import require_kinds, require_mapping, require_number, require_path
 from .files import DATA, write_atomic
 
 RESULTS = DATA / "results"
@@ -20,9 +21,14 @@ FIELDS = (*IDENTITY, "table", "train", "params", "history", "best_top1", "last_t
           "finished")
 
 NUMBER = (int, float)
-KINDS = {"dataset": str, "profile": str, "model": str, "config": (str, type(None)), "position": str, "options": dict,
-         "seed": int, "table": (int, str, type(None)), "train": dict, "params": dict, "history": list,
-         "best_top1": NUMBER, "last_top1": NUMBER, "device": str}  # of the fields that tables and verdicts compute with
+OR_NONE = (*NUMBER, type(None))
+# Of the fields that tables and verdicts compute with.
+KINDS = {"dataset": str, "profile": str, "model": str, "config": str, "position": str, "options": dict, "seed": int,
+         "table": (int, str, type(None)), "train": dict, "params": dict, "history": list, "best_top1": NUMBER,
+         "last_top1": NUMBER, "peak_memory_bytes": OR_NONE, "images_per_second": OR_NONE, "memory_limit_gb": OR_NONE,
+         "device": str, "finished": (str, type(None))}
+TRAIN_KINDS = {"epochs": int}
+PARAMS_KINDS = {"true": int, "as_paper": int}
 EPOCH_KINDS = {"epoch": int, "loss": NUMBER, "top1": NUMBER, "top5": NUMBER, "seconds": NUMBER}
 
 
@@ -67,6 +73,8 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
         raise TypeError(f"read_records() got unknown fields {unknown}; a record has {', '.join(FIELDS)}")
     if folder is not None:
         require_path("folder", folder)
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise ValueError(f"folder={str(folder)!r} is a file; name the folder that holds the records")
     try:
         wanted = json.loads(json.dumps(match))  # as it would come back from a file: tuples are lists
     except (TypeError, ValueError) as error:
@@ -74,7 +82,7 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
     records: dict[str, dict] = {}
     files: dict[str, Path] = {}
     for path in sorted(Path(folder or RESULTS).glob("*.json")):
-        record = _read(path)
+        record = read_record(path)
         name = record_name(record)
         if name in records:  # counted as two seeds it would decide what one cannot
             raise ValueError(f"{path} and {files[name]} record the same run; delete one of them")
@@ -83,25 +91,48 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
             and (record["table"] != VARIANTS or "table" in wanted)]
 
 
-def _read(path: Path) -> dict:
+def read_record(path: Path) -> dict:
+    """The record in the file `path`; ValueError, which names the file, if it is damaged or something else."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise ValueError(f"{path} is no valid JSON ({error}); restore it or delete it") from error
-    _require(record, FIELDS, path)
+        return parse_record(path.read_bytes(), path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}); restore it or delete it") from error
+
+
+def parse_record(content: bytes, where: str | Path) -> dict:
+    """The record that a file's `content` is; ValueError, which begins with `where`, if it is damaged or none."""
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is no valid JSON ({error}); restore it or delete it") from error
+    _require(record, FIELDS, where)
     try:
         require_kinds(record, KINDS, "the record")
+        require_kinds(record["train"], TRAIN_KINDS, "train")
+        require_kinds(record["params"], PARAMS_KINDS, "params")
         require_epochs(record["history"])
-    except TypeError as error:
-        raise ValueError(f"{path}: {error}; restore it or delete it") from error
+        as_pair("patch_size", record["options"].get("patch_size", 1))
+        for name in ("best_top1", "last_top1"):
+            require_number(name, record[name], _is_percentage, "from 0 to 100")
+        for name in ("peak_memory_bytes", "images_per_second"):
+            require_number(name, record[name] or 0, lambda value: value >= 0, "of 0 or above")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}; restore it or delete it") from error
     return record
 
 
+def _is_percentage(value: float) -> bool:
+    return 0 <= value <= 100
+
+
 def require_epochs(history: list) -> None:
-    """Each entry of a run's `history` must be an epoch as training writes it; the TypeError says what is not."""
+    """Each entry of a run's `history` must be an epoch as training writes it; TypeError or ValueError says what is not.
+    """
     for epoch in history:
         require_mapping("an epoch", epoch)
         require_kinds(epoch, EPOCH_KINDS, "an epoch")
+        for name in ("top1", "top5"):
+            require_number(f"{name} of an epoch", epoch[name], _is_percentage, "from 0 to 100")
 
 
 def _require(record: dict, fields: tuple[str, ...], where: str | Path) -> None:

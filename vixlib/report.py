@@ -161,7 +161,7 @@ def _system_cells(row: Row, table: int | str) -> list[str]:
 
 def _build(row: Row, table: int | str) -> nn.Module:
     config = "uniform" if table == "rope" else "paper"
-    return build(row.model, config, **applicable(row.model, {"position": row.position}, config))
+    return build(row.model, config, seed=0, **applicable(row.model, {"position": row.position}, config))
 
 
 def _cell(records: list[dict], group: Group) -> str:

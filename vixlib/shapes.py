@@ -40,7 +40,8 @@ def make_shapes(train: int = 10_000, test: int = 2_000, seed: int = 0, size: int
         raise ValueError(f"size={size} is too small for stripes beside a frame; use at least {MIN_SIZE}")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**62:
         raise ValueError(f"seed={seed!r} must be an integer, 0 or more and below 2**62")
-    require_room((train + test + CHUNK) * 3 * size ** 2, train=train, test=test, size=size)
+    drawn = (train + test + 4 * CHUNK) * 3 * size ** 2  # drawing takes several float pictures for each of a chunk
+    require_room(drawn, train=train, test=test, size=size)
     return ImageData("shapes", CLASSES, *_split(train, 2 * seed, size), *_split(test, 2 * seed + 1, size))
 
 
@@ -58,7 +59,7 @@ def _draw(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
     count, unit = len(labels), size / 32  # all lengths below are for 32 pixels
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(count, *(shape or (1, 1)), generator=generator)
+        return low + (high - low) * torch.rand(count, *(shape or (1, 1)), generator=generator, dtype=torch.float32)
 
     stripes_run, place = labels // len(PLACES), labels % len(PLACES)
     direction = torch.tensor(list(PLACES.values()), dtype=torch.float32)[place]  # [count, 2]: right, down
@@ -76,7 +77,7 @@ def _draw(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
     frame_centre = low + (high - low) * uniform(0, 1, 2)
     figure_centre = frame_centre + shift
 
-    pixels = torch.arange(size) + 0.5
+    pixels = torch.arange(size, dtype=torch.float32) + 0.5  # whatever torch's default type is
     figure = _norm(pixels, figure_centre, square=uniform(0, 1) < 0.5) < figure_radius**2
     frame_norm = _norm(pixels, frame_centre, square=uniform(0, 1) < 0.5)
     thickness = uniform(1.0, 1.8) * unit
@@ -96,7 +97,7 @@ def _draw(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
     masks = (frame, figure & dark_stripe, figure & ~dark_stripe)
     for mask, colour in zip(masks, paint, strict=True):
         image = torch.where(mask[:, None], colour, image)
-    image = image + NOISE * (torch.rand(image.shape, generator=generator) - 0.5)
+    image = image + NOISE * (torch.rand(image.shape, generator=generator, dtype=torch.float32) - 0.5)
     return (image.clamp(0, 1) * 255).round().to(torch.uint8)
 
 

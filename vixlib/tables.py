@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -73,7 +74,7 @@ def paper_table(table: int | str) -> dict:
     "cxv" is what a summary of the article on Convolutional X-formers (in the newsletter The Batch) quotes for CIFAR-10.
     """
     require_known("table", table, TABLES[:-1])
-    return _load("paper_tables.json")[table if table == "cxv" else f"table{table}"]
+    return deepcopy(_load("paper_tables.json")[table if table == "cxv" else f"table{table}"])  # the caller's own
 
 
 def table_rows(table: int | str) -> list[Row]:
@@ -93,7 +94,9 @@ def authors_runs(model: str, position: str = "learned", dataset: str = "cifar10"
     """The authors' own training logs of a system: [{"best_top1", "top1": [per epoch], "resumed", ...}]."""
     require_known("model", model, names())
     require_known("position", position, POSITIONS)
-    return [run for run in _load("authors_logs.json")["runs"]
+    runs = _load("authors_logs.json")["runs"]
+    require_known("dataset", dataset, sorted({run["dataset"] for run in runs}))
+    return [deepcopy(run) for run in runs
             if (run["model"], run["position"], run["dataset"]) == (model, position, dataset)]
 
 

@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from .device import (
     pick_precision,
     training_kernels,
 )
-from .errors import require_flag, require_number, require_path, require_trainable, require_type
+from .errors import require_flag, require_gradients, require_number, require_path, require_trainable, require_type
 from .images import ImageData
 from .limits import memory_problem, out_of_memory
 from .run import Run, TrainConfig, now
@@ -76,7 +77,8 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     if on_epoch is not None and not callable(on_epoch):
         raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
     require_trainable(model, name_of(model))
-    with training_kernels(config.deterministic):
+    require_gradients("fit")
+    with training_kernels(config.deterministic), torch.enable_grad():
         return _fit(model, data, config, None if checkpoint is None else Path(checkpoint),
                     pick_device(device, argument="device"), progress, on_epoch, minutes)
 
@@ -116,7 +118,8 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
                     checkpoints.save(path, training, data)
                     saved = len(run.history)
                 if speaks and on_epoch is not None:
-                    on_epoch(run)
+                    with _own_randomness(device):
+                        on_epoch(run)
                 longest = max(longest, time.monotonic() - begun)
     except KeyboardInterrupt:
         run.interrupted = True
@@ -138,6 +141,12 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         model.zero_grad(set_to_none=True)
         raise out_of_memory(model, config.batch_size, run.precision, data.image_size, run.device)
     return run
+
+
+def _own_randomness(device: torch.device) -> AbstractContextManager:
+    """A context whose random numbers leave torch's generators as they were: a run that goes on from its checkpoint
+    would not have drawn them."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,

@@ -80,7 +80,8 @@ class HeadsQKV(nn.Module):
         require_known("out_activation", out_activation, self.ACTIVATIONS)
         require_known("projection", projection, ("linear", "separable", "conv"))
         if projection != "linear" and grid is None:
-            raise ValueError(f"projection={projection!r} convolves over the picture and needs grid=(rows, columns)")
+            raise ValueError(f"projection={projection!r} convolves over the picture and needs its grid=(rows, "
+                             "columns), which only CvT and CXV tell their mixers; use projection='linear' elsewhere")
         require_flag(qkv_bias=qkv_bias, out_bias=out_bias, qkv_norm=qkv_norm, out_norm=out_norm)
         self.heads, self.dim_head, self.dim = heads, dim_head, dim
         inner = heads * dim_head

@@ -33,5 +33,6 @@ class LinearAttention(HeadsQKV):
                 out = q.softmax(-1) @ (k.softmax(-2).mT @ values)
             else:
                 q, k = F.elu(q) + 1, F.elu(k) + 1
-                out = q @ (k.mT @ values) / (q @ k.sum(-2).unsqueeze(-1))
+                # The bound keeps loud pictures, whose features all come out as zero, from 0 / 0.
+                out = q @ (k.mT @ values) / (q @ k.sum(-2).unsqueeze(-1)).clamp(min=1e-6)
         return self.join(out.to(v.dtype))

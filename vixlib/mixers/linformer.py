@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import require_count, require_flag, require_room
+from ..errors import require_count, require_flag, require_room, require_type
 from ..precision import product_type
 from .heads import Rotary, check_tokens
 
@@ -52,6 +52,7 @@ class LinformerAttention(nn.Module):
         self.to_k = nn.Linear(dim, key_width, bias=False)
         self.to_v = None if shared_kv else nn.Linear(dim, key_width, bias=False)
         self.project_k = linformer_projection(seq_len, rank) if sequence_projection is None else sequence_projection
+        require_type("sequence_projection", self.project_k, nn.Parameter, "an nn.Parameter [seq_len, rank] or None")
         if self.project_k.shape != (seq_len, rank):
             raise ValueError(f"sequence_projection has shape {tuple(self.project_k.shape)}; seq_len={seq_len} and "
                              f"rank={rank} need ({seq_len}, {rank})")

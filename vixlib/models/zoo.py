@@ -152,6 +152,7 @@ class Named(ViX):
 
     def __init__(self, **options) -> None:
         super().__init__(**{**settings(self.system), **options})
+        self.options = dict(options)  # as `build` notes them, for records and checkpoints
 
 
 class ViT(Named):
