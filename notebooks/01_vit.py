@@ -30,7 +30,7 @@
 
 # %%
 # Finds vixlib: in the checkout around this notebook, installed, attached at Kaggle, else cloned. Leaves torch alone.
-import subprocess, sys, zipfile
+import re, subprocess, sys, zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,13 +38,15 @@ REPOSITORY = "https://github.com/OWNER/REPOSITORY"
 around = (Path.cwd(), *Path.cwd().parents, Path("vision-xformers"))
 homes = [folder for folder in around if (folder / "vixlib/__init__.py").is_file()]
 if not homes and find_spec("vixlib") is None:
-    for wheel in sorted(Path("/kaggle/input").rglob("vixlib*.whl")):
-        zipfile.ZipFile(wheel).extractall("vixlib-wheel")
-    attached = [*Path("vixlib-wheel").glob("vixlib/__init__.py"), *Path("/kaggle/input").rglob("vixlib/__init__.py")]
+    wheels = sorted(Path("/kaggle/input").rglob("vixlib*.whl"), key=lambda w: [int(n) for n in re.findall(r"\d+", w.name)])
+    for wheel in wheels[-1:]:  # the newest
+        zipfile.ZipFile(wheel).extractall(f"vixlib-wheel/{wheel.stem}")
+    unpacked = [*Path("vixlib-wheel").glob(f"{wheels[-1].stem}/vixlib/__init__.py")] if wheels else []
+    attached = [*unpacked, *Path("/kaggle/input").rglob("vixlib/__init__.py")]
     homes = [file.parents[1] for file in attached] or [Path("vision-xformers")]
     if not attached and subprocess.run(f"git clone --depth 1 {REPOSITORY} vision-xformers", shell=True).returncode:
         raise RuntimeError(f"{REPOSITORY} could not be cloned, see above. Without internet? Kaggle: Settings > Internet "
-                           "on, or Add Input > a data set with the project's folder or the wheel of `make wheel`.")
+                           "on, or Add Input > a data set with the project's folder or the wheel (vixlib-*.whl) of `make wheel`.")
 sys.path[:0] = [str(home.resolve()) for home in homes[:1]]  # first, so that no older vixlib is imported instead
 
 import torch
@@ -364,7 +366,7 @@ assert uniform.as_paper == log["params_torchsummary"]
 print(f"config 'uniform' has the log's layers: {uniform.as_paper:,} counted their way, {uniform.true:,} in truth")
 
 # %% [markdown]
-# Two more things can be seen in this log. Its parameter count is not that of Table 1: it belongs to the later, smaller configuration with heads of 32, called `uniform` here, and yet its accuracy is no lower. And the model knows its training pictures much better than the test pictures: 50,000 of them, not one flipped or shifted, are learned by heart in the end. That costs it the last two points. It does not explain the level: the authors' log of the same model with *rotary positions* learns its training pictures even better and still gets to 69.33 % on the test pictures. **What seems to be missing is not size but an idea of neighbourhood.** Notebook 04 puts it into the positions, notebook 03 in front: with three convolutions there, the paper's hybrid of the same transformer gets to 73.94 % (Table 3).
+# Two more things can be seen in this log. Its parameter count is not that of Table 1: it belongs to the later, smaller configuration with heads of 32, called `uniform` here, and yet its accuracy is no lower. And the model knows its training pictures much better than the test pictures: of the 50,000, not one of them flipped or shifted, it gets three quarters right in the end, of the others little more than half; and while it goes on learning the former, it loses two points on the latter. That does not explain the level: the authors' log of the same model with *rotary positions* learns its training pictures even better and still gets to 69.33 % on the test pictures. **What seems to be missing is not size but an idea of neighbourhood.** Notebook 04 puts it into the positions, notebook 03 in front: with three convolutions there, the paper's hybrid of the same transformer gets to 73.94 % (Table 3).
 
 # %% [markdown]
 # ## 9 · Look inside
@@ -400,7 +402,7 @@ figures.attention_grid(image, outwards, "attention of the patch (in units of 1/N
 # One picture is an anecdote. The mean **attention distance** says the same for many pictures in one number a head: how far away, in pixels, is what a patch looks at, on average over all patches? (Dosovitskiy et al. show it in their figure 7.) A head that attends evenly sits on the dotted line, a head that stays in its neighbourhood far below. Which of the two are yours?
 
 # %%
-some = data.batch(torch.arange(8), "test")[0].to(device)
+some = data.batch(torch.arange(min(8, len(data.test_labels))), "test")[0].to(device)
 places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)) * torch.tensor(model.embedding.patch)
 apart = torch.cdist(places.float(), places.float())  # pixels between any two patches
 
@@ -462,7 +464,7 @@ my_pictures = ""  #@param {type:"string"}
 my_model = "ResNet18"  #@param ["ViT", "ViP", "ViL", "ViN", "FNet", "MLPMixer", "HybridViT", "HybridViP", "HybridViL", "HybridViN", "LeViT", "LeViN", "CCT", "CCN", "CvT", "CvN", "CPV", "CNV", "CLTV", "ResNet18"]
 #   the notebooks after this one explain them
 my_patch_size = 4  #@param [16, 8, 4, 2, 1] {type:"raw"}
-#   has to divide the sides of your pictures
+#   has to divide the sides of your pictures; the models with convolutions in front take 4, 2 or 1
 my_epochs = 5  #@param {type:"slider", min:1, max:40, step:1}
 
 # %%
@@ -482,7 +484,7 @@ def write_folder(folder, pictures):
     return folder
 
 
-folder = my_pictures or write_folder(tempfile.mkdtemp(), vix.load("shapes", train=600, test=60))
+folder = Path(my_pictures).expanduser() if my_pictures else write_folder(tempfile.mkdtemp(), vix.load("shapes", train=600, test=60))
 mine = vix.load(folder)
 files = sorted(path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file())
 print(mine, *files[:3], "...", sep="\n")
@@ -568,7 +570,7 @@ figures.show_pictures(mine.test_images[shown], titles, columns=4, size=2.2);
 # from vixlib import lengths
 #
 # for way in ("softmax materialised", "softmax"):
-#     needs = lengths.stored()[way]  # the curves of section 6; 1 GB and 15 % to spare, as max_batch_size has it
+#     needs = lengths.stored()[way]  # of the configuration "uniform", whose heads are half as wide as the paper's; 1 GB and 15 % to spare
 #     batches = [int((15 * 2**30 / 1.15 - needs.bytes(n, 0)) / (needs.bytes(n, 1) - needs.bytes(n, 0))) for n in (1025, 4097)]
 #     print(f"{way:22} {batches[0]} -> {batches[1]}, a factor of {batches[0] / batches[1]:.1f}")
 # ```

@@ -30,7 +30,7 @@
 
 # %%
 # Finds vixlib: in the checkout around this notebook, installed, attached at Kaggle, else cloned. Leaves torch alone.
-import subprocess, sys, zipfile
+import re, subprocess, sys, zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,13 +38,15 @@ REPOSITORY = "https://github.com/OWNER/REPOSITORY"
 around = (Path.cwd(), *Path.cwd().parents, Path("vision-xformers"))
 homes = [folder for folder in around if (folder / "vixlib/__init__.py").is_file()]
 if not homes and find_spec("vixlib") is None:
-    for wheel in sorted(Path("/kaggle/input").rglob("vixlib*.whl")):
-        zipfile.ZipFile(wheel).extractall("vixlib-wheel")
-    attached = [*Path("vixlib-wheel").glob("vixlib/__init__.py"), *Path("/kaggle/input").rglob("vixlib/__init__.py")]
+    wheels = sorted(Path("/kaggle/input").rglob("vixlib*.whl"), key=lambda w: [int(n) for n in re.findall(r"\d+", w.name)])
+    for wheel in wheels[-1:]:  # the newest
+        zipfile.ZipFile(wheel).extractall(f"vixlib-wheel/{wheel.stem}")
+    unpacked = [*Path("vixlib-wheel").glob(f"{wheels[-1].stem}/vixlib/__init__.py")] if wheels else []
+    attached = [*unpacked, *Path("/kaggle/input").rglob("vixlib/__init__.py")]
     homes = [file.parents[1] for file in attached] or [Path("vision-xformers")]
     if not attached and subprocess.run(f"git clone --depth 1 {REPOSITORY} vision-xformers", shell=True).returncode:
         raise RuntimeError(f"{REPOSITORY} could not be cloned, see above. Without internet? Kaggle: Settings > Internet "
-                           "on, or Add Input > a data set with the project's folder or the wheel of `make wheel`.")
+                           "on, or Add Input > a data set with the project's folder or the wheel (vixlib-*.whl) of `make wheel`.")
 sys.path[:0] = [str(home.resolve()) for home in homes[:1]]  # first, so that no older vixlib is imported instead
 
 import torch
@@ -89,10 +91,13 @@ checkpoints = ""  #@param {type:"string"}
 # %%
 from dataclasses import replace
 
+from vixlib import pairs
+
 profile = vix.current_profile(profile, device)
 given = {name: value for name, value in dict(epochs=epochs, batch_size=batch_size).items() if value}
 profile = replace(profile, data=dataset or profile.data, train=replace(profile.train, seed=seed, **given))
 vix.announce(profile, device, "03_hybrid")
+parts = pairs.fractions_of(fractions)
 
 data = vix.load(profile.data)
 print(f"data      {data}")
@@ -366,8 +371,6 @@ from vixlib.reasons import reasons_table
 reasons_table("03")
 
 # %%
-from vixlib import pairs
-
 runs, draw = {}, pairs.live_pairs(f"{data.name}, {tokens:,} tokens")
 for name, model in models.items():
     path = Path(checkpoints) / f"03_{profile.name}_{name}.pt" if checkpoints else None
@@ -587,9 +590,8 @@ def thinned(fraction):
                    train_labels=few.train_labels.repeat(times)[:full]), len(few.train_labels)
 
 
-chosen = [float(part) for part in fractions.split(",")] if fractions else [0.1] if profile.name == "smoke" else [0.01, 0.1]
 scarce = {}
-for fraction in sorted(chosen):
+for fraction in parts or ([0.1] if profile.name == "smoke" else [0.01, 0.1]):
     few, different = thinned(fraction)
     for name in ("ViT", "HybridViT"):
         path = Path(checkpoints) / f"03_{profile.name}_{name}_{fraction:g}.pt" if checkpoints else None

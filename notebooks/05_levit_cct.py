@@ -30,7 +30,7 @@
 
 # %%
 # Finds vixlib: in the checkout around this notebook, installed, attached at Kaggle, else cloned. Leaves torch alone.
-import subprocess, sys, zipfile
+import re, subprocess, sys, zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,13 +38,15 @@ REPOSITORY = "https://github.com/OWNER/REPOSITORY"
 around = (Path.cwd(), *Path.cwd().parents, Path("vision-xformers"))
 homes = [folder for folder in around if (folder / "vixlib/__init__.py").is_file()]
 if not homes and find_spec("vixlib") is None:
-    for wheel in sorted(Path("/kaggle/input").rglob("vixlib*.whl")):
-        zipfile.ZipFile(wheel).extractall("vixlib-wheel")
-    attached = [*Path("vixlib-wheel").glob("vixlib/__init__.py"), *Path("/kaggle/input").rglob("vixlib/__init__.py")]
+    wheels = sorted(Path("/kaggle/input").rglob("vixlib*.whl"), key=lambda w: [int(n) for n in re.findall(r"\d+", w.name)])
+    for wheel in wheels[-1:]:  # the newest
+        zipfile.ZipFile(wheel).extractall(f"vixlib-wheel/{wheel.stem}")
+    unpacked = [*Path("vixlib-wheel").glob(f"{wheels[-1].stem}/vixlib/__init__.py")] if wheels else []
+    attached = [*unpacked, *Path("/kaggle/input").rglob("vixlib/__init__.py")]
     homes = [file.parents[1] for file in attached] or [Path("vision-xformers")]
     if not attached and subprocess.run(f"git clone --depth 1 {REPOSITORY} vision-xformers", shell=True).returncode:
         raise RuntimeError(f"{REPOSITORY} could not be cloned, see above. Without internet? Kaggle: Settings > Internet "
-                           "on, or Add Input > a data set with the project's folder or the wheel of `make wheel`.")
+                           "on, or Add Input > a data set with the project's folder or the wheel (vixlib-*.whl) of `make wheel`.")
 sys.path[:0] = [str(home.resolve()) for home in homes[:1]]  # first, so that no older vixlib is imported instead
 
 import torch

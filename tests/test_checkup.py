@@ -116,7 +116,8 @@ class Cut(Interface):
 
 @pytest.mark.parametrize(("mixer", "error", "words"), [
     (Constants, TypeError, r"Constants cannot mix float64 tokens.*\.to\(x\)"),
-    (Divided, ValueError, "Divided turned ordinary tokens into NaN"), (Cut, ValueError, "Cut's output depends on nothing")])
+    (Divided, ValueError, "Divided turned ordinary tokens into NaN"),
+    (Cut, ValueError, "Cut's output depends on nothing")])
 def test_what_cannot_be_looked_over_is_said(mixer, error, words):
     with pytest.raises(error, match=words):
         check_mixer(mixer)

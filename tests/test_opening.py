@@ -135,6 +135,7 @@ def test_the_wheel_attached_at_kaggle_has_the_package_and_its_tables(machine, wh
     attached = machine.input / "datasets" / "somebody" / "vixlib"
     attached.mkdir(parents=True)
     shutil.copy(wheel, attached)
+    (attached / "vixlib-0.0.10-py3-none-any.whl").write_bytes(b"an older one, which is not opened")
     machine.network(False)
     # The real packages, but no vixlib among them: a path given this way reads no .pth of an editable installation.
     sites = [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
@@ -144,7 +145,7 @@ def test_the_wheel_attached_at_kaggle_has_the_package_and_its_tables(machine, wh
     done = machine.run(then=then, path=os.pathsep.join(sites))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert Path(lines[0]).parents[1] == machine.work / "vixlib-wheel"
+    assert Path(lines[0]).parents[2] == machine.work / "vixlib-wheel"
     table, records, fits, minutes = json.loads(lines[-1])
     assert table == vix.paper_table(1) and records == len(vix.read_records()) and fits > 20
     assert minutes == len(durations.read_minutes())

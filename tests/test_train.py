@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -772,3 +773,68 @@ def test_the_host_never_waits_for_the_gpu_between_steps(precision):
         trainer._train(training, data, SyncForbiddingBar(steps=6))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_model_that_was_trained_before_is_said_to_go_on(tmp_path):
+    model = net()
+    train(model=model, epochs=1)
+    with pytest.warns(UserWarning, match="trained before.*build the model anew"):
+        train(model=model, epochs=1)
+    path = tmp_path / "run.pt"
+    train(checkpoint=path, epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(model=net(), checkpoint=path, epochs=2)  # its weights are the checkpoint's
+
+
+def test_what_on_epoch_draws_at_random_does_not_move_the_run(tmp_path):
+    path = tmp_path / "run.pt"
+    whole, _ = train(epochs=3, on_epoch=lambda run: torch.rand(7))
+    train(checkpoint=path, epochs=2, on_epoch=lambda run: torch.rand(7))
+    resumed, _ = train(checkpoint=path, epochs=3)
+    assert same_weights(whole, resumed) and same_weights(whole, train(epochs=3)[0])
+
+
+def test_gradients_are_computed_where_they_were_switched_off():
+    with torch.no_grad():
+        model, run = train(epochs=1)
+        assert same_weights(model, train(epochs=1)[0]) and saved_bytes_per_image(net()) > 0
+    assert saved_bytes_per_image(net()) == saved_bytes_per_image(net())
+    with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode.*call it outside"):
+        fit(net(), colours(), progress=False)
+
+
+@pytest.mark.parametrize("change", ["frozen", "part"])
+def test_a_checkpoint_of_a_model_that_is_made_otherwise_is_refused(tmp_path, change):
+    path, other = tmp_path / "run.pt", net()
+    train(checkpoint=path, epochs=1)
+    if change == "frozen":
+        other.layers[0].requires_grad_(False)
+    else:
+        other.layers[2] = nn.GELU()
+    with pytest.raises(ValueError, match="what the models are made of differ: .*(not trained|GELU)"):
+        train(model=other, checkpoint=path, epochs=2)
+
+
+def test_every_picture_counts_in_what_tells_data_apart():
+    data = colours()
+    for part in ("train_images", "test_images"):
+        changed = getattr(data, part).clone()
+        changed[17] = 255 - changed[17]
+        assert replace(data, **{part: changed}).digest != data.digest
+    assert replace(data).digest == data.digest
+
+
+def test_a_folder_of_the_users_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    train(checkpoint="~/run.pt", epochs=1)
+    assert (tmp_path / "run.pt").exists()
+
+
+def test_a_place_that_nothing_can_be_written_to_is_said_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    called = []
+    for bad in (tmp_path / "file" / "run.pt", "a\0b"):
+        with pytest.raises((OSError, ValueError), match="cannot write|null character"):
+            train(checkpoint=bad, on_epoch=called.append)
+    assert not called

@@ -1,4 +1,6 @@
 """python -m vixlib: every system by name, with its parameters."""
+import argparse
+
 from .measure import count_parameters
 from .models.zoo import SYSTEMS, build
 from .report import Table
@@ -6,6 +8,7 @@ from .report import Table
 
 def main() -> None:
     """Print the systems as a table: parameters at CIFAR-10's shape in both configurations, one line about each."""
+    argparse.ArgumentParser(prog="python -m vixlib", description=main.__doc__).parse_args()
     rows = []
     for name, system in SYSTEMS.items():
         uniform, paper = (count_parameters(build(name, config)) for config in ("uniform", "paper"))

@@ -16,7 +16,7 @@ from .models.zoo import SYSTEMS, applicable, position_of
 from .positions import POSITIONS
 from .records import read_records
 from .report import NOT_MEASURED, Group, Table
-from .run import Run, TrainConfig
+from .run import Run, training
 from .tables import MARKED_LOGS, ROPE_MODELS, ROPE_POSITIONS, authors_runs, log_marks
 
 # Student's t, two-sided 95 %, for 1 to 9 degrees of freedom; more seeds use the last, which is a little too wide.
@@ -128,15 +128,6 @@ def _setting(record: dict, model: str, position: str) -> str:
     options.pop("position", None)
     return json.dumps([record["profile"], record["dataset"], record["config"], options, training(record)],
                       sort_keys=True)
-
-
-def training(record: dict) -> dict:
-    """The training settings of a record that decide its result, but for the seed."""
-    # Through TrainConfig, because a record older than a setting was made with its default; one by a newer vixlib may
-    # have settings that are unknown here, which still have to agree.
-    known = {name: value for name, value in record["train"].items() if name in TrainConfig.__dataclass_fields__}
-    train = {**record["train"], **TrainConfig(**known).to_dict()}
-    return {name: value for name, value in train.items() if name not in ("seed", "eval_batch_size", "compile")}
 
 
 def claims(pairs: Iterable[tuple[str, str]], results: Results = None) -> list[str]:

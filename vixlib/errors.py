@@ -72,11 +72,21 @@ def require_model(model: object) -> None:
     require_type("model", model, nn.Module, "a module, for instance from vixlib.build")
 
 
+def require_weights(model: nn.Module) -> None:
+    """`model` must be an nn.Module whose parameters have numbers: on the meta device they have shapes alone."""
+    require_model(model)
+    if any(tensor.is_meta for tensor in model.parameters()):
+        raise ValueError(f"model={type(model).__name__} is on the meta device and has no numbers to compute with; "
+                         "build it on the CPU")
+
+
 def require_path(name: str, value: object) -> None:
     """`value` must be a path that is not empty, as text or os.PathLike."""
     require_type(name, value, (str, os.PathLike), "a path")
     if not os.fspath(value):
         raise ValueError(f"{name}={value!r} is empty; name a file or folder")
+    if "\0" in os.fspath(value):
+        raise ValueError(f"{name}={value!r} has a null character in it, which no path can; name a file or folder")
 
 
 def shown(value: object) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import figures, lengths
 from .cost import mixer_bytes
-from .errors import require_known
+from .errors import require_count, require_known
 from .images import normalised
 from .measure import CARD_GB
 from .mixers import MIXERS
@@ -269,6 +269,7 @@ def memory_by_patch(patch_size: int = 1, image_side: int = 32, batch_size: int =
     From a fit (see lengths.py) to predictions at 257 and 1025 tokens: four layers, width 128, m = 64; nothing is
     measured. A ValueError where patches do not fill the picture.
     """
+    require_count(patch_size=patch_size, image_side=image_side, batch_size=batch_size)
     if image_side % patch_size:
         raise ValueError(f"patch_size={patch_size} does not divide image_side={image_side}; use a divisor")
     tokens = (image_side // patch_size) ** 2 + 1

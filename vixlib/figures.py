@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .models.zoo import names, position_of
+from .tables import authors_runs, log_marks
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -77,13 +80,17 @@ def cost_curves(ax: Axes, tokens: Sequence[int], curves: Mapping[str, Sequence[f
     ax.legend(fontsize=8, frameon=False)
 
 
-def learning_curves(ax: Axes, curves: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
-    """Top-1 accuracy in percent by epoch."""
+def learning_curves(ax: Axes, curves: Mapping[str, Sequence[float]], logs: Mapping[str, Sequence[float]],
+                    colours: Mapping[str, str]) -> None:
+    """Top-1 accuracy in percent by epoch: solid for runs here, dashed behind them the authors' logs of the same."""
     from matplotlib.ticker import MaxNLocator
 
     for name, values in curves.items():
-        ax.plot(range(1, len(values) + 1), values, marker="o" if len(values) < 15 else None, markersize=3.5,
-                color=colours.get(name), label=name)
+        line, = ax.plot(range(1, len(values) + 1), values, marker="o" if len(values) < 15 else None, markersize=3.5,
+                        color=colours.get(name), label=name)
+        if log := logs.get(name):
+            ax.plot(range(1, len(log) + 1), log, "--", color=line.get_color(), linewidth=1, alpha=0.7, zorder=0,
+                    label=f"{name}, authors' log")
     ax.set(xlabel="epoch", ylabel="test top-1 accuracy (%)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(fontsize=8, frameon=False)
@@ -183,18 +190,29 @@ def live_curve() -> Callable[[Run], None]:
 def live_curves(title: str = "", label: Callable[[Run], str] = lambda run: run.model,
                 colours: Mapping[str, str] = MODEL_COLOURS) -> Callable[[Run], None]:
     """A function for `fit(on_epoch=...)` that redraws one figure in place after every epoch, one curve a `label`."""
-    runs = {}
+    runs, logs = {}, {}
 
     def paint(run: Run) -> Figure:
         runs[label(run)] = [epoch["top1"] for epoch in run.history]
+        logs[label(run)] = _authors_curve(run)
         figure, ax = new_axes(width=6, height=3.2)
-        learning_curves(ax, runs, colours)
+        learning_curves(ax, runs, logs, colours)
         if run.config.sgd_from and 1 < run.config.sgd_from <= run.config.epochs:
             mark_switch(ax, run.config.sgd_from)
         ax.set_title(title, fontsize=9)
         return figure
 
     return redrawn(paint)
+
+
+def _authors_curve(run: Run) -> list[float]:
+    """The authors' accuracies of the system of `run` on CIFAR-10, as many epochs as it is to have; none for other data,
+    or where they published no whole log."""
+    if run.dataset not in ("cifar10", "cifar10-jpg") or run.model not in names():
+        return []
+    logs = [log for log in authors_runs(run.model, run.options.get("position") or position_of(run.model))
+            if not log_marks(log)]
+    return logs[0]["top1"][:run.config.epochs] if logs else []
 
 
 def mark_switch(ax: Axes, epoch: int) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import secrets
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -54,6 +55,16 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
         _remove(temporary)
         raise
     return path
+
+
+def require_writable(path: Path) -> None:
+    """A file can be written beside `path`, in a folder that is made; the OSError or ValueError names `path`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except (OSError, ValueError) as error:
+        raise type(error)(f"cannot write {path}: {error}") from error
 
 
 def _lock(file: BinaryIO) -> bool:

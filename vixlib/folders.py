@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import unicodedata
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from .files import read_tensors, write_atomic
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".ppm", ".tif", ".tiff", ".webp")  # pictures that are not read
 TEST_FOLDERS = ("test", "val")
 CACHE_NAME = ".vixlib-cache.pt"
 CACHE_FROM = 10_000  # pictures; below this, decoding takes a second or two and a cache is not worth its file
@@ -90,13 +92,20 @@ def _list_pictures(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]
 
 def _by_class(part: Path) -> dict[str, list[Path]]:
     """{class: its pictures} of train/<class>/**; Tiny ImageNet keeps them deeper, in <class>/images/."""
-    found = {}
+    found: dict[str, list[Path]] = {}
+    others: list[Path] = []
     for class_folder in sorted(p for p in part.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        pictures = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in SUFFIXES
-                          and not any(part.startswith(".") for part in p.relative_to(class_folder).parts))
+        files = sorted(p for p in class_folder.rglob("*")
+                       if not any(part.startswith(".") for part in p.relative_to(class_folder).parts))
+        pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
+        others += [path for path in files if path.suffix.lower() in OTHER_SUFFIXES]
         if not pictures:
             raise ValueError(f"no images in {class_folder}; expected {', '.join(SUFFIXES)} files")
-        found[class_folder.name] = pictures
+        # One spelling for letters with accents, which some systems store as two characters.
+        found.setdefault(unicodedata.normalize("NFC", class_folder.name), []).extend(pictures)
+    if others:
+        warnings.warn(f"{len(others)} pictures in {part} are passed over, for instance {others[0].name}: they are no "
+                      f"{', '.join(SUFFIXES)}; convert them first", stacklevel=5)
     if not found:
         raise ValueError(f"no images in {part}: it has no class folders; the layout must be {LAYOUT}")
     return found
@@ -130,14 +139,15 @@ def _readable(folder: Path, names: list[str]) -> tuple[str, ...]:
 def _decode(files: list[Path]) -> Tensor:
     """Pictures as uint8 [N, 3, H, W]. One thread: for pictures this small, more threads were slower."""
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageOps
     from tqdm.auto import tqdm
 
     images = None
     for i, path in enumerate(tqdm(files, desc="reading pictures", unit=" pictures", leave=False)):
         try:
             with Image.open(path) as opened:
-                mode, image = opened.mode, torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)
+                upright = ImageOps.exif_transpose(opened)  # a camera turns its pictures by a note in the file
+                mode, image = opened.mode, torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
         except Exception as error:  # PIL has a dozen kinds for a broken picture, SyntaxError among them
             raise ValueError(f"cannot read {path}: truncated, damaged or no picture ({error}); "
                              "replace or delete the file") from None

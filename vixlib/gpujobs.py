@@ -77,7 +77,7 @@ class ColumnsJob:
 
     def missing(self, results: Path) -> list[str]:
         """The models that no GPU's file holds yet."""
-        files = [json.loads(path.read_text()) for path in sorted(self.folder(results).glob("*.json"))]
+        files = [memory.read_needs(path) for path in sorted(self.folder(results).glob("*.json"))]
         known = {row["model"] for file in files if file["measured"] for row in file["rows"]}
         return [model for model in self.models if model not in known]
 

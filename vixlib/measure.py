@@ -28,6 +28,7 @@ from .errors import (
     require_model,
     require_room,
     require_trainable,
+    require_weights,
 )
 from .precision import PRECISIONS, computing_in
 
@@ -263,7 +264,7 @@ def training_step(model: nn.Module, batch_size: int, precision: str,
 
 def _checked(model: nn.Module, image_size: Size | None) -> tuple[int, int] | None:
     """`image_size` as (height, width); errors for what is no model to measure or no size."""
-    require_model(model)
+    require_weights(model)
     if next(model.parameters(), None) is None:
         raise ValueError(f"model={type(model).__name__} has no parameters to measure a training step of")
     return None if image_size is None else as_pair("image_size", image_size)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from .device import device_name, is_out_of_memory, pick_device
+from .errors import require_kinds
 from .files import DATA, write_atomic
 from .measure import CARD_GB, MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
 from .models.zoo import CONFIGS, applicable, build, names, settings
@@ -89,9 +90,18 @@ def recorded_model(record: dict) -> nn.Module:
     return build(record["model"], config=record["config"], **position, **record["options"])
 
 
-@cache
-def _file(path: Path) -> dict:
-    return json.loads(path.read_text())
+def read_needs(path: Path) -> dict:
+    """What `write` wrote into `path`; the ValueError for something else names it."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        require_kinds(held, {"rows": list, "measured": bool, "device": str, "torch": str, "records": dict}, "the file")
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no memory figures ({error}); "
+                         "delete it, and run python -m vixlib.memory") from error
+    return held
+
+
+_file = cache(read_needs)
 
 
 def of_record(record: dict) -> int:
@@ -167,10 +177,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, default=MEMORY, help="folder of the files")
     parser.add_argument("--show", action="store_true", help="print what fits, from the file")
     chosen = parser.parse_args(arguments)
-    if not chosen.show:
-        print(write(chosen.to, only=chosen.names))
-    _file.cache_clear()
-    print(fits_table(chosen.to))
+    try:
+        if not chosen.show:
+            print(write(chosen.to, only=chosen.names))
+        _file.cache_clear()
+        print(fits_table(chosen.to))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ One style throughout: the colour is the mixer's; filled and solid is the Hybrid,
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,17 @@ def _point(name: str, records: list[dict]) -> Point:
         peak = of_record(first)
     return Point(name, mean(r["last_top1"] for r in records), peak / 2**30, first["params"]["true"],
                  "measured" if measured else "predicted")
+
+
+def fractions_of(text: str) -> list[float]:
+    """"0.5, 0.1" as [0.1, 0.5]: parts of the training pictures, each above 0 and at most 1; the ValueError says so."""
+    try:
+        parts = sorted({float(part) for part in text.split(",") if part.strip()})
+    except ValueError:
+        parts = [math.nan]
+    if not all(0 < part <= 1 for part in parts):
+        raise ValueError(f"fractions={text!r} must be numbers above 0 and at most 1, such as 0.1, 0.5")
+    return parts
 
 
 def plain(name: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 import os
 import textwrap
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
 from .device import describe, pick_precision
 from .durations import notebook_time
 from .errors import as_device, require_known, require_type
+from .files import ROOT
 from .models.zoo import applicable
 from .run import TrainConfig
 from .sources import HELP, SOURCES, find
@@ -65,13 +67,21 @@ def announce(profile: Profile, device: torch.device | str, notebook: str) -> Non
     if that is only a CPU. Takes a training step to find out, and downloads nothing."""
     require_type("profile", profile, Profile, "one of vixlib.PROFILES' values")
     require_type("notebook", notebook, str, "a notebook's name, such as '01_vit'")
-    said = {"device": describe(device), "precision": pick_precision(device, profile.train.precision),
+    import vixlib  # for its version, which is set before this module is imported
+
+    here = "of this checkout" if (ROOT / "pyproject.toml").is_file() else f"in {Path(__file__).parent}"
+    said = {"vixlib": f"{vixlib.__version__}, {here}", "device": describe(device),
+            "precision": pick_precision(device, profile.train.precision),
             "profile": f"{profile.name}: {profile.about}",
             "training": f"{profile.train.epochs} epoch(s) of {profile.data}, batch {profile.train.batch_size}",
             "pictures": _whereabouts(profile.data), "time": notebook_time(notebook, profile.name, device)}
     if torch.device(device).type != "cuda":
-        said["no GPU"] = ("everything here still runs, sized down. For more, Colab: Runtime > Change runtime type > "
-                          "T4; Kaggle: Settings > Accelerator > GPU T4 x2; then run all cells again.")
+        sized_down = profile.name in ("smoke", "quick")
+        said["no GPU"] = (("everything here still runs, sized down. For more, " if sized_down else
+                           f"profile {profile.name!r} sizes nothing down, and on a CPU that takes days: choose 'quick' "
+                           "or 'smoke', or a GPU. ")
+                          + "Colab: Runtime > Change runtime type > T4; Kaggle: Settings > Accelerator > GPU T4 x2; "
+                            "then run all cells again.")
     for name, text in said.items():  # no line wider than a cell on a tablet
         print(textwrap.fill(f"{name:<9} {text}", 88, subsequent_indent=" " * 10, break_long_words=False))
 
@@ -88,13 +98,16 @@ def _whereabouts(data: str) -> str:
     return f"not found: {'a download of ' + str(size) + ' MB follows' if size else HELP}"
 
 
-def current_profile(choice: str = "auto", device: torch.device | str = "cpu") -> Profile:
-    """The profile to use: environment variable VIX_PROFILE, else `choice`; "auto" is what suits the device.
+def current_profile(choice: str | Profile = "auto", device: torch.device | str = "cpu") -> Profile:
+    """The profile to use: environment variable VIX_PROFILE, else `choice`; "auto" is what suits the device. A Profile
+    is returned as it is, so that a cell that replaces the choice by it can be run again.
 
     "auto" takes smoke on a CPU, quick on a GPU. The variable VIX_DATASET (a name or folder for `load`)
     replaces the profile's data set.
     """
     device = as_device("device", device)
+    if isinstance(choice, Profile):
+        return choice
     wanted = os.environ.get("VIX_PROFILE") or choice
     if wanted == "auto":
         wanted = "quick" if torch.device(device).type == "cuda" else "smoke"

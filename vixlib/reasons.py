@@ -4,10 +4,11 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
-from .claims import Difference, training
+from .claims import Difference
 from .errors import require_known
 from .records import IDENTITY, VARIANTS, read_records
 from .report import NOT_MEASURED, Group, Table
+from .run import training
 from .tables import EXPERIMENTS, Variant
 from .verdicts import in_points, mark
 

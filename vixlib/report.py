@@ -1,6 +1,7 @@
 """Side-by-side tables: what the paper printed, what its authors logged, what is recorded here, what just ran."""
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -14,7 +15,7 @@ from .errors import require_known, require_type
 from .measure import count_parameters
 from .models.zoo import applicable, build, names, position_of
 from .records import read_records
-from .run import Run
+from .run import Run, training
 from .tables import LARGEST, MARKED_LOGS, TABLES, Row, authors_runs, log_marks, paper_table, table_rows
 
 NOT_MEASURED = "not measured"
@@ -165,10 +166,19 @@ def _build(row: Row, table: int | str) -> nn.Module:
 
 
 def _cell(records: list[dict], group: Group) -> str:
-    found = [record for record in records if Group.of(record) == group]
-    if not found:
-        return NOT_MEASURED
-    return _best_and_last([(r["best_top1"], r["last_top1"]) for r in found])
+    found: dict[str, list[dict]] = {}  # seeds count together only where all else is equal
+    for record in (record for record in records if Group.of(record) == group):
+        found.setdefault(json.dumps([record["options"], training(record)], sort_keys=True), []).append(record)
+    cells = [_best_and_last([(r["best_top1"], r["last_top1"]) for r in own]) for own in found.values()]
+    if len(cells) > 1:
+        told = [{**own[0]["options"], **training(own[0])} for own in found.values()]
+        cells = [f"{cell} ({', '.join(f'{key}={value}' for key, value in one.items() if _differs(key, told))})"
+                 for cell, one in zip(cells, told, strict=True)]
+    return "\n".join(cells) or NOT_MEASURED
+
+
+def _differs(key: str, settings: list[dict]) -> bool:
+    return any(one.get(key) != settings[0].get(key) for one in settings)
 
 
 def _run_cell(runs: list[Run]) -> str:

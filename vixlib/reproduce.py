@@ -31,7 +31,7 @@ from .data import load
 from .device import describe, device_name, pick_device
 from .errors import require_seed
 from .estimate import Estimator, readable
-from .files import ROOT
+from .files import ROOT, require_writable
 from .gpujobs import BatchJob
 from .images import ImageData
 from .jobs import Job, Place, most_missing_first, plan
@@ -115,7 +115,14 @@ def main(arguments: list[str] | None = None) -> int:
     with parallel.processes():
         if parallel.size() > 1 and (chosen.jobs or 1) > 1:
             parser.error(f"--jobs {chosen.jobs} under torchrun: its {parallel.size()} processes train one run together")
-        return _work(chosen, started)
+        try:
+            if not chosen.list:  # before anything is trained that could not be kept
+                for folder in filter(None, (chosen.export, chosen.results, chosen.checkpoints)):
+                    require_writable(folder / "any")
+            return _work(chosen, started)
+        except (OSError, ValueError) as error:  # it says what is wrong; a run's own errors are in RunsFailed
+            print(error, file=sys.stderr)
+            return 1
 
 
 def _todo(chosen: argparse.Namespace) -> str:

@@ -220,6 +220,8 @@ class Run:
     def save(self, path: str | Path) -> Path:
         """Write the run to `path` as JSON, atomically."""
         require_path("path", path)
+        if Path(path).is_dir():
+            raise ValueError(f"path={str(path)!r} is a folder; name a file in it, for instance run.json")
         return write_atomic(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
@@ -231,3 +233,12 @@ class Run:
         except (IsADirectoryError, RecursionError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"path={str(path)!r} is no saved run ({type(error).__name__}: {error}); "
                              "use a file written by Run.save") from error
+
+
+def training(record: dict) -> dict:
+    """The training settings of a record that decide its result, but for the seed."""
+    # Through TrainConfig, because a record older than a setting was made with its default; one by a newer vixlib may
+    # have settings that are unknown here, which still have to agree.
+    known = {name: value for name, value in record["train"].items() if name in TrainConfig.__dataclass_fields__}
+    train = {**record["train"], **TrainConfig(**known).to_dict()}
+    return {name: value for name, value in train.items() if name not in ("seed", "eval_batch_size", "compile")}

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .device import is_out_of_memory, pick_device, pick_precision
-from .errors import require_count, require_known, require_logits, require_model, require_type
+from .errors import require_count, require_known, require_logits, require_type, require_weights
 from .images import ImageData, normalised
 from .precision import computing_in
 
@@ -58,7 +58,7 @@ def evaluate(model: nn.Module, data: ImageData, split: str = "test", batch_size:
 def predict(model: nn.Module, images: Tensor, device: str | torch.device | None = None) -> Tensor:
     """Class probabilities [B, num_classes], float32 on the CPU, of images uint8 [B, C, H, W], in evaluation
     mode. device: as in `evaluate`."""
-    require_model(model)
+    require_weights(model)
     require_type("images", images, Tensor, "a tensor, uint8 [B, C, H, W]")
     if images.dtype != torch.uint8 or images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"images are {images.dtype} {list(images.shape)}, not uint8 [B, C, H, W], B >= 1; "
@@ -111,12 +111,13 @@ def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
 
 
 def name_of(model: nn.Module) -> str:
-    return getattr(model, "name", type(model).__name__)
+    name = getattr(model, "name", None)
+    return name if isinstance(name, str) else type(model).__name__
 
 
 def check_fit(model: nn.Module, data: ImageData) -> None:
     """The model's image_size, channels and num_classes, where it has them, must be the data's."""
-    require_model(model)
+    require_weights(model)
     require_type("data", data, ImageData, "an ImageData, for instance from vixlib.load()")
     for name in ("image_size", "channels", "num_classes"):
         built, given = getattr(model, name, None), getattr(data, name)

@@ -28,6 +28,7 @@ from .device import (
     training_kernels,
 )
 from .errors import require_flag, require_gradients, require_number, require_path, require_trainable, require_type
+from .files import require_writable
 from .images import ImageData
 from .limits import memory_problem, out_of_memory
 from .run import Run, TrainConfig, now
@@ -72,14 +73,16 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
         require_number("minutes", minutes, lambda value: value > 0, "above 0, or None for no limit")
     if checkpoint is not None:
         require_path("checkpoint", checkpoint)
-        if Path(checkpoint).is_dir():
+        checkpoint = Path(checkpoint).expanduser()
+        if checkpoint.is_dir():
             raise ValueError(f"checkpoint={str(checkpoint)!r} is a folder; name a file in it, for instance run.pt")
+        require_writable(checkpoint)  # before an epoch is trained that could not be kept
     if on_epoch is not None and not callable(on_epoch):
         raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
     require_trainable(model, name_of(model))
     require_gradients("fit")
     with training_kernels(config.deterministic), torch.enable_grad():
-        return _fit(model, data, config, None if checkpoint is None else Path(checkpoint),
+        return _fit(model, data, config, checkpoint,
                     pick_device(device, argument="device"), progress, on_epoch, minutes)
 
 
@@ -93,6 +96,10 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
     if run.finished:
         training.leave()
         return run
+    if not run.history and getattr(model, "was_trained", False):
+        warnings.warn(f"this {run.model} has been trained before: it goes on from those weights, and its run counts "
+                      "from epoch 1 all the same; build the model anew for a run of its own", stacklevel=3)
+    model.was_trained = True
     speaks = parallel.rank() == 0
     if not speaks:  # the first process draws what a single one would, dropout for instance; the others draw their own
         torch.manual_seed(parallel.seed_of(config.seed, len(run.history)))

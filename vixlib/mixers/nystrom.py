@@ -12,6 +12,10 @@ from ..precision import at_least_float32, float32_region
 from .heads import HeadsQKV, Rotary, check_tokens
 from .softmax import SoftmaxAttention
 
+# Where A is zero, each iteration multiplies what rounding left there by 13/4: float32's 1e-7 is 1e-5 after 20 of them
+# for tokens that are nearly equal, and the whole result after 30.
+MOST_ITERATIONS = 20
+
 
 def segment_means(x: Tensor, segments: int) -> Tensor:
     """Means over `segments` runs of consecutive tokens, `[B, H, N, d] -> [B, H, segments, d]`.
@@ -108,6 +112,9 @@ class NystromAttention(HeadsQKV):
         require_known("padding", padding, (None, "front"))
         if iterations is not None:
             require_count(iterations=iterations)
+            if iterations > MOST_ITERATIONS:
+                raise ValueError(f"iterations={iterations} lets rounding grow beyond the result; use at most "
+                                 f"{MOST_ITERATIONS}, or None for the exact pseudo-inverse")
         if type(conv_kernel) is not int or conv_kernel < 0 or (conv_kernel and conv_kernel % 2 == 0):
             raise ValueError(f"conv_kernel={conv_kernel} must be odd, or 0 for none, to keep the number of tokens")
         require_room(conv_kernel * heads, conv_kernel=conv_kernel, heads=heads)

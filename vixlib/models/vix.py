@@ -89,9 +89,13 @@ class ViX(nn.Module):
         self.position = position_class(dim=dim, dim_head=dim_head, grid=self.grid, cls=pool == "cls",
                                        **position_options)
         self.dropout = nn.Dropout(emb_dropout)
-        self.blocks = nn.ModuleList(
-            Block(dim, mixing(dim, heads=heads, dim_head=dim_head, seq_len=self.seq_len, **mixer_options),
-                  mlp_dim, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList()
+        for _ in range(depth):
+            mixing_tokens = mixing(dim, heads=heads, dim_head=dim_head, seq_len=self.seq_len, **mixer_options)
+            self.blocks.append(Block(dim, mixing_tokens, mlp_dim, dropout))
+            if len(self.blocks) == 1:  # what its mixer takes, nobody knows before
+                require_room(depth * sum(tensor.numel() for tensor in self.blocks.state_dict().values()), depth=depth,
+                             image_size=image_size, dim=dim, heads=heads, dim_head=dim_head)
         self.norm = nn.LayerNorm(dim)
         self.pool = SequencePool(dim) if pool == "sequence" else None
         self.head = nn.Linear(dim, num_classes)
