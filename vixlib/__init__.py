@@ -4,6 +4,17 @@
     model = vix.build("ViN", patch_size=4, num_landmarks=16)
     run = vix.fit(model, vix.load("shapes"), vix.TrainConfig(epochs=3))
     vix.compare(table=1, runs=[run])
+
+Where what is, from the bottom up:
+    errors, precision, device, files              what all the rest stands on
+    mixers/, positions, embeddings, models/       the architectures; models/zoo.py names them
+    images, shapes, data (sources, folders)       pictures, and where they come from
+    run, train (checkpoint, schedule, limits, …)  a training run; scoring evaluates
+    measure, memory, cost, lengths                parameters, bytes, seconds
+    records, tables, report, claims, verdicts     what was recorded, and how the paper's tables look beside it
+    reproduce (jobs, workers, agenda, parcels)    the command that trains a table
+    figures, diagrams, explore, probe             pictures for all notebooks; and for one each: pairs (03), places (04),
+                                                  hosts (05), layers (06)
 """
 __version__ = "0.1.0"
 

@@ -146,7 +146,7 @@ class ConvEmbedding(ConvStages):
 
 class ConvPoolEmbedding(ConvStages):
     """Stages of 3×3 convolution without bias, ReLU, 3×3 max-pooling: Hassani et al., "Escaping the Big Data
-    Paradigm with Compact Transformers", section 3.3 (the convolutional tokenizer).
+    Paradigm with Compact Transformers", the convolutional tokenizer.
 
     64-64-128 channels at dim 128, as the paper's rows.   patch_size: the total stride, taken by the pooling.
     """

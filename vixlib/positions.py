@@ -120,7 +120,7 @@ class RotaryPosition(NoPosition):
 
 class AxialRotaryPosition(RotaryPosition):
     """2-D rotary positions: the row turns the first half of the head's features, the column the second: Heo et
-    al., "Rotary Position Embedding for Vision Transformer", eq. (7), with its axial base 100.
+    al., "Rotary Position Embedding for Vision Transformer", the axial form, with its base 100.
 
     A score depends on the offset (rows, columns) alone. CLS is no place in the picture and is not turned.
     """

@@ -15,7 +15,8 @@ class SoftmaxAttention(HeadsQKV):
     fused: through F.scaled_dot_product_attention, which never stores the N×N matrix where a fused kernel
     exists; False materialises it, as every implementation of 2021 did (same result, O(N²) memory).
     bias_grid: (rows, columns) of the tokens, to add a learned bias to each head's scores for every distance in
-    rows and columns (Graham et al., "LeViT: a Vision Transformer in ConvNet's Clothing", section 4.1); None: no bias.
+    rows and columns (Graham et al., "LeViT: a Vision Transformer in ConvNet's Clothing for Faster Inference", eq.
+    (1)); None: no bias.
     maps: options of the linear maps, see HeadsQKV.
     """
 

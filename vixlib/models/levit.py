@@ -29,7 +29,7 @@ class LeViTBlock(nn.Module):
 class ShrinkingAttention(nn.Module):
     """Softmax attention from every second row and column to all tokens: a quarter of the tokens, a new width.
 
-    Graham et al., "LeViT: a Vision Transformer in ConvNet's Clothing", section 4.1 (shrinking attention).
+    Graham et al., "LeViT: a Vision Transformer in ConvNet's Clothing for Faster Inference", shrinking attention.
     """
 
     def __init__(self, dim: int, out_dim: int, heads: int, dim_head: int, grid: tuple[int, int]) -> None:

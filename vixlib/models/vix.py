@@ -32,7 +32,7 @@ class Block(nn.Module):
 class SequencePool(nn.Module):
     """A weighted mean of the tokens, weights from a learned score: `[B, N, D] -> [B, D]`.
 
-    Hassani et al., "Escaping the Big Data Paradigm with Compact Transformers", section 3.2.
+    Hassani et al., "Escaping the Big Data Paradigm with Compact Transformers", sequence pooling.
     """
 
     def __init__(self, dim: int) -> None:
