@@ -14,6 +14,7 @@ from PIL import Image
 from vixlib import folders, sources
 from vixlib.data import NAMES, load
 from vixlib.images import ImageData
+from vixlib.shapes import make_shapes
 
 
 @pytest.fixture(autouse=True)
@@ -462,3 +463,30 @@ def test_shapes_by_name_and_its_options_only_there():
 def test_a_device_that_this_machine_lacks_is_named(device):
     with pytest.raises(ValueError, match=f"device='{device}' does not work here .*pick_device"):
         load("shapes", train=20, test=10, device=device)
+
+
+def test_pictures_that_are_passed_over_are_said_and_class_names_have_one_spelling(tmp_path):
+    root = image_folder(tmp_path, classes=("K\u00e4se", "dog"))
+    (root / "test" / "K\u00e4se").rename(root / "test" / "Ka\u0308se")
+    picture(root / "train" / "dog" / "9.bmp")
+    with pytest.warns(UserWarning, match=r"1 pictures in .*train are passed over, for instance 9\.bmp"):
+        assert load(root).classes == ("K\u00e4se", "dog")
+
+
+def test_a_camera_that_was_turned_does_not_turn_its_picture(tmp_path):
+    root = image_folder(tmp_path, suffix="jpg", each=1)
+    for path in root.rglob("*.jpg"):
+        turned = Image.open(path).rotate(90, expand=True)
+        note = Image.Exif()
+        note[0x0112] = 6  # to be turned by 90° for looking at
+        turned.save(path, exif=note)
+    assert load(root).image_size == (6, 8)
+
+
+def test_shapes_do_not_depend_on_torchs_default_type():
+    usual = make_shapes(train=20, test=10)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(make_shapes(train=20, test=10).train_images, usual.train_images)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -71,3 +71,22 @@ def test_figure_4_shows_every_system_once_and_each_style_in_the_legend(tmp_path)
     assert len(ax.lines) == 4  # from each ViX to its Hybrid; the recorded ViT has none
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["the paper", "recorded here, memory predicted", "area of 1 M parameters"]
+
+
+def test_fractions_are_read_and_refused_at_once():
+    assert pairs.fractions_of("0.5, 0.1,") == [0.1, 0.5] and pairs.fractions_of("") == []
+    for text in ("50%", "2", "0", "half"):
+        with pytest.raises(ValueError, match=f"fractions='{text}' must be numbers above 0"):
+            pairs.fractions_of(text)
+
+
+def test_the_authors_curve_lies_behind_a_run_on_their_data():
+    history = [{"epoch": epoch, "loss": 1.0, "top1": 40.0, "top5": 90.0, "seconds": 1.0} for epoch in (1, 2)]
+    logs = {}
+    for dataset in ("cifar10", "shapes"):
+        run = vix.Run("ViT", "uniform", {}, dataset, 100, vix.TrainConfig(epochs=3), "CPU", "float32", history)
+        logs[dataset] = figures._authors_curve(run)
+    assert logs["shapes"] == [] and logs["cifar10"] == vix.authors_runs("ViT")[0]["top1"][:3]
+    _, ax = figures.new_axes()
+    figures.learning_curves(ax, {"ViT": [40.0, 40.0]}, {"ViT": logs["cifar10"]}, {"ViT": "#000000"})
+    assert [line.get_linestyle() for line in ax.lines] == ["-", "--"]

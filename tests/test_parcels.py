@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_records import a_record
 from test_reproduce import TINY, go
 
 import vixlib as vix
 from vixlib import parcels, reproduce
-from vixlib.records import read_records
+from vixlib.records import read_records, record_name
 from vixlib.shapes import make_shapes
 
 LONGER = dataclasses.replace(TINY, train=vix.TrainConfig(epochs=3, batch_size=32))
@@ -129,6 +130,9 @@ def test_contents_that_are_not_what_their_name_says_are_refused(out, tmp_path):
     for changed in ({**record, "name": "results/another.json"}, {**record, "name": "checkpoints/record.pt"}):
         edit(out, files=[changed])
         refused(out, tmp_path / "home", "is not what its name says|is truncated or not one of vixlib's")
+    for name in ("memory/zz.json", "results/batches/zz.json"):
+        edit(out, files=[{**record, "name": name}])
+        refused(out, tmp_path / "home", "is not what its name says")
     edit(out, files=[{**record, "sha256": "0" * 64}])
     refused(out, tmp_path / "home", "its checksum is another")
     edit(out, files=[{**record, "pieces": record["pieces"] * 2}])
@@ -160,3 +164,13 @@ def test_large_files_are_cut_to_fit_and_what_does_not_fit_is_named(tmp_path, mon
 def test_nothing_new_makes_an_empty_export(tmp_path):
     assert parcels.export({}, tmp_path) == [] and [path.name for path in tmp_path.iterdir()] == [parcels.LIST]
     assert parcels.merge(tmp_path, tmp_path / "results", tmp_path / "checkpoints") == []
+
+
+@pytest.mark.parametrize("changes", [{"last_top1": "abc"}, {"train": {}}, {"history": [1]}, {"options": None},
+                                     {"finished": 5}])
+def test_a_damaged_record_in_a_parcel_is_refused(tmp_path, changes):
+    record = {**a_record(), **changes}
+    name = record_name(a_record())
+    (tmp_path / name).write_text(json.dumps(record))
+    parcels.export({f"results/{name}": tmp_path / name}, tmp_path / "out")
+    refused(tmp_path / "out", tmp_path / "home", "is not what its name says")

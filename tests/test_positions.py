@@ -129,6 +129,12 @@ def test_learned_table_needs_resizing_and_keeps_cls():
     cls = model.position.table[0, 0].clone()
     model.position.resize((12, 12))
     assert torch.equal(model.position.table[0, 0], cls) and model(torch.randn(1, 3, 48, 48)).shape == (1, 10)
+    model.position.table.requires_grad_(False)
+    model.position.resize([8, 8])
+    assert not model.position.table.requires_grad and model(torch.randn(1, 3, 32, 32)).shape == (1, 10)
+    for bad in (8, (0, 4), (2.5, 3), None):
+        with pytest.raises((TypeError, ValueError), match="grid="):
+            model.position.resize(bad)
 
 
 def test_resizing_a_smooth_table_keeps_its_shape():

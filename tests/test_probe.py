@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import vixlib as vix
-from vixlib.probe import shift_consistency, shift_images
+from vixlib.probe import attention_maps, mixer_inputs, mixer_row, shift_consistency, shift_images
 
 SMALL = {"image_size": 16, "patch_size": 4, "dim": 32, "depth": 1, "heads": 2, "dim_head": 8, "mlp_dim": 32}
 
@@ -83,3 +83,20 @@ def test_errors_name_what_to_do():
         shift_consistency(model, images.float(), labels)
     with pytest.raises(ValueError, match="no .head"):
         shift_consistency(nn.Identity(), images, labels)
+
+
+def test_a_models_own_bias_is_part_of_its_maps_and_each_module_keeps_its_mode():
+    model = vix.build("LeViT", seed=0, patch_size=8, attention_bias=True, qkv_norm=False, depth=1)
+    mixer = model.blocks[0].mixer
+    nn.init.normal_(mixer.distance_bias, std=5.0)
+    mixer.out_norm.eval()
+    images = torch.randn(2, 3, 32, 32)
+    (x, _), = mixer_inputs(model, images)
+    assert model.training and not mixer.out_norm.training
+    maps, = attention_maps(model, images)
+    v = mixer.split(x, None)[2]
+    model.eval()
+    torch.testing.assert_close(mixer.join(maps @ v), mixer(x))
+    torch.testing.assert_close(mixer_row(mixer, x, 3), maps[:, :, 3])
+    with pytest.raises(ValueError, match="token=99 is none of the 16 tokens"):
+        mixer_row(mixer, x, 99)

@@ -1,6 +1,7 @@
 """Numbers stay numbers, failures say where and what then: precision, divergence, memory, determinism, README."""
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
@@ -262,3 +263,17 @@ def test_every_promise_in_the_readme_names_tests_that_exist():
         assert named, f"no test keeps: {promise}"
         for file, test in named:
             assert f"def {test}(" in (root / "tests" / f"{file}.py").read_text(), f"{file}.py has no {test}"
+
+
+def test_nearly_equal_tokens_and_loud_ones_stay_finite():
+    noise = torch.randn(2, 65, 128, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    nystrom = MIXERS["nystrom"](128, heads=4, dim_head=32, seq_len=65, num_landmarks=16, iterations=20)
+    equal = noise[:, :1] + 1e-4 * noise
+    exact = copy.deepcopy(nystrom).double()(equal.double())
+    assert (nystrom(equal) - exact).norm() < 1e-3 * exact.norm()
+    with pytest.raises(ValueError, match="iterations=30 lets rounding grow"):
+        MIXERS["nystrom"](128, heads=4, dim_head=32, iterations=30)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        mix_and_back(MIXERS["linear"](128, heads=4, dim_head=4, feature_map="elu"), 100 * noise[:, :1].expand_as(noise))

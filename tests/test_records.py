@@ -147,6 +147,23 @@ def test_a_record_with_a_damaged_epoch_names_the_file(tmp_path, epoch):
         read_records(tmp_path)
 
 
+@pytest.mark.parametrize(("field", "value"), [
+    ("last_top1", float("nan")), ("best_top1", float("inf")), ("last_top1", 10**400), ("last_top1", -1), ("train", {}),
+    ("train", {"epochs": "x"}), ("options", {"patch_size": 0}), ("options", {"patch_size": "x"}), ("config", None),
+    ("images_per_second", "fast"), ("images_per_second", -1.0), ("params", {}), ("peak_memory_bytes", "a")])
+def test_a_record_with_a_value_that_no_run_has_names_the_file(tmp_path, field, value):
+    path = write_record(a_record(), tmp_path)
+    path.write_text(json.dumps({**a_record(), field: value}))
+    with pytest.raises(ValueError, match=r"\.json: .*restore it or delete it"):
+        read_records(tmp_path)
+
+
+def test_a_file_is_no_folder_of_records(tmp_path):
+    path = write_record(a_record(), tmp_path)
+    with pytest.raises(ValueError, match="is a file; name the folder"):
+        read_records(path)
+
+
 def test_a_folder_named_like_a_record_is_named(tmp_path):
     (tmp_path / "d.json").mkdir()
     with pytest.raises(ValueError, match=r"d\.json cannot be read"):

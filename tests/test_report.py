@@ -159,3 +159,27 @@ def test_committed_records_are_whole():
         assert found["best_top1"] == max(epoch["top1"] for epoch in found["history"])
         assert len(found["history"]) == found["train"]["epochs"]
         json.dumps(found, allow_nan=False)
+
+
+def test_other_settings_are_no_further_seeds(tmp_path):
+    for seed, last, options in ((0, 40.0, {}), (1, 42.0, {}), (0, 60.0, {"num_landmarks": 8})):
+        write_record(record("ViN", seed=seed, best=70.0, last=last, **options), tmp_path)
+    write_record({**record("ViN", seed=2, best=20.0, last=10.0), "train": {"epochs": 1, "lr": 0.1}}, tmp_path)
+    cell = cells(vix.compare(1, results=tmp_path), "ViN")[-1].split("\n")
+    assert len(cell) == 3 and any(line.startswith("70.00 | 41.00 ± 1.41 (n=2)") for line in cell)
+    assert any("num_landmarks=8" in line for line in cell) and any("lr=0.1" in line for line in cell)
+
+
+def test_what_the_caller_does_with_a_table_of_the_paper_stays_his():
+    vix.paper_table(1)["rows"][0]["top1"] = 0.0
+    vix.authors_runs("ViT")[0]["top1"].clear()
+    assert vix.paper_table(1)["rows"][0]["top1"] > 0 and vix.authors_runs("ViT")[0]["top1"]
+    with pytest.raises(ValueError, match="dataset='cifarl0' is unknown"):
+        vix.authors_runs("ViT", dataset="cifarl0")
+
+
+def test_tables_and_measurements_leave_the_random_numbers_alone(tmp_path):
+    state = torch.get_rng_state()
+    vix.compare(1, results=tmp_path)
+    vix.saved_bytes_per_image(vix.build("ViT", seed=0, depth=1, patch_size=8))
+    assert torch.equal(state, torch.get_rng_state())

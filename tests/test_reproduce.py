@@ -9,12 +9,14 @@ import sys
 import time
 
 import pytest
+import torch
+from blank import BLANK
 
 import vixlib as vix
 from vixlib import reproduce
 from vixlib.jobs import Place, missing, most_missing_first, plan
 from vixlib.profiles import PROFILES, Profile
-from vixlib.records import read_records
+from vixlib.records import read_records, write_record
 from vixlib.shapes import make_shapes
 
 TINY = Profile("tiny", "for tests", "shapes", "uniform", vix.TrainConfig(epochs=2, batch_size=32),
@@ -146,7 +148,7 @@ def test_what_is_most_missing_comes_first(data, tmp_path):
         path.touch()
 
     assert order() == [(model, seed) for seed in (0, 1) for model in ("ViT", "ViP", "ViL")]
-    touch(results / f"{jobs[3].name}.json")  # ViT has its first run, with seed 1
+    write_record({**BLANK, **jobs[3].identity()}, results)  # ViT has its first run, with seed 1
     assert order() == [("ViP", 0), ("ViL", 0), ("ViT", 0), ("ViP", 1), ("ViL", 1)]
     touch(checkpoints / f"{jobs[2].name}.pt")
     touch(checkpoints / f"{jobs[4].name}.pt")
@@ -226,3 +228,23 @@ def test_bad_arguments_are_refused_before_anything_is_trained(arguments, message
 def test_a_folder_without_parcels_is_one_sentence(tmp_path, capsys):
     assert reproduce.main(["--import", str(tmp_path)]) == 1
     assert "holds no parcels.json" in capsys.readouterr().err
+
+
+def test_a_damaged_record_is_named_and_never_counts_as_done(tmp_path, capsys):
+    job, = plan(1, reproduce.PROFILES["smoke"], "shapes", models=["ViT"])
+    (tmp_path / f"{job.name}.json").write_text("")
+    command = ["--table", "1", "--profile", "smoke", "--models", "ViT", "--data", "shapes", "--results", str(tmp_path),
+               "--checkpoints", str(tmp_path / "checkpoints")]
+    for more in ([], ["--list"]):
+        assert reproduce.main([*command, *more]) == 1
+        assert f"{job.name}.json is no valid JSON" in capsys.readouterr().err
+
+
+def test_what_the_command_line_cannot_do_is_a_sentence(tmp_path, capsys):
+    command = ["--table", "1", "--profile", "smoke", "--models", "ViT", "--data", "shapes", "--results", str(tmp_path)]
+    if not torch.cuda.is_available():
+        assert reproduce.main([*command, "--memory-gb", "16"]) == 1
+        assert "there is none here" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert reproduce.main([*command, "--export", str(tmp_path / "file" / "out")]) == 1
+    assert "cannot write" in capsys.readouterr().err and not list(tmp_path.glob("*.json"))

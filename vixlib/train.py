@@ -99,7 +99,6 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
     if not run.history and getattr(model, "was_trained", False):
         warnings.warn(f"this {run.model} has been trained before: it goes on from those weights, and its run counts "
                       "from epoch 1 all the same; build the model anew for a run of its own", stacklevel=3)
-    model.was_trained = True
     speaks = parallel.rank() == 0
     if not speaks:  # the first process draws what a single one would, dropout for instance; the others draw their own
         torch.manual_seed(parallel.seed_of(config.seed, len(run.history)))
@@ -143,6 +142,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         too_large = True
     finally:
         training.leave()
+        model.was_trained = bool(run.history)
     if too_large:  # here, because the exception held every tensor of the failed step
         training.optimizer = None
         model.zero_grad(set_to_none=True)
