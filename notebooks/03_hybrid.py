@@ -371,7 +371,7 @@ from vixlib.reasons import reasons_table
 reasons_table("03")
 
 # %%
-runs, draw = {}, pairs.live_pairs(f"{data.name}, {tokens:,} tokens")
+runs, draw = {}, figures.live_curves(f"{data.name}, {tokens:,} tokens", style=pairs.line_style)
 for name, model in models.items():
     path = Path(checkpoints) / f"03_{profile.name}_{name}.pt" if checkpoints else None
     runs[name] = vix.fit(model, data, profile.train, checkpoint=path, device=device, on_epoch=draw)

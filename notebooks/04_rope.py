@@ -396,7 +396,7 @@ for position, model in models.items():
 
 # %%
 runs, draw = {}, figures.live_curves(f"{system} on {data.name}, {model.seq_len:,} tokens",
-                                     lambda run: run.options["position"], places.COLOURS)
+                                     lambda run: run.options["position"], figures.in_colours(places.COLOURS))
 for position, model in models.items():
     path = Path(checkpoints) / f"04_{profile.name}_{system}_{position}.pt" if checkpoints else None
     runs[position] = vix.fit(model, data, profile.train, checkpoint=path, device=device, on_epoch=draw)

@@ -442,7 +442,7 @@ for name, model in models.items():
 # %%
 from vixlib import pairs
 
-runs, draw = {}, pairs.live_pairs(f"{data.name}, {grid[0] * grid[1]:,} tokens", hosts.line_style)
+runs, draw = {}, figures.live_curves(f"{data.name}, {grid[0] * grid[1]:,} tokens", style=hosts.line_style)
 for name, model in models.items():
     path = Path(checkpoints) / f"05_{profile.name}_{name}.pt" if checkpoints else None
     runs[name] = vix.fit(model, data, profile.train, checkpoint=path, device=device, on_epoch=draw)

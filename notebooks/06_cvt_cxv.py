@@ -459,7 +459,7 @@ print(f"{num_tokens:,} tokens; " + (f"SGD from epoch {switch} of {profile.train.
       if switch and switch <= profile.train.epochs else f"AdamW in all {profile.train.epochs} epoch(s)"))
 
 # %%
-runs, draw = {}, figures.live_curves(f"{data.name}, {num_tokens:,} tokens", colours=layers.SYSTEM_COLOURS)
+runs, draw = {}, figures.live_curves(f"{data.name}, {num_tokens:,} tokens", style=figures.in_colours(layers.SYSTEM_COLOURS))
 
 
 def trained(model, what, train=profile.train, **options):

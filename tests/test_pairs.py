@@ -88,5 +88,5 @@ def test_the_authors_curve_lies_behind_a_run_on_their_data():
         logs[dataset] = figures._authors_curve(run)
     assert logs["shapes"] == [] and logs["cifar10"] == vix.authors_runs("ViT")[0]["top1"][:3]
     _, ax = figures.new_axes()
-    figures.learning_curves(ax, {"ViT": [40.0, 40.0]}, {"ViT": logs["cifar10"]}, {"ViT": "#000000"})
-    assert [line.get_linestyle() for line in ax.lines] == ["-", "--"]
+    figures.learning_curves(ax, {"ViT": [40.0, 40.0]}, {"ViT": logs["cifar10"]}, pairs.line_style)
+    assert [line.get_label() for line in ax.lines] == ["ViT", "ViT, authors' log"]

@@ -80,16 +80,24 @@ def cost_curves(ax: Axes, tokens: Sequence[int], curves: Mapping[str, Sequence[f
     ax.legend(fontsize=8, frameon=False)
 
 
+def in_colours(colours: Mapping[str, str]) -> Callable[[str], dict]:
+    """For `live_curves`: each curve in its colour of `colours`."""
+    return lambda name: {"color": colours.get(name), "marker": "o", "markersize": 3.5, "label": name}
+
+
+MODEL_STYLE = in_colours(MODEL_COLOURS)
+
+
 def learning_curves(ax: Axes, curves: Mapping[str, Sequence[float]], logs: Mapping[str, Sequence[float]],
-                    colours: Mapping[str, str]) -> None:
-    """Top-1 accuracy in percent by epoch: solid for runs here, dashed behind them the authors' logs of the same."""
+                    style: Callable[[str], dict]) -> None:
+    """Top-1 accuracy in percent by epoch, each curve in `style(name)`; behind them, thin and dashed, the authors' logs.
+    """
     from matplotlib.ticker import MaxNLocator
 
     for name, values in curves.items():
-        line, = ax.plot(range(1, len(values) + 1), values, marker="o" if len(values) < 15 else None, markersize=3.5,
-                        color=colours.get(name), label=name)
+        line, = ax.plot(range(1, len(values) + 1), values, **style(name))
         if log := logs.get(name):
-            ax.plot(range(1, len(log) + 1), log, "--", color=line.get_color(), linewidth=1, alpha=0.7, zorder=0,
+            ax.plot(range(1, len(log) + 1), log, "--", color=line.get_color(), linewidth=0.9, alpha=0.6, zorder=0,
                     label=f"{name}, authors' log")
     ax.set(xlabel="epoch", ylabel="test top-1 accuracy (%)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -188,15 +196,16 @@ def live_curve() -> Callable[[Run], None]:
 
 
 def live_curves(title: str = "", label: Callable[[Run], str] = lambda run: run.model,
-                colours: Mapping[str, str] = MODEL_COLOURS) -> Callable[[Run], None]:
-    """A function for `fit(on_epoch=...)` that redraws one figure in place after every epoch, one curve a `label`."""
+                style: Callable[[str], dict] = MODEL_STYLE) -> Callable[[Run], None]:
+    """A function for `fit(on_epoch=...)` that redraws one figure in place after every epoch, one curve a `label`, drawn
+    in `style(label)`."""
     runs, logs = {}, {}
 
     def paint(run: Run) -> Figure:
         runs[label(run)] = [epoch["top1"] for epoch in run.history]
         logs[label(run)] = _authors_curve(run)
         figure, ax = new_axes(width=6, height=3.2)
-        learning_curves(ax, runs, logs, colours)
+        learning_curves(ax, runs, logs, style)
         if run.config.sgd_from and 1 < run.config.sgd_from <= run.config.epochs:
             mark_switch(ax, run.config.sgd_from)
         ax.set_title(title, fontsize=9)

@@ -5,7 +5,7 @@ One style throughout: the colour is the mixer's; filled and solid is the Hybrid,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .figures import MARKERS, MODEL_COLOURS, as_picture, new_axes, redrawn
+from .figures import MARKERS, MODEL_COLOURS, as_picture
 from .measure import count_parameters
 from .memory import of_record
 from .models.zoo import build, position_of, settings
@@ -26,7 +26,6 @@ from .tables import authors_runs, log_marks, paper_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PAIRS = {"ViT": "HybridViT", "ViP": "HybridViP", "ViL": "HybridViL", "ViN": "HybridViN"}
 SYSTEMS = (*PAIRS, *PAIRS.values())
@@ -184,26 +183,6 @@ def finish_memory_axes(ax: Axes, points: Sequence[Point], title: str) -> None:
     ax.set(xlabel="memory of a training step (GB)", ylabel="test top-1 accuracy (%)")
     ax.set_xlim(left=0)
     ax.set_title(title, fontsize=9)
-
-
-def live_pairs(title: str = "", style: Callable[[str], dict] = line_style) -> Callable[[Run], None]:
-    """A function for `fit(on_epoch=...)` that redraws all runs so far in one figure, each in `style(model)`."""
-    from matplotlib.ticker import MaxNLocator
-
-    runs = {}
-
-    def paint(run: Run) -> Figure:
-        runs[run.model] = [epoch["top1"] for epoch in run.history]
-        figure, ax = new_axes(width=6, height=3.2)
-        for name, values in runs.items():
-            ax.plot(range(1, len(values) + 1), values, **style(name))
-        ax.set(xlabel="epoch", ylabel="test top-1 accuracy (%)")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_title(title, fontsize=9)
-        ax.legend(fontsize=8, frameon=False)
-        return figure
-
-    return redrawn(paint)
 
 
 def shift_curves(axes: Sequence[Axes], scores: Mapping[str, Sequence[ShiftScores]]) -> None:
