@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
@@ -80,7 +81,8 @@ def _widgets():
     return ipywidgets if hasattr(get_ipython(), "kernel") else None
 
 
-def build_panel(widgets, function: Callable[..., Figure], choices: Mapping[str, Choices], values: Mapping):
+def build_panel(widgets: ModuleType, function: Callable[..., Figure], choices: Mapping[str, Choices],
+                values: Mapping) -> tuple[object, object]:
     """The controls above the picture of `function(**values)`, redrawn with every change: (panel, picture)."""
     style, layout = {"description_width": "7em"}, {"width": "24em"}
     controls = {}

@@ -11,6 +11,7 @@ from .models.zoo import names, position_of
 from .tables import authors_runs, log_marks
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -25,7 +26,8 @@ MODEL_COLOURS = {"ViT": COLOURS["softmax"], "ViP": COLOURS["performer"], "ViL": 
                  "ViN": COLOURS["nystrom"]}
 
 
-def new_axes(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.2, **options):
+def new_axes(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.2,
+             **options) -> tuple[Figure, Axes | np.ndarray]:
     """A figure with rows × columns axes in the house style: (figure, axes); width and height are inches an axis."""
     import matplotlib.pyplot as plt
 
@@ -37,7 +39,7 @@ def new_axes(columns: int = 1, rows: int = 1, width: float = 4.2, height: float 
     return figure, axes
 
 
-def show_pictures(images: Tensor, titles: Sequence[str] = (), columns: int = 8, size: float = 1.25):
+def show_pictures(images: Tensor, titles: Sequence[str] = (), columns: int = 8, size: float = 1.25) -> Figure:
     """A grid of pictures, uint8 `[B, C, H, W]` or float in [-1, 1]; returns the figure."""
     import matplotlib.pyplot as plt
 
@@ -126,7 +128,7 @@ def slope_guides(ax: Axes, tokens: Sequence[int], ends: Mapping[int, float]) -> 
                     textcoords="offset points", fontsize=8, color="#555555")
 
 
-def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[int, int] | None = None):
+def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[int, int] | None = None) -> Figure:
     """Where attention goes, over the picture in grey: a row a layer, a column a head; returns the figure.
 
     picture: `[C, H, W]`, uint8 or normalised.   weights: `[layers, heads, rows, columns]`, one value a patch, in

@@ -191,8 +191,8 @@ def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str =
     return PeakMemory(living.peak, batch_size, precision, measured=False)
 
 
-def with_fake_tensors(model: nn.Module, mode) -> nn.Module:
-    """A copy of `model` on the CPU whose parameters and buffers have shapes but no data."""
+def with_fake_tensors(model: nn.Module, mode: TorchDispatchMode) -> nn.Module:
+    """A copy of `model` on the CPU whose parameters and buffers have shapes but no data; mode: a FakeTensorMode."""
     memo = {id(t): nn.Parameter(mode.from_tensor(t.detach().cpu()), t.requires_grad) if isinstance(t, nn.Parameter)
             else mode.from_tensor(t.detach().cpu()) for t in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, memo)  # deepcopy takes what memo holds instead of copying it

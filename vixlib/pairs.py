@@ -26,6 +26,7 @@ from .tables import authors_runs, log_marks, paper_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PAIRS = {"ViT": "HybridViT", "ViP": "HybridViP", "ViL": "HybridViL", "ViN": "HybridViN"}
 SYSTEMS = (*PAIRS, *PAIRS.values())
@@ -197,7 +198,7 @@ def shift_curves(axes: Sequence[Axes], scores: Mapping[str, Sequence[ShiftScores
 
 
 def map_grid(picture: Tensor, rows: Mapping[str, Tensor], columns: int = 8, size: float = 1.15,
-             titles: Sequence[str] = ()):
+             titles: Sequence[str] = ()) -> Figure:
     """Feature maps beside their picture `[C, H, W]`: a line for each of `rows`, label -> maps `[K, h, w]`; the figure.
 
     Each map is scaled by its own largest magnitude: orange above zero, purple below.   titles: of the columns of maps.
@@ -219,8 +220,8 @@ def map_grid(picture: Tensor, rows: Mapping[str, Tensor], columns: int = 8, size
     return figure
 
 
-def filter_grid(rows: Mapping[str, Tensor], columns: int = 12, size: float = 0.85):
-    """Filters as colour pictures, a line for each of `rows`: label -> `[K, C, h, w]`; grey is zero; the figure."""
+def filter_grid(rows: Mapping[str, Tensor], columns: int = 12, size: float = 0.85) -> Figure:
+    """Filters as colour pictures, a line for each of `rows`: label -> `[K, C, h, w]`; grey is zero."""
     import matplotlib.pyplot as plt
 
     # No automatic layout: it would widen the first column to the labels, which may run over the next ones.

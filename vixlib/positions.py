@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .errors import require_grid, require_number
 
 Grid = tuple[int, int]
+Rotary = Callable[[Tensor], Tensor]  # turns queries or keys, [B, H, N, d] -> [B, H, N, d]
 
 
 class NoPosition(nn.Module):
@@ -28,7 +29,7 @@ class NoPosition(nn.Module):
     def embed(self, x: Tensor, grid: Grid) -> Tensor:
         return x
 
-    def rotary(self, grid: Grid, device: torch.device) -> Callable[[Tensor], Tensor] | None:
+    def rotary(self, grid: Grid, device: torch.device) -> Rotary | None:
         return None
 
 
@@ -113,7 +114,7 @@ class RotaryPosition(NoPosition):
         steps = torch.arange(self.cls + grid[0] * grid[1], dtype=torch.float64, device=device)
         return torch.outer(steps, frequencies(self.dim_head // 2, self.base, device))
 
-    def rotary(self, grid: Grid, device: torch.device) -> Callable[[Tensor], Tensor]:
+    def rotary(self, grid: Grid, device: torch.device) -> Rotary:
         turns = unit_circle(self.angles(grid, device))
         return lambda x: turned(x, turns)
 

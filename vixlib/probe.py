@@ -18,6 +18,7 @@ from .mixers import (
     newton_schulz,
     segment_means,
 )
+from .positions import Rotary
 from .scoring import evaluating
 
 
@@ -89,7 +90,7 @@ def nystrom_row(q: Tensor, k: Tensor, token: int, landmarks: int, iterations: in
 
 
 @torch.no_grad()
-def mixer_row(mixer: nn.Module, x: Tensor, token: int, rotary=None) -> Tensor:
+def mixer_row(mixer: nn.Module, x: Tensor, token: int, rotary: Rotary | None = None) -> Tensor:
     """Where `token` looks in a trained mixer with input `x` `[B, N, D]`: `[B, H, N]`.
 
     What a Nyström mixer's convolution adds to it is left out. A ValueError for a mixer without such a matrix.

@@ -9,7 +9,7 @@ B batch, N tokens, D = dim, H heads, d = head dimension (dim_head), I = H·d the
 from __future__ import annotations
 
 from .fourier import FourierMixer
-from .heads import BatchNormTokens, HeadsQKV, Rotary
+from .heads import BatchNormTokens, HeadsQKV
 from .linear import LinearAttention
 from .linformer import LinformerAttention, linformer_projection
 from .mlp import MLPMixer
@@ -21,5 +21,5 @@ MIXERS = {"softmax": SoftmaxAttention, "performer": PerformerAttention, "linform
           "nystrom": NystromAttention, "linear": LinearAttention, "fourier": FourierMixer, "mlp": MLPMixer}
 
 __all__ = ["MIXERS", "BatchNormTokens", "FourierMixer", "HeadsQKV", "LinearAttention", "LinformerAttention",
-           "MLPMixer", "NystromAttention", "PerformerAttention", "Rotary", "SoftmaxAttention", "linformer_projection",
+           "MLPMixer", "NystromAttention", "PerformerAttention", "SoftmaxAttention", "linformer_projection",
            "newton_schulz", "orthogonal_features", "segment_means"]

@@ -1,8 +1,6 @@
 """What the attention mixers share: the maps to and from heads."""
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -16,8 +14,7 @@ from ..errors import (
     require_room,
     require_several,
 )
-
-Rotary = Callable[[Tensor], Tensor]
+from ..positions import Rotary
 
 
 def check_tokens(x: Tensor, dim: int, weight: Tensor | None) -> None:

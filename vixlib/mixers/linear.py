@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import require_known
+from ..positions import Rotary
 from ..precision import at_least_float32, float32_region
-from .heads import HeadsQKV, Rotary
+from .heads import HeadsQKV
 
 
 class LinearAttention(HeadsQKV):

@@ -7,8 +7,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import require_count, require_flag, require_room, require_type
+from ..positions import Rotary
 from ..precision import product_type
-from .heads import Rotary, check_tokens
+from .heads import check_tokens
 
 
 def linformer_projection(seq_len: int, rank: int) -> nn.Parameter:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import require_count, require_known, require_room
+from ..positions import Rotary
 from ..precision import at_least_float32, float32_region
-from .heads import HeadsQKV, Rotary, check_tokens
+from .heads import HeadsQKV, check_tokens
 from .softmax import SoftmaxAttention
 
 # Where A is zero, each iteration multiplies what rounding left there by 13/4: float32's 1e-7 is 1e-5 after 20 of them

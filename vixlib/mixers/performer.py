@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import require_count, require_known, require_number, require_room
+from ..positions import Rotary
 from ..precision import at_least_float32, float32_region
-from .heads import HeadsQKV, Rotary
+from .heads import HeadsQKV
 
 
 def orthogonal_features(num_features: int, dim_head: int, generator: torch.Generator | None = None) -> Tensor:

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import require_flag, require_grid, require_room
-from .heads import HeadsQKV, Rotary
+from ..positions import Rotary
+from .heads import HeadsQKV
 
 
 class SoftmaxAttention(HeadsQKV):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..embeddings import EMBEDDINGS, Size, as_pair, check_images
 from ..errors import require_count, require_depth, require_known, require_rate, require_room
-from ..positions import POSITIONS
+from ..positions import POSITIONS, Rotary
 from ..precision import as_sum
 from .feedforward import FeedForward
 from .norms import lean_norm
@@ -24,7 +24,7 @@ class Block(nn.Module):
         self.mixer_dropout = nn.Dropout(dropout)
         self.ff_norm, self.ff = norm(dim), FeedForward(dim, mlp_dim, dropout)
 
-    def forward(self, x: Tensor, rotary=None) -> Tensor:
+    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         x = x + self.mixer_dropout(self.mixer(lean_norm(self.mixer_norm, x), rotary=rotary))
         return self.ff(x, self.ff_norm, residual=True)
 
