@@ -258,7 +258,7 @@ for name, kind in (("linear", LinearEmbedding), ("conv", ConvEmbedding)):
 
 # %%
 from vixlib.cost import mixer_bytes
-from vixlib.measure import kept_for_backward
+from vixlib.living import kept_for_backward
 from vixlib.mixers import SoftmaxAttention
 
 EMBEDDINGS = {"linear": LinearEmbedding(3, 128), "conv": ConvEmbedding(3, 128)}

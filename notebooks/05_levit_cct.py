@@ -394,7 +394,7 @@ for host, values in kept.items():
 # The host adds a fixed number of bytes for each token, whoever mixes; a swap saves the same matrix in either. That is the paper's claim about memory, and it does not depend on the host. How close is it to the paper's last column? Whole models now, in the paper's layers, softmax materialised. Bytes for one picture are no gigabytes of a training step, but *shares* of softmax can be compared:
 
 # %%
-from vixlib.measure import kept_for_backward
+from vixlib.living import kept_for_backward
 
 
 def megabytes(name, **own):

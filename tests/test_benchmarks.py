@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks import packages, peers, record, roofline, scaling, stacks, summary, timing
 from vixlib import measured
-from vixlib.measure import kept_for_backward
+from vixlib.living import kept_for_backward
 
 SMALL = stacks.Shape(batch=2, tokens=37, depth=2, dim=24, heads=3, dim_head=8, mlp_dim=48, landmarks=5)
 CPU = torch.device("cpu")

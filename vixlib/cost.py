@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from .device import pick_precision
 from .errors import require_count
-from .measure import _seconds, kept_for_backward
+from .living import kept_for_backward
+from .measure import _seconds
 from .precision import computing_in
 
 Builder = Callable[[int], nn.Module]

@@ -3,8 +3,7 @@ from __future__ import annotations
 
 import copy
 import time
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import floor
@@ -14,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from .cuda_autocast import CudaAutocast
 from .device import pick_precision
@@ -30,6 +28,7 @@ from .errors import (
     require_trainable,
     require_weights,
 )
+from .living import Living, kept_for_backward
 from .precision import PRECISIONS, computing_in
 
 CARD_GB = 16  # memory of the paper's GPU, and of a T4
@@ -77,56 +76,6 @@ def saved_bytes_per_image(model: nn.Module, precision: str = "float32", image_si
 
 def _saved_bytes(model: nn.Module, images: Tensor, precision: str) -> int:
     return kept_for_backward(model, lambda: _loss(model, images, precision))
-
-
-def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
-    """Bytes that live on after `forward()` for the backward pass, once per storage, without `model`'s parameters
-    and buffers.
-
-    Whatever was computed or read and is alive while the result's graph is; so it makes no difference who keeps it,
-    autograd's own operations, a custom one or a checkpoint.
-    """
-    with _Living((*model.parameters(), *model.buffers())) as living:
-        own = living.bytes
-        graph = forward().grad_fn  # the result itself is let go, unless an operation keeps its output
-    total = living.bytes - own
-    del graph
-    return total
-
-
-class _Living(TorchDispatchMode):
-    """Counts the bytes of `tensors` and of whatever operations read or return, once per storage and while it lives.
-
-    bytes: now; peak: the most so far.
-    """
-
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        super().__init__()
-        self.bytes = self.peak = 0
-        self._known: dict[int, weakref.ref] = {}
-        for tensor in tensors:
-            self._count(tensor)
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves((args, kwargs, result)):
-            if isinstance(tensor, Tensor):
-                self._count(tensor)
-        return result
-
-    def _count(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-
-        def gone(_) -> None:
-            self.bytes -= size
-            del self._known[key]  # the next storage may get its address
-
-        self._known[key] = weakref.ref(storage, gone)  # torch keeps the Python object as long as the storage itself
-        self.bytes += size
-        self.peak = max(self.peak, self.bytes)
 
 
 @dataclass(frozen=True)
@@ -186,7 +135,7 @@ def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str =
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         optimizer.step()
         state = [value for one in optimizer.state.values() for value in one.values() if isinstance(value, Tensor)]
-        with _Living((*fake.parameters(), *fake.buffers(), *state)) as living:
+        with Living((*fake.parameters(), *fake.buffers(), *state)) as living:
             step()
     return PeakMemory(living.peak, batch_size, precision, measured=False)
 

@@ -1,0 +1,59 @@
+"""Counting the bytes of tensors while they live: what a step keeps, and what it needs at its peak."""
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
+    """Bytes that live on after `forward()` for the backward pass, once per storage, without `model`'s parameters
+    and buffers.
+
+    Whatever was computed or read and is alive while the result's graph is; so it makes no difference who keeps it,
+    autograd's own operations, a custom one or a checkpoint.
+    """
+    with Living((*model.parameters(), *model.buffers())) as living:
+        own = living.bytes
+        graph = forward().grad_fn  # the result itself is let go, unless an operation keeps its output
+    total = living.bytes - own
+    del graph
+    return total
+
+
+class Living(TorchDispatchMode):
+    """Counts the bytes of `tensors` and of whatever operations read or return, once per storage and while it lives.
+
+    bytes: now; peak: the most so far.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.bytes = self.peak = 0
+        self._known: dict[int, weakref.ref] = {}
+        for tensor in tensors:
+            self._count(tensor)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves((args, kwargs, result)):
+            if isinstance(tensor, Tensor):
+                self._count(tensor)
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+
+        def gone(_) -> None:
+            self.bytes -= size
+            del self._known[key]  # the next storage may get its address
+
+        self._known[key] = weakref.ref(storage, gone)  # torch keeps the Python object as long as the storage itself
+        self.bytes += size
+        self.peak = max(self.peak, self.bytes)
