@@ -76,7 +76,8 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
         checkpoint = Path(checkpoint).expanduser()
         if checkpoint.is_dir():
             raise ValueError(f"checkpoint={str(checkpoint)!r} is a folder; name a file in it, for instance run.pt")
-        require_writable(checkpoint)  # before an epoch is trained that could not be kept
+        if parallel.rank() == 0:
+            require_writable(checkpoint)  # before an epoch is trained that could not be kept
     if on_epoch is not None and not callable(on_epoch):
         raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
     require_trainable(model, name_of(model))

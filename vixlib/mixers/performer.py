@@ -39,7 +39,7 @@ class PerformerAttention(HeadsQKV):
     code trains; "relu": φ(x) = relu(w·x) (generalised attention), what the paper's text names.
     num_features: m directions w; None takes int(d ln d), the published code's 110 at d = 32.
     epsilon: added to every feature so that the normaliser stays positive; None takes the published code's
-    values, 1e-4 ("favor") and 1e-3 ("relu").
+    values, 1e-4 ("favor") and 1e-3 ("relu"); with 0 nothing does, and features that are all zero give NaN.
     maps: options of the linear maps, see HeadsQKV; here q, k and v have a bias unless qkv_bias=False.
     seq_len is taken for the common signature only.
     The directions are a buffer drawn at construction; `redraw()` draws new ones (the published code never does).
@@ -59,8 +59,7 @@ class PerformerAttention(HeadsQKV):
         require_count(num_features=self.num_features)
         require_room(self.num_features * dim_head, num_features=self.num_features, dim_head=dim_head)
         self.epsilon = self.EPSILON[kernel] if epsilon is None else epsilon
-        require_number("epsilon", self.epsilon, lambda value: value >= 1e-12,
-                       "of at least 1e-12, which keeps the normaliser from zero")
+        require_number("epsilon", self.epsilon, lambda value: value >= 0, "of 0 or above, for instance 1e-4")
         self.register_buffer("directions", orthogonal_features(self.num_features, dim_head))
 
     @torch.no_grad()
