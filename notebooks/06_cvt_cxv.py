@@ -445,7 +445,7 @@ for way, loud in (("PyTorch's", False), ("He's", True)):
 print("below:", "He's start" if he else "PyTorch's start")
 
 # %% [markdown]
-# A long training gets over the quiet start. For the few hundred steps of `smoke`, and only there, `initialisation="auto"` takes He's weights for the convolutions of CXV and CvT (torchvision starts its ResNet that way in any case).
+# A long training gets over the quiet start. For the few hundred steps of `smoke`, and only there, `initialisation="auto"` takes He's weights for the convolutions of CXV and CvT (a ResNet starts that way in any case).
 
 # %%
 AUTO = {"smoke": ["CPV", "CvT", "CvP"], "quick": ["CPV", "CvT", "CvP", "ResNet18"]}

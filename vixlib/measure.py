@@ -61,7 +61,7 @@ def count_parameters(model: nn.Module) -> ParameterCount:
     return ParameterCount(true=sum(p.numel() for p in model.parameters()), as_paper=as_paper)
 
 
-def saved_bytes_per_image(model: nn.Module, precision: str = "float32", image_size: Size | None = None) -> float:
+def saved_bytes_per_image(model: nn.Module, image_size: Size | None = None, precision: str = "float32") -> float:
     """Bytes that autograd keeps between forward and backward for each image; needs no GPU.
 
     Counted once per storage, parameters left out, as the difference between batches of 4 and 2, so that what
@@ -183,8 +183,8 @@ def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: S
     return guess + floor((memory - at_guess) / per_image)
 
 
-def throughput(model: nn.Module, batch_size: int = 64, precision: str = "auto", image_size: Size | None = None,
-               repeats: int = 5) -> float:
+def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precision: str = "auto",
+               image_size: Size | None = None) -> float:
     """Images a second of a whole training step on the model's device, median of `repeats` after one warm-up."""
     require_count(batch_size=batch_size, repeats=repeats)
     image_size = _checked(model, image_size)
