@@ -143,7 +143,8 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         too_large = True
     finally:
         training.leave()
-        model.was_trained = bool(run.history)
+        if run.history:
+            model.was_trained = True
     if too_large:  # here, because the exception held every tensor of the failed step
         training.optimizer = None
         model.zero_grad(set_to_none=True)
