@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .cuda_autocast import CudaAutocast
-from .device import pick_precision
+from .device import pick_precision, training_kernels
 from .embeddings import Size, as_pair
 from .errors import (
     MOST,
@@ -192,8 +192,9 @@ def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precisi
     require_room(batch_size * height * width, batch_size=batch_size, image_size=image_size)
     device = next(model.parameters()).device
     step, _ = training_step(copy.deepcopy(model), batch_size, pick_precision(device, precision), image_size)
-    step()
-    return batch_size / median(_seconds(step, device) for _ in range(repeats))
+    with training_kernels(deterministic=False):  # as fit trains
+        step()
+        return batch_size / median(_seconds(step, device) for _ in range(repeats))
 
 
 def training_step(model: nn.Module, batch_size: int, precision: str,
