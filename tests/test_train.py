@@ -780,11 +780,38 @@ def test_a_model_that_was_trained_before_is_said_to_go_on(tmp_path):
     train(model=model, epochs=1)
     with pytest.warns(UserWarning, match="trained before.*build the model anew"):
         train(model=model, epochs=1)
-    path = tmp_path / "run.pt"
+    path, restored = tmp_path / "run.pt", net()
     train(checkpoint=path, epochs=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(model=net(), checkpoint=path, epochs=2)  # its weights are the checkpoint's
+        train(model=restored, checkpoint=path, epochs=1)  # its weights are the checkpoint's
+    with pytest.warns(UserWarning, match="trained before"):
+        train(model=restored, epochs=1)
+
+
+def test_a_finished_run_is_given_back_from_where_nothing_can_be_written(tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    model, _ = train(checkpoint=path, epochs=1)
+
+    def refuse(path):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(trainer, "require_writable", refuse)
+    assert same_weights(train(checkpoint=path, epochs=1)[0], model)
+    with pytest.raises(OSError, match="Read-only"):
+        train(checkpoint=path, epochs=2)
+
+
+def test_complex_parameters_are_trained():
+    class Turning(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.turn = net(), nn.Parameter(torch.ones(3, dtype=torch.complex64))
+
+        def forward(self, images):
+            return (self.net(images) * self.turn).real
+
+    assert train(model=Turning(), epochs=1)[1].finished and throughput(Turning(), 2, repeats=1) > 0
 
 
 def test_what_on_epoch_draws_at_random_does_not_move_the_run(tmp_path):

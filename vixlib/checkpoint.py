@@ -15,6 +15,7 @@ from .averaging import WeightAverage
 from .errors import require_kinds
 from .files import read_tensors, write_atomic
 from .images import ImageData
+from .measure import may_fuse
 from .run import Run
 
 FORMAT = 3
@@ -56,10 +57,11 @@ class Training:
         kind = torch.optim.AdamW if epoch <= config.adamw_epochs else torch.optim.SGD
         if type(self.optimizer) is kind:
             return
-        self.optimizer = (torch.optim.SGD(self.model.parameters(), lr=config.sgd_lr, momentum=0.9, fused=True)
+        self.optimizer = (torch.optim.SGD(self.model.parameters(), lr=config.sgd_lr, momentum=0.9,
+                                          fused=may_fuse(self.model))
                           if kind is torch.optim.SGD else
                           torch.optim.AdamW(self.model.parameters(), lr=config.lr, betas=config.betas, eps=config.eps,
-                                            weight_decay=config.weight_decay, fused=True))
+                                            weight_decay=config.weight_decay, fused=may_fuse(self.model)))
         if kind is torch.optim.SGD:  # its fused form leaves them unwritten where float16 skips the first step
             for parameter in self.model.parameters():
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -144,7 +146,7 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
     run.finished_at = None
     training.enter_phase(len(run.history))  # the last epoch done: the next one may begin another phase
     for group in saved["optimizer"]["param_groups"]:  # of one that was written when CPUs had other kernels
-        group["fused"] = True
+        group["fused"] = may_fuse(training.model)
     training.optimizer.load_state_dict(saved["optimizer"])
     if saved["scaler"] and training.scaler.is_enabled():
         training.scaler.load_state_dict(saved["scaler"])

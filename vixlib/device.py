@@ -16,8 +16,6 @@ from .precision import PRECISIONS
 
 # For deterministic runs. torch looks once, at its first matrix product on a GPU, so any later is too late.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
-
 OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
                  "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # it has no room for its workspace
                  "CUDNN_STATUS_ALLOC_FAILED", "unable to find an engine to execute")

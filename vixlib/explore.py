@@ -263,8 +263,6 @@ def _logarithmic(ax: Axes) -> None:
     ax.minorticks_off()
 
 
-
-
 def memory_by_patch(patch_size: int = 1, image_side: int = 32, batch_size: int = 64) -> Figure:
     """A figure to drag: the predicted memory of a training step against tokens, with a card's 16 GB.
 

@@ -167,7 +167,7 @@ def _decode(files: list[Path]) -> Tensor:
 
 
 def _fingerprint(folder: Path, files: list[Path]) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"upright")  # how pictures are decoded: a cache of before has others
     for path in files:
         try:
             entry = path.stat()

@@ -202,7 +202,7 @@ def training_step(model: nn.Module, batch_size: int, precision: str,
     """(a call that trains `model` one step on a fixed random batch, its optimiser): forward, backward, AdamW."""
     require_trainable(model, type(model).__name__)
     images = _images(model.train(), batch_size, image_size)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)  # as fit trains
+    optimizer = torch.optim.AdamW(model.parameters(), fused=may_fuse(model))  # as fit trains
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -210,6 +210,11 @@ def training_step(model: nn.Module, batch_size: int, precision: str,
         optimizer.step()
 
     return step, optimizer
+
+
+def may_fuse(model: nn.Module) -> bool:
+    """Whether torch's fused optimisers, one kernel for all parameters, take those of `model`: no complex numbers."""
+    return all(parameter.is_floating_point() for parameter in model.parameters())
 
 
 def _checked(model: nn.Module, image_size: Size | None) -> tuple[int, int] | None:

@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
         if parallel.size() > 1 and (chosen.jobs or 1) > 1:
             parser.error(f"--jobs {chosen.jobs} under torchrun: its {parallel.size()} processes train one run together")
         try:
-            if not chosen.list:  # before anything is trained that could not be kept
+            if not chosen.list and parallel.rank() == 0:  # before anything is trained that could not be kept
                 for folder in filter(None, (chosen.export, chosen.results, chosen.checkpoints)):
                     require_writable(folder / "any")
             return _work(chosen, started)

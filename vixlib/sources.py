@@ -9,10 +9,10 @@ from http.client import HTTPException
 from pathlib import Path
 
 from .archives import unpack
+from .files import ROOT
 from .folders import is_image_folder
 
 KAGGLE_INPUT = Path("/kaggle/input")
-ROOT = Path(__file__).resolve().parent.parent
 SEARCH_DEPTH = 5  # reaches /kaggle/input/datasets/OWNER/SLUG/folder/folder
 NOT_SEARCHED = frozenset({"train", "test", "val", "site-packages", "__pycache__"})
 

@@ -76,8 +76,6 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
         checkpoint = Path(checkpoint).expanduser()
         if checkpoint.is_dir():
             raise ValueError(f"checkpoint={str(checkpoint)!r} is a folder; name a file in it, for instance run.pt")
-        if parallel.rank() == 0:
-            require_writable(checkpoint)  # before an epoch is trained that could not be kept
     if on_epoch is not None and not callable(on_epoch):
         raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
     require_trainable(model, name_of(model))
@@ -96,7 +94,10 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
     run = training.run
     if run.finished:
         training.leave()
+        model.was_trained = True
         return run
+    if path is not None and parallel.rank() == 0:
+        require_writable(path)  # before an epoch is trained that could not be kept
     if not run.history and getattr(model, "was_trained", False):
         warnings.warn(f"this {run.model} has been trained before: it goes on from those weights, and its run counts "
                       "from epoch 1 all the same; build the model anew for a run of its own", stacklevel=3)
@@ -143,8 +144,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         too_large = True
     finally:
         training.leave()
-        if run.history:
-            model.was_trained = True
+        model.was_trained = not too_large or bool(run.history)
     if too_large:  # here, because the exception held every tensor of the failed step
         training.optimizer = None
         model.zero_grad(set_to_none=True)
