@@ -57,11 +57,11 @@ class Training:
         kind = torch.optim.AdamW if epoch <= config.adamw_epochs else torch.optim.SGD
         if type(self.optimizer) is kind:
             return
-        self.optimizer = (torch.optim.SGD(self.model.parameters(), lr=config.sgd_lr, momentum=0.9,
-                                          fused=may_fuse(self.model))
+        fused = may_fuse(self.model)
+        self.optimizer = (torch.optim.SGD(self.model.parameters(), lr=config.sgd_lr, momentum=0.9, fused=fused)
                           if kind is torch.optim.SGD else
                           torch.optim.AdamW(self.model.parameters(), lr=config.lr, betas=config.betas, eps=config.eps,
-                                            weight_decay=config.weight_decay, fused=may_fuse(self.model)))
+                                            weight_decay=config.weight_decay, fused=fused))
         if kind is torch.optim.SGD:  # its fused form leaves them unwritten where float16 skips the first step
             for parameter in self.model.parameters():
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -145,8 +145,9 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
         run.device, run.precision = here.device, here.precision
     run.finished_at = None
     training.enter_phase(len(run.history))  # the last epoch done: the next one may begin another phase
-    for group in saved["optimizer"]["param_groups"]:  # of one that was written when CPUs had other kernels
-        group["fused"] = may_fuse(training.model)
+    fused = may_fuse(training.model)
+    for group in saved["optimizer"]["param_groups"]:  # of one that was written with other kernels
+        group["fused"] = fused
     training.optimizer.load_state_dict(saved["optimizer"])
     if saved["scaler"] and training.scaler.is_enabled():
         training.scaler.load_state_dict(saved["scaler"])

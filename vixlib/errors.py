@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +88,13 @@ def require_path(name: str, value: object) -> None:
         raise ValueError(f"{name}={value!r} is empty; name a file or folder")
     if "\0" in os.fspath(value):
         raise ValueError(f"{name}={value!r} has a null character in it, which no path can; name a file or folder")
+
+
+def require_file_path(name: str, value: object) -> None:
+    """`value` must be a path at which a file can be: not that of a folder."""
+    require_path(name, value)
+    if Path(value).expanduser().is_dir():
+        raise ValueError(f"{name}={str(value)!r} is a folder; name a file in it")
 
 
 def shown(value: object) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .errors import (
     require_count,
+    require_file_path,
     require_flag,
     require_kinds,
     require_known,
@@ -219,9 +220,7 @@ class Run:
 
     def save(self, path: str | Path) -> Path:
         """Write the run to `path` as JSON, atomically."""
-        require_path("path", path)
-        if Path(path).is_dir():
-            raise ValueError(f"path={str(path)!r} is a folder; name a file in it, for instance run.json")
+        require_file_path("path", path)
         return write_atomic(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
