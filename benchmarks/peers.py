@@ -1,9 +1,10 @@
 """vixlib's blocks against the authors' forms and against other packages: same shapes, same weights, taking turns.
 
-    python -m benchmarks.peers [--device cpu] [--quick] [--tokens 1025] [--batch 8] [--seed 0]
+    python -m benchmarks.peers [--device cpu] [--quick] [--tokens 1025] [--batch 8] [--seed 0] [--compile default]
 
 For each pair: seconds of a training step (forward, backward, AdamW) in every round, bytes that autograd keeps, peak
-bytes of a step, and how far outputs and input gradients are apart in float64 with the same weights.
+bytes of a step, and how far outputs and input gradients are apart in float64 with the same weights. With --compile
+vixlib's step is measured a second time, through torch.compile, against the authors' forms.
 """
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ import copy
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 
+from vixlib.compiling import MODES
 from vixlib.measured import duration, size, where
 from vixlib.report import Table
 
@@ -42,8 +45,11 @@ def difference(theirs: nn.Module, ours: nn.Module, x: Tensor) -> float:
     return max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(*results, strict=True))
 
 
-def measure(theirs: nn.Module, ours: nn.Module, x: Tensor, rounds: int) -> dict:
-    """precision -> {"seconds", "kept", "peak"}, each {"theirs", "vixlib"}; all precisions take turns together."""
+def measure(theirs: nn.Module, ours: nn.Module, x: Tensor, rounds: int, mode: str | None = None) -> dict:
+    """precision -> {"seconds", "kept", "peak"}, each {"theirs", "vixlib"}; all precisions take turns together.
+
+    mode: of torch.compile; "seconds" then has "compiled", too.
+    """
     models = {"theirs": theirs, "vixlib": ours}
     result = {precision: {"seconds": {},
                           "kept": {side: kept_bytes(model, x, precision) for side, model in models.items()},
@@ -52,14 +58,19 @@ def measure(theirs: nn.Module, ours: nn.Module, x: Tensor, rounds: int) -> dict:
               for precision in precisions(x.device)}
     steps = {(precision, side): training_step(model, x, precision)
              for precision in result for side, model in copy.deepcopy(models).items()}
+    if mode:
+        torch.compiler.reset()  # after a few models of one class the compiler would leave the next as it is
+        steps |= {(precision, "compiled"): training_step(torch.compile(copy.deepcopy(ours), mode=mode), x, precision)
+                  for precision in result}
     for (precision, side), taken in in_turns(steps, rounds, x.device).items():
         result[precision]["seconds"][side] = taken
     return result
 
 
 def compare(model: str, against: str, shape: Shape, device: torch.device, seed: int, rounds: int,
-            build: Callable[[nn.Sequential], nn.Module], options: dict | None = None) -> dict:
-    """One row. build: makes their stack with the weights of vixlib's. options: of vixlib's for the difference."""
+            build: Callable[[nn.Sequential], nn.Module], options: dict | None = None, mode: str | None = None) -> dict:
+    """One row. build: makes their stack with the weights of vixlib's. options: of vixlib's for the difference.
+    mode: see `measure`."""
     torch.manual_seed(seed)
     ours = vixlib_stack(model, shape).to(device)
     x = torch.randn(shape.batch, shape.tokens, shape.dim).to(device)
@@ -69,19 +80,20 @@ def compare(model: str, against: str, shape: Shape, device: torch.device, seed: 
         twin = vixlib_stack(model, shape, **(options or {})).to(device)
         twin.load_state_dict(ours.state_dict())
         row["difference"] = difference(theirs, twin, x[:2])
-        return {**row, "measured": measure(theirs, ours, x, rounds)}
+        return {**row, "measured": measure(theirs, ours, x, rounds, mode)}
     except torch.OutOfMemoryError:
         return {**row, "status": "out of memory"}
 
 
-def against_textbook(model: str, shape: Shape, device: torch.device, seed: int, rounds: int) -> dict:
+def against_textbook(model: str, shape: Shape, device: torch.device, seed: int, rounds: int,
+                     mode: str | None = None) -> dict:
     def build(ours: nn.Sequential) -> nn.Module:
         theirs = textbook_stack(model, shape)
         theirs.load_state_dict(ours.state_dict())
         return theirs
 
     return compare(model, TEXTBOOK, shape, device, seed, rounds, build,
-                   {"padding": "front"} if model == "ViN" else {})
+                   {"padding": "front"} if model == "ViN" else {}, mode)
 
 
 def against_package(package: Package, shape: Shape, device: torch.device, seed: int, rounds: int) -> dict:
@@ -121,6 +133,8 @@ def table(found: dict) -> Table:
         pairs += [("float32", precision) for precision in each if precision != "float32"]
         lines += [[row["model"], name, theirs if theirs == ours else f"{theirs} / {ours}",
                    *cells(each[theirs], each[ours]), f"{row['difference']:.0e}"] for theirs, ours in pairs]
+        lines += [[row["model"], name, f"{theirs} / compiled {ours}", *times(each[theirs], each[ours], "compiled"),
+                   *[""] * 5] for theirs, ours in pairs if "compiled" in each[ours]["seconds"]]
     shape = found["settings"]
     notes += dict.fromkeys(f"{row['model']} of others {row['differs']}" for row in found["rows"] if row.get("differs"))
     return Table(
@@ -131,10 +145,16 @@ def table(found: dict) -> Table:
         lines, (*NOTES, *notes, where(found)), left=(0, 1, 2))
 
 
+def times(theirs: dict, ours: dict, side: str = "vixlib") -> list[str]:
+    """Cells: their seconds, those of `side`, the ratio."""
+    a, b = theirs["seconds"]["theirs"], ours["seconds"][side]
+    return [duration(median(a)), duration(median(b)), str(Ratio.of(a, b))]
+
+
 def cells(theirs: dict, ours: dict) -> list[str]:
-    a, b = theirs["seconds"]["theirs"], ours["seconds"]["vixlib"]
+    """Those of `times`, and of the bytes kept and at the peak."""
     bytes_ = [(theirs[what]["theirs"], ours[what]["vixlib"]) for what in ("kept", "peak")]
-    return [duration(median(a)), duration(median(b)), str(Ratio.of(a, b)),
+    return [*times(theirs, ours),
             *(cell for pair in bytes_ for cell in (" / ".join(map(size, pair)), f"{pair[0] / pair[1]:.2f}"))]
 
 
@@ -142,14 +162,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = record.parser(__doc__.split("\n")[0], batch=(8, 64))
     parser.add_argument("--tokens", type=record.count, default=Shape.tokens, help="of the sequence; 1025")
     parser.add_argument("--depth", type=record.count, help="blocks; 4, with --quick 1")
+    parser.add_argument("--compile", choices=MODES.values(), help="also measure vixlib through torch.compile so")
     parser.add_argument("--rounds", type=record.count, help="15, with --quick 7")
     chosen = parser.parse_args(arguments)
     device, batch = record.device_and_batch(chosen)
     shape = Shape(batch=batch, tokens=chosen.tokens, depth=chosen.depth or (1 if chosen.quick else 4),
                   landmarks=min(Shape.landmarks, chosen.tokens))
     rounds = chosen.rounds or (7 if chosen.quick else 15)
-    found = record.begin("peers", device, chosen.quick, **asdict(shape), seed=chosen.seed, rounds=rounds)
-    for measured, what in [*((against_textbook, model) for model in MODELS),
+    found = record.begin("peers", device, chosen.quick, **asdict(shape), seed=chosen.seed, rounds=rounds,
+                         compile=chosen.compile)
+    for measured, what in [*((partial(against_textbook, mode=chosen.compile), model) for model in MODELS),
                            *((against_package, package) for package in PACKAGES)]:
         found["rows"].append(measured(what, shape, device, chosen.seed, rounds))
         print(".", end="", file=sys.stderr, flush=True)

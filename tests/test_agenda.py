@@ -75,6 +75,14 @@ def test_without_a_gpu_record_times_are_unknown_and_a_part_is_a_block(tmp_path):
     assert "times are unknown" in text and "block 1\n  Table 1, seed 0: MLPMixer, ViP, ViL, ViN, FNet\n" in text
 
 
+def test_a_gpus_speed_is_asked_for_until_it_is_there(tmp_path):
+    assert "benchmarks.peers --device cuda" in agenda.describe_agenda(DATASET, tmp_path / "results", tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "peers_GPU.json").write_text(
+        '{"benchmark": "peers", "quick": false, "kind": "cuda", "device": "GPU"}')
+    assert "benchmarks" not in agenda.describe_agenda(DATASET, tmp_path / "results", tmp_path)
+
+
 def test_what_cannot_travel_half_done_begins_first(tmp_path):
     big = {name for name in vix.names() if not agenda.travels(name, "paper")}
     assert big == {"MLPMixer", "HybridMLPMixer", "ResNet18", "CLTV"}  # 12 bytes a parameter

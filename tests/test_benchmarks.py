@@ -221,6 +221,19 @@ def test_records_come_back_as_written_and_the_readme_shows_them(tmp_path, monkey
     assert "stopped before its end" in summary.summary(tmp_path)
 
 
+def test_compiled_steps_are_rows_of_their_own(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda model, mode: asked.append((type(model), mode)) or model)
+    monkeypatch.setattr(peers, "PACKAGES", ())
+    sizes = ["--device", "cpu", "--batch", "2", "--tokens", "9", "--rounds", "2", "--quick", "--results", str(tmp_path)]
+    assert peers.main([*sizes, "--compile", "reduce-overhead"]) == 0
+    (found,) = measured.read(tmp_path)
+    assert asked == [(nn.Sequential, "reduce-overhead")] * len(stacks.MODELS)
+    plain, compiled = peers.table(found).rows[:2]
+    assert (plain[2], compiled[2]) == ("float32", "float32 / compiled float32") and plain[3] == compiled[3]
+    assert plain[6] and not any(compiled[6:]) and found["settings"]["compile"] == "reduce-overhead"
+
+
 def test_roofline_counts_what_a_step_costs():
     machine = {"flops": 1e9, "bandwidth": 1e15}
     row = roofline.measure("FNet", 2, CPU, "float32", machine, rounds=1, seed=0)

@@ -7,18 +7,19 @@ import pytest
 import torch
 
 import vixlib as vix
-from vixlib.compiling import FEWEST_STEPS, compiles
+from vixlib.compiling import FEWEST_STEPS, Compiled, compile_mode
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 TINY = {"image_size": 8, "patch_size": 2, "dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "mlp_dim": 24}
 
 
 @pytest.mark.parametrize(("wanted", "device", "steps", "capability", "expected"), [
-    ("auto", CUDA, FEWEST_STEPS, (8, 0), True), ("auto", CUDA, FEWEST_STEPS - 1, (9, 0), False),
-    ("auto", CUDA, 10 * FEWEST_STEPS, (7, 5), False), ("auto", CPU, 10 * FEWEST_STEPS, None, False),
-    (True, CPU, 1, None, True), (False, CUDA, 10 * FEWEST_STEPS, (9, 0), False)])
+    ("auto", CUDA, FEWEST_STEPS, (8, 0), "default"), ("auto", CUDA, FEWEST_STEPS - 1, (9, 0), None),
+    ("auto", CUDA, 10 * FEWEST_STEPS, (7, 5), None), ("auto", CPU, 10 * FEWEST_STEPS, None, None),
+    (True, CPU, 1, None, "default"), ("graphs", CUDA, 1, (7, 5), "reduce-overhead"),
+    (False, CUDA, 10 * FEWEST_STEPS, (9, 0), None)])
 def test_auto_compiles_where_it_pays(wanted, device, steps, capability, expected):
-    assert compiles(wanted, device, steps, capability) is expected
+    assert compile_mode(wanted, device, steps, capability) == expected
 
 
 def test_an_unknown_choice_is_named():
@@ -39,6 +40,28 @@ def test_a_compiled_run_is_the_same_and_says_what_the_first_step_took(monkeypatc
         [epoch["loss"] for epoch in runs[False].history], rel=1e-5)
     said = capsys.readouterr()
     assert (said.out + said.err).count("torch.compile: the first forward pass took") == 1
+
+
+def test_the_compiler_does_not_give_up_after_some_models(monkeypatch):
+    """It compiles a function eight times at most; the ninth model of a class would run as it is, a warning apart."""
+    graphs = []
+    compiler = partial(torch.compile, backend=lambda graph, _: graphs.append(graph) or graph)
+    monkeypatch.setattr(torch, "compile", compiler)
+    images = torch.randn(2, 3, 8, 8)
+    for seed in range(10):
+        with torch.no_grad():
+            Compiled(vix.build("FNet", seed=seed, **vix.applicable("FNet", TINY)), "default", lambda _: None)(images)
+    assert len(graphs) == 10
+
+
+def test_graphs_are_a_mode_of_the_compiler_and_may_reuse_what_a_step_left(monkeypatch):
+    asked, begun = [], []
+    monkeypatch.setattr(torch, "compile", lambda model, mode: asked.append(mode) or model)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(True))
+    data = vix.load("shapes", train=24, test=10)
+    vix.fit(vix.build("ViT", **TINY | {"image_size": data.image_size, "patch_size": 8}), data,
+            vix.TrainConfig(epochs=1, batch_size=8, compile="graphs"), device="cpu", progress=False)
+    assert asked == ["reduce-overhead"] and len(begun) == 3
 
 
 @pytest.mark.parametrize("half", [False, True])

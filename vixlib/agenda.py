@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import memory, parcels
+from . import measured, memory, parcels
 from .estimate import Estimator, readable
 from .gpujobs import BatchJob, ColumnsJob
 from .jobs import Job, most_missing_first, plan
@@ -35,6 +35,11 @@ FIRST = ("No run is recorded on a GPU yet: times are unknown, and every part is 
          "  python -m vixlib.memory --names ViN --to TRIAL/memory")
 ALONE = ("images/s and the seconds to the paper's accuracy count for runs that had the GPU to themselves; in the end:",
          f"  python -m vixlib.reproduce --table 1 --profile paper --seeds {len(SEEDS)} --jobs 1")
+SPEED = ("Speed and memory against the authors' forms, minutes each; eager, compiled, and with CUDA graphs:",
+         "  for mode in default reduce-overhead; do",
+         "      python -m benchmarks.peers --device cuda --compile $mode --results OUT/$mode; done",
+         "  python -m benchmarks.scaling --device cuda --results OUT; python -m benchmarks.roofline --device cuda "
+         "--results OUT", "")
 
 AnyJob = Job | BatchJob | ColumnsJob
 
@@ -115,7 +120,8 @@ def describe_agenda(dataset: str, results: Path, checkpoints: Path, minutes: flo
         for title in dict.fromkeys(title for title, *_ in block):
             items = ", ".join(left for own, left, _ in block if own == title)
             lines.append(textwrap.fill(f"{title}: {items}", 116, initial_indent="  ", subsequent_indent="    "))
-    return "\n".join([*lines, "", *ALONE])
+    speed = any(record["kind"] == "cuda" for record in measured.read(results.parent / measured.BENCHMARKS.name))
+    return "\n".join([*lines, "", *(() if speed else SPEED), *ALONE])
 
 
 def _blocks(dataset: str, results: Path, checkpoints: Path, minutes: float,

@@ -11,19 +11,23 @@ FEWEST_STEPS = 500  # compiling takes most of a minute, which shorter runs would
 # From here on GPUs have bfloat16, in which Performer keeps its tables. For older ones, such as the T4 with its 7.5, the
 # compiler gives up on a graph with bfloat16 in it after the time that compiling takes.
 CAPABILITY = (8, 0)
+# What TrainConfig.compile can ask for, as torch.compile's modes. The second replays the kernels of a pass as one CUDA
+# graph: models this small spend more time on launching kernels than in them.
+MODES = {True: "default", "graphs": "reduce-overhead"}
 
 
-def compiles(wanted: bool | str, device: torch.device, steps: int, capability: tuple[int, int] | None = None) -> bool:
-    """Whether a run of `steps` steps is to be compiled.
+def compile_mode(wanted: bool | str, device: torch.device, steps: int,
+                 capability: tuple[int, int] | None = None) -> str | None:
+    """torch.compile's mode for a run of `steps` steps, None: not compiled.
 
-    "auto": on a GPU that the compiler supports, where there are steps enough to earn its time back. capability: of
-    the GPU; None asks the device.
+    "auto": compiled on a GPU that the compiler supports, where there are steps enough to earn its time back.
+    capability: of the GPU; None asks the device.
     """
     if wanted != "auto":
-        return wanted
+        return MODES.get(wanted)
     if device.type != "cuda" or steps < FEWEST_STEPS:
-        return False
-    return tuple(capability or torch.cuda.get_device_capability(device)) >= CAPABILITY
+        return None
+    return MODES[True] if tuple(capability or torch.cuda.get_device_capability(device)) >= CAPABILITY else None
 
 
 class Compiled(nn.Module):
@@ -32,12 +36,14 @@ class Compiled(nn.Module):
     A last batch of another size is compiled once more; from then on torch leaves the size open.
     """
 
-    def __init__(self, forward: nn.Module, say: Callable[[str], None] = print) -> None:
+    def __init__(self, forward: nn.Module, mode: str, say: Callable[[str], None] = print) -> None:
         super().__init__()
-        self.compiled, self.say, self.called = torch.compile(forward), say, False
+        torch.compiler.reset()  # after eight models of one class the compiler would leave the ninth as it is
+        self.compiled, self.say, self.called = torch.compile(forward, mode=mode), say, False
 
     def forward(self, images: Tensor) -> Tensor:
         begun = time.perf_counter()
+        torch.compiler.cudagraph_mark_step_begin()  # a graph may write over what the last step left
         out = self.compiled(images)
         if not self.called:
             self.called = True

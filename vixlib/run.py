@@ -55,7 +55,8 @@ class TrainConfig:
     label_smoothing: part of every training target that is spread evenly over the classes (Szegedy et al.,
     "Rethinking the Inception Architecture for Computer Vision", section 7); the training loss then contains it.
     ema_decay: 0, or how much of the running average of weights stays at every step; see `WeightAverage`.
-    compile: run the model through torch.compile; "auto": where a GPU and a long run make it pay, see `compiles`.
+    compile: run the model through torch.compile; "graphs": and on a GPU replay its kernels as CUDA graphs; "auto":
+        compile where a GPU and a long run make it pay, see `compile_mode`.
     deterministic: on a GPU, too, the same seed gives the same bits, with slower kernels; on a CPU it always does.
     """
 
@@ -105,7 +106,7 @@ class TrainConfig:
             raise ValueError(f"warmup_epochs={self.warmup_epochs} must be less than the {self.adamw_epochs} epochs "
                              "that AdamW trains; use fewer, or more epochs")
         require_known("schedule", self.schedule, SCHEDULES)
-        require_known("compile", self.compile, (False, True, "auto"))
+        require_known("compile", self.compile, (False, True, "graphs", "auto"))
         require_known("precision", self.precision, ("auto", *PRECISIONS))
 
     @property

@@ -18,7 +18,7 @@ from . import checkpoint as checkpoints
 from . import parallel
 from .averaging import WeightAverage
 from .checkpoint import Training
-from .compiling import Compiled, compiles
+from .compiling import Compiled, compile_mode
 from .device import (
     device_name,
     fused_attention_problem,
@@ -171,8 +171,8 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
     model.to(device)
     forward = parallel.together(model, device)
     steps = config.epochs * math.ceil(len(data.train_labels) / config.batch_size)
-    if compiles(config.compile, device, steps):
-        forward = Compiled(forward, tqdm.write)
+    if mode := compile_mode(config.compile, device, steps):
+        forward = Compiled(forward, mode, tqdm.write)
     own_config = getattr(model, "config", None)
     run = Run(model=name_of(model), model_config=own_config if isinstance(own_config, str) else None,
               # Classes passed to a model, such as a mixer of one's own, are kept by their names.
