@@ -9,7 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import vixlib as vix
-from vixlib import checkpoint, limits, parallel
+from vixlib import limits, parallel
 from vixlib.cuda_autocast import CudaAutocast
 from vixlib.mixers import BatchNormTokens
 
@@ -74,28 +74,6 @@ def test_a_stored_matrix_is_kept_as_a_gpu_keeps_it():
         stored, fused = (vix.saved_bytes_per_image(small("ViT", fused=fused), precision=precision)
                          for fused in (False, True))
         assert 0.98 * bytes_each < (stored - fused) / entries < 1.1 * bytes_each
-
-
-def test_a_checkpoint_made_with_other_kernels_goes_on_with_fused_ones(tmp_path, monkeypatch):
-    data, path = vix.load("shapes", train=40, test=20), tmp_path / "run.pt"
-    vix.fit(small("ViT"), data, vix.TrainConfig(epochs=1), checkpoint=path, progress=False)
-    loaded = []
-    read, restore = checkpoint._load, torch.optim.AdamW.load_state_dict
-
-    def as_made_before(*arguments):
-        state = read(*arguments)
-        for group in state["optimizer"]["param_groups"]:
-            group["fused"] = False  # a GradScaler would ask of the optimiser what its unfused form refuses
-        return state
-
-    def noted(optimizer, state):
-        loaded.append([group["fused"] for group in state["param_groups"]])
-        restore(optimizer, state)
-
-    monkeypatch.setattr(checkpoint, "_load", as_made_before)
-    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", noted)
-    assert vix.fit(small("ViT"), data, vix.TrainConfig(epochs=2), checkpoint=path, progress=False).finished
-    assert loaded == [[True]]
 
 
 def test_synchronised_token_normalisation_still_takes_tokens(monkeypatch):

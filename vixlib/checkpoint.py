@@ -145,9 +145,6 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
         run.device, run.precision = here.device, here.precision
     run.finished_at = None
     training.enter_phase(len(run.history))  # the last epoch done: the next one may begin another phase
-    fused = may_fuse(training.model)
-    for group in saved["optimizer"]["param_groups"]:  # of one that was written with other kernels
-        group["fused"] = fused
     training.optimizer.load_state_dict(saved["optimizer"])
     if saved["scaler"] and training.scaler.is_enabled():
         training.scaler.load_state_dict(saved["scaler"])

@@ -67,16 +67,16 @@ def _problem(device: torch.device) -> str | None:
         return "This machine shows no CUDA GPU to torch (in Colab or Kaggle, choose a T4 in the settings)."
     if device.index is not None and device.index >= torch.cuda.device_count():
         return f"There is no {device}: torch sees {torch.cuda.device_count()} GPU(s)."
-    name = str(device)
+    name = None
     try:
         name = torch.cuda.get_device_name(device)
         _try_small_step(device)
     except Exception as error:  # a broken driver has errors of its own kind
         if is_out_of_memory(error):  # a full GPU is not a broken one, and hours on the CPU are no answer
-            raise torch.OutOfMemoryError(f"{name} has no memory left: end the other process or notebook that holds it "
-                                         '(nvidia-smi shows which), or choose device="cpu"') from None
-        problem = f"{name} failed a small test operation: {str(error).splitlines()[0]}."
-        if name == str(device):  # not even its name can be had
+            raise torch.OutOfMemoryError(f"{name or device} has no memory left: end the other process or notebook that "
+                                         'holds it (nvidia-smi shows which), or choose device="cpu"') from None
+        problem = f"{name or device} failed a small test operation: {str(error).splitlines()[0]}."
+        if name is None:  # who does not even tell its name tells nothing else
             return problem
         major, minor = torch.cuda.get_device_capability(device)
         compiled = torch.cuda.get_arch_list()

@@ -19,7 +19,7 @@ from .files import DATA, write_atomic
 from .measure import CARD_GB, MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
 from .models.zoo import CONFIGS, applicable, build, names, settings
 from .provenance import environment
-from .records import read_records, record_name
+from .records import NUMBER, read_records, record_name
 from .report import Table
 from .speeds import SPEED_HEADER, SPEED_NOTE, speed_cells
 from .tables import table_rows
@@ -93,11 +93,19 @@ def recorded_model(record: dict) -> nn.Module:
 def read_needs(path: Path) -> dict:
     """What `write` wrote into `path`; the ValueError for something else names it."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        require_kinds(held, {"rows": list, "measured": bool}, "the file")
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds no memory figures ({error}); "
+        return parse_needs(path.read_bytes())
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no memory figures ({type(error).__name__}: {error}); "
                          "delete it, and run python -m vixlib.memory") from error
+
+
+def parse_needs(content: bytes) -> dict:
+    """The figures in the content of a file; a KeyError, TypeError or ValueError says what is wrong with it."""
+    held = json.loads(content)
+    require_kinds(held, {"rows": list, "device": str, "torch": str, "measured": bool}, "a memory file")
+    for row in held["rows"]:
+        require_kinds(row, {"model": str, "config": str, "kept_bytes_per_image": NUMBER, "peak_bytes": dict,
+                            "largest_batch": int}, "a row")
     return held
 
 

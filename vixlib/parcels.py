@@ -15,10 +15,10 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import checkpoint
+from . import checkpoint, memory
 from .errors import require_kinds
 from .files import write_atomic
-from .records import NUMBER, parse_record, record_name
+from .records import parse_record, record_name
 
 FORMAT = 1
 PARCELS, PARCEL_BYTES = 7, 6_000_000  # few and small enough for any way of copying, there and back
@@ -170,11 +170,7 @@ def _rank(name: str, content: bytes) -> tuple[int, str]:
         return len(run.history), run.finished_at or ""
     try:
         if name.startswith("memory/"):
-            held = json.loads(content)
-            require_kinds(held, {"rows": list, "device": str, "measured": bool}, "a memory file")
-            for row in held["rows"]:
-                require_kinds(row, {"model": str, "config": str, "kept_bytes_per_image": NUMBER, "peak_bytes": dict,
-                                    "largest_batch": int}, "a row")
+            held = memory.parse_needs(content)
             return len(held["rows"]), held["device"]
         if name.startswith("results/batches/"):
             held = json.loads(content)
