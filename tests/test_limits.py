@@ -67,7 +67,9 @@ def pretend_gpu(monkeypatch):
         folder.mkdir(exist_ok=True)
         path = folder / "pretended.json"
         rows = json.loads(path.read_text())["rows"] if path.exists() else []
-        path.write_text(json.dumps({"measured": True, "rows": [*rows, *({"model": model} for model in only)]}))
+        row = {"config": "uniform", "kept_bytes_per_image": 1, "peak_bytes": {}, "largest_batch": 1}
+        path.write_text(json.dumps({"measured": True, "device": "pretended", "torch": "2",
+                                    "rows": [*rows, *({"model": model, **row} for model in only)]}))
 
     monkeypatch.setattr(gpujobs, "pick_device", lambda: type("Device", (), {"type": "cuda"})())
     monkeypatch.setattr(gpujobs, "pick_precision", lambda device, wanted: wanted)

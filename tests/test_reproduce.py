@@ -240,6 +240,16 @@ def test_a_damaged_record_is_named_and_never_counts_as_done(tmp_path, capsys):
         assert f"{job.name}.json is no valid JSON" in capsys.readouterr().err
 
 
+def test_compiled_runs_are_the_tables_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch, "compile", lambda model, mode: model)
+    monkeypatch.setitem(reproduce.PROFILES, "smoke", TINY)
+    command = ["--table", "1", "--profile", "smoke", "--models", "ViT", "--data", "shapes", "--results", str(tmp_path),
+               "--checkpoints", str(tmp_path / "checkpoints")]
+    assert reproduce.main([*command, "--compile", "graphs"]) == 0
+    assert read_records(tmp_path)[0]["train"]["compile"] == "graphs"
+    assert reproduce.main([*command, "--list"]) == 0 and "done" in capsys.readouterr().out
+
+
 def test_what_the_command_line_cannot_do_is_a_sentence(tmp_path, capsys):
     command = ["--table", "1", "--profile", "smoke", "--models", "ViT", "--data", "shapes", "--results", str(tmp_path)]
     if not torch.cuda.is_available():

@@ -635,6 +635,15 @@ def test_going_on_elsewhere_says_so(tmp_path):
     assert run.finished and run.precision == "float32" and run.device.startswith("CPU")
 
 
+def test_a_run_may_go_on_compiled_and_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    train(checkpoint=path, epochs=1)
+    monkeypatch.setattr(torch, "compile", lambda model, mode: model)
+    with pytest.warns(UserWarning, match="in float32 and goes on here on CPU.* in float32, compile='graphs': not bit"):
+        _, run = train(checkpoint=path, epochs=2, compile="graphs")
+    assert run.finished and run.config.compile == "graphs" and len(run.history) == 2
+
+
 # --- Run ------------------------------------------------------------------------------------------------
 
 def test_a_run_survives_its_file(tmp_path):

@@ -103,7 +103,9 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
     saved = _load(path, content)
     run, config = Run.from_dict(saved["run"]), training.run.config
     advice = f"delete {path} to start anew, or give another checkpoint name"
-    wanted = config.to_dict() if config.schedule == "cosine" else {**config.to_dict(), "epochs": run.config.epochs}
+    wanted = {**config.to_dict(), "compile": run.config.compile}  # how it is computed: told below
+    if config.schedule != "cosine":
+        wanted["epochs"] = run.config.epochs
     for what, before, after in (("the model's settings", _settings(run), _settings(training.run)),
                                 ("what the models are made of", saved["layout"], _layout(training.model)),
                                 ("the data sets", saved["data"], _identity(data)),
@@ -113,7 +115,7 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
     if config.epochs < len(run.history):
         raise ValueError(f"epochs={config.epochs} is less than the {len(run.history)} epochs that checkpoint "
                          f"{path} has done already; use at least {len(run.history)}, or {advice}")
-    run.config, run.interrupted = config, False
+    run.interrupted = False
     run.finished = len(run.history) == config.epochs
     try:
         training.model.load_state_dict(saved["model"])
@@ -123,7 +125,7 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
             _restore_training(path, saved, run, training)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _unreadable(path, error) from error
-    training.run = run
+    run.config, training.run = config, run
     return True
 
 
@@ -139,9 +141,9 @@ def run_in(path: Path, content: bytes) -> Run:
 
 def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> None:
     here = training.run
-    if (run.device, run.precision) != (here.device, here.precision):
-        warnings.warn(f"checkpoint {path} was made on {run.device} in {run.precision} and goes on here on "
-                      f"{here.device} in {here.precision}: not bit for bit the same run", stacklevel=4)
+    if _computed(run) != _computed(here):
+        warnings.warn(f"checkpoint {path} was made {_computed(run)} and goes on here {_computed(here)}: not bit for "
+                      "bit the same run", stacklevel=4)
         run.device, run.precision = here.device, here.precision
     run.finished_at = None
     training.enter_phase(len(run.history))  # the last epoch done: the next one may begin another phase
@@ -156,6 +158,12 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
         training.augmentation.set_state(saved["augmentation"])
         if on_cuda:
             torch.cuda.set_rng_state(saved["cuda_rng"], training.device)
+
+
+def _computed(run: Run) -> str:
+    """How a run's numbers are computed, in words."""
+    compiled = f", compile={run.config.compile!r}" if run.config.compile else ""
+    return f"on {run.device} in {run.precision}{compiled}"
 
 
 def _load(path: Path, content: bytes) -> dict:

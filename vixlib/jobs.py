@@ -24,12 +24,13 @@ from .train import fit
 @dataclass(frozen=True)
 class Place:
     """Where runs are kept and what they share: the folders, the cap on a process's GPU memory in GiB (None: no cap),
-    how many runs are trained on the device at once."""
+    how many runs are trained on the device at once, and whether they are compiled (see TrainConfig)."""
 
     results: Path
     checkpoints: Path
     memory_gb: float | None = None
     at_once: int = 1
+    compile: bool | str = False
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ class Job:
                      channels=data.channels, num_classes=data.num_classes, **self.identity()["options"],
                      **applicable(self.row.model, {"position": self.row.position}, self.config))
 
-    def train(self, model: nn.Module, data: ImageData, checkpoints: Path, minutes: float | None, **more) -> Run:
+    def train(self, model: nn.Module, data: ImageData, place: Place, minutes: float | None, **more) -> Run:
         """Train, from this run's checkpoint if there is one; `run.finished` tells whether time sufficed."""
-        return fit(model, data, self.train_config,
-                   checkpoint=checkpoints / f"{self.name}.pt", minutes=minutes, **more)
+        return fit(model, data, replace(self.train_config, compile=place.compile),
+                   checkpoint=place.checkpoints / f"{self.name}.pt", minutes=minutes, **more)
 
     def record(self, model: nn.Module, run: Run, place: Place) -> dict:
         """The run as its file keeps it (see records.FIELDS).
@@ -127,7 +128,7 @@ class Job:
             if on_epoch is not None:
                 on_epoch(run)
 
-        run = self.train(model, data, place.checkpoints, minutes, progress=progress, on_epoch=note)
+        run = self.train(model, data, place, minutes, progress=progress, on_epoch=note)
         if run.interrupted or not run.finished:
             return Outcome(False, f"stopped after epoch {len(run.history)} of {run.config.epochs} of {self.name}; "
                                   "the same command goes on from there", max(seconds), run.interrupted)

@@ -6,6 +6,7 @@ every finished one becomes a JSON file in data/results. Needs no Jupyter.
   --list            what is done, partial or missing, and how long it will take here
   --minutes 9       stop cleanly before
   --jobs 4          four runs at once, on one GPU or over the CPU's cores; with several GPUs, one on each in turn
+  --compile graphs  train through torch.compile with CUDA graphs; minutes of compiling, then faster steps
   --memory-gb 16    let no run have more of the GPU than a card of 16 GiB would
   --batches         instead of training, find the largest batch of the table's rows that --memory-gb lets through
   --todo            what a borrowed GPU should run next; --next runs it, --export takes it home, --import merges it
@@ -42,6 +43,7 @@ from .tables import TABLES, VARIANTS
 from .workers import at_once, in_turn, visible_gpus
 
 CHECKPOINTS = ROOT / "data" / "checkpoints"
+COMPILE = {"no": False, "yes": True, "graphs": "graphs", "auto": "auto"}  # what TrainConfig calls it
 PACKING_MINUTES = 0.5  # kept back of --minutes for --export
 
 
@@ -146,7 +148,7 @@ def _work(chosen: argparse.Namespace, started: float) -> int:
             print(f"{wanted} is not here, so runs without a record have no time; --data NAME lists another data set's")
         return 3 if show(jobs, data, chosen.results, chosen.checkpoints) else 0
     processes = 1 if parallel.size() > 1 else chosen.jobs or max(1, len(visible_gpus()))
-    place = Place(chosen.results, chosen.checkpoints, chosen.memory_gb, processes)
+    place = Place(chosen.results, chosen.checkpoints, chosen.memory_gb, processes, COMPILE[chosen.compile])
     if chosen.next:
         todo = coming(data.name, place.results, place.checkpoints)
     elif chosen.batches:
@@ -210,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=_positive, help="begin no epoch that would end later than this")
     parser.add_argument("--jobs", type=_count, help="runs at once (default: one a GPU)")
     parser.add_argument("--memory-gb", type=_positive, help="cap on each run's GPU memory, in GiB")
+    parser.add_argument("--compile", default="no", choices=COMPILE, help="train through torch.compile")
     parser.add_argument("--batches", action="store_true", help="find the rows' largest batches in --memory-gb")
     parser.add_argument("--list", action="store_true", help="say what is done, partial and missing; train nothing")
     parser.add_argument("--todo", action="store_true", help="say what a borrowed GPU should run next")
