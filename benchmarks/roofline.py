@@ -42,8 +42,9 @@ class Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if not func.is_view and not func.__name__.startswith(("empty", "new_empty")):
-            self.bytes += sum(t.numel() * t.element_size() for t in tree_leaves((args, kwargs, out))
+        if not func.is_view and not func.__name__.startswith(("empty", "new_empty", "_unsafe_view")):
+            read = {name: value for name, value in (kwargs or {}).items() if name not in ("out", "grad_input")}
+            self.bytes += sum(t.numel() * t.element_size() for t in tree_leaves((args, read, out))
                               if isinstance(t, Tensor))
         return out
 

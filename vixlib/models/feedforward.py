@@ -51,7 +51,7 @@ class LeanFeedForward(torch.autograd.Function):
                 w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         ctx.residual, ctx.eps, ctx.type, ctx.x_type = residual, eps, product_type(x), x.dtype
         with float32_region(x):
-            normed, kept, deviation = norm_to_keep(x, scale, shift, eps, ctx.type)
+            normed, kept, deviation = norm_to_keep(x, scale, shift, eps, ctx.type, ctx.type)
             ctx.weight_type, (w1, b1, w2, b2) = w1.dtype, (weight.to(ctx.type) for weight in (w1, b1, w2, b2))
             hidden = F.linear(normed.to(ctx.type), w1, b1)
             ctx.save_for_backward(kept, deviation, hidden, scale, shift, w1, w2)
@@ -74,8 +74,8 @@ class LeanFeedForward(torch.autograd.Function):
             normed, moments = norm_again(kept, deviation, scale, shift, ctx.eps)
             d_w1 = d_hidden.mT @ normed.to(ctx.type).flatten(0, -2)
             d_b1 = d_hidden.sum(0, dtype=ctx.weight_type)
-            d_x = (d_hidden @ w1).view_as(kept).to(normed.dtype)
-            d_x, d_scale, d_shift = norm_backward(d_x, kept, deviation, scale, shift, moments)
-            d_x = d_x.to(ctx.x_type)
+            d_x = (d_hidden @ w1).view_as(kept)
+            d_x, d_scale, d_shift = norm_backward(d_x, kept, deviation, scale, shift, moments,
+                                                  grad if ctx.residual else None)
         weights = (gradient.to(ctx.weight_type) for gradient in (d_w1, d_b1, d_w2, d_b2))
-        return d_x.add_(grad) if ctx.residual else d_x, None, d_scale, d_shift, None, *weights
+        return d_x.to(ctx.x_type), None, d_scale, d_shift, None, *weights

@@ -52,7 +52,7 @@ class LeanNorm(torch.autograd.Function):
     def forward(ctx, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
         kept_type = product_type(x)
         with float32_region(x):
-            out, kept, deviation = norm_to_keep(x, scale, shift, eps, kept_type)
+            out, kept, deviation = norm_to_keep(x, scale, shift, eps, kept_type, out_type=scale.dtype)
         ctx.save_for_backward(kept, deviation, scale, shift)
         ctx.type = x.dtype
         return out
@@ -62,12 +62,12 @@ class LeanNorm(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         kept, deviation, scale, shift = ctx.saved_tensors
         with float32_region(kept):
-            d_x, d_scale, d_shift = norm_backward(grad.to(scale.dtype), kept, deviation, scale, shift)
+            d_x, d_scale, d_shift = norm_backward(grad, kept, deviation, scale, shift)
         return d_x.to(ctx.type), d_scale, d_shift, None
 
 
-def norm_to_keep(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float,
-                 kept_type: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+def norm_to_keep(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float, kept_type: torch.dtype,
+                 out_type: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
     """(the norm of x, what to keep of x in `kept_type`, 1/σ of each token); scale None: no norm, x itself.
 
     In x's own type x is kept, which others keep already, and no 1/σ. In a smaller one x̂ = (x - mean) / σ is: rounded
@@ -77,31 +77,46 @@ def norm_to_keep(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: flo
         x = x.to(kept_type)
         return x, x, None
     wide = x.to(scale.dtype)  # CUDA normalises in one type alone
-    out, mean, deviation = torch.native_layer_norm(wide, scale.shape, scale, shift, eps)
-    return (out, x, None) if kept_type == x.dtype else (out, ((wide - mean) * deviation).to(kept_type), deviation)
+    if kept_type == x.dtype:
+        return torch.native_layer_norm(wide, scale.shape, scale, shift, eps)[0], x, None
+    normed, _, deviation = torch.native_layer_norm(wide, scale.shape, None, None, eps)
+    kept = normed.to(kept_type)
+    return _scaled(kept, scale, shift, out_type), kept, deviation
 
 
 def norm_again(kept: Tensor, deviation: Tensor | None, scale: Tensor | None, shift: Tensor | None,
                eps: float) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """(the norm of x, the mean and 1/σ of what was kept where that is x itself) from what norm_to_keep kept."""
+    """(the norm of x, the mean and 1/σ of what was kept where that is x itself) from what norm_to_keep kept; the norm
+    is in the type of what was kept."""
     if scale is None:
         return kept, ()
     if deviation is None:
         normed, *moments = torch.native_layer_norm(kept.to(scale.dtype), scale.shape, scale, shift, eps)
         return normed, tuple(moments)
-    return torch.addcmul(shift, kept.to(scale.dtype), scale), ()
+    return _scaled(kept, scale, shift, kept.dtype), ()
+
+
+def _scaled(normed: Tensor, scale: Tensor, shift: Tensor, out_type: torch.dtype) -> Tensor:
+    """normed * scale + shift, computed in the type of `scale`; a conversion apart would be one more pass over it."""
+    return torch.addcmul(shift, normed, scale, out=torch.empty_like(normed, dtype=out_type))
 
 
 def norm_backward(grad: Tensor, kept: Tensor, deviation: Tensor | None, scale: Tensor | None, shift: Tensor | None,
-                  moments: tuple[Tensor, ...] = ()) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Gradients of x, scale and shift from that of the norm; `moments` as norm_again gave them.
+                  moments: tuple[Tensor, ...] = (),
+                  residual: Tensor | None = None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Gradients of x, scale and shift from that of the norm; `moments` as norm_again gave them; `residual` is added to
+    that of x.
 
     Where x̂ was kept, they are those of its own norm (its mean is 0, its σ is 1), times 1/σ.
     """
     if scale is None:
-        return grad, None, None
+        return grad if residual is None else grad + residual, None, None
     if deviation is not None:
         moments = torch.zeros_like(deviation), torch.ones_like(deviation)
     d_x, d_scale, d_shift = torch.ops.aten.native_layer_norm_backward(
-        grad, kept.to(scale.dtype), scale.shape, *moments, scale, shift, [True, True, True])
-    return d_x if deviation is None else d_x * deviation, d_scale, d_shift
+        grad.to(scale.dtype), kept.to(scale.dtype), scale.shape, *moments, scale, shift, [True, True, True])
+    if deviation is None:
+        d_x = d_x if residual is None else d_x.add_(residual)
+    else:
+        d_x = d_x.mul_(deviation) if residual is None else torch.addcmul(residual, d_x, deviation)
+    return d_x, d_scale, d_shift
