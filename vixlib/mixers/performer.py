@@ -89,7 +89,7 @@ def feature_map(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> T
     if kernel == "relu":
         return logits.relu_()
     largest = logits.detach().amax(-1 if is_query else (-2, -1), keepdim=True)
-    half_norm = x.square().sum(-1, keepdim=True) * (scale ** 2 / 2)
+    half_norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() * (scale ** 2 / 2)
     return logits.sub_(half_norm + largest).exp_()  # in place, because a new table [N, m] costs as much as its product
 
 
