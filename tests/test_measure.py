@@ -231,3 +231,41 @@ def test_importing_vixlib_and_its_tables_bring_neither_jupyter_nor_drawing_nor_t
             "print([m for m in ('matplotlib', 'IPython', 'torchvision', 'jupytext', 'PIL') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class Wide(nn.Module):
+    """Whose weights' gradients hide hundreds of images."""
+
+    image_size, channels, num_classes = (8, 8), 3, 10
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 50_000), nn.Linear(50_000, 10))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("room", [0.9, 1.01, 1.2, 3, 30])
+def test_a_batch_that_is_said_to_fit_was_predicted_to(room):
+    model = Wide()
+    free = room * MARGIN * vix.predict_peak_memory(model, 64).bytes / 2**30
+    found = vix.max_batch_size(model, 1 + free)
+    fits, more = (MARGIN * vix.predict_peak_memory(model, max(1, b), "float16").bytes / 2**30
+                  for b in (found, found + found // 50 + 1))
+    assert (fits <= free if found else free < fits) and free < more
+
+
+def test_measuring_leaves_the_random_numbers_alone():
+    model = vix.build("CPV", **vix.applicable("CPV", {**SMALL, "dropout": 0.5}))
+    before = torch.get_rng_state()
+    vix.saved_bytes_per_image(model)
+    vix.throughput(model, 2, 1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_batch_beyond_the_machines_memory_is_refused():
+    with pytest.raises(ValueError, match="batch_size=1048576, .*GiB, more than this machine's"):
+        vix.throughput(vix.build("ViT", **SMALL), 2**20, 1)
+    with pytest.raises(ValueError, match=r"image_size=\(1000000, 1000000\): that takes"):
+        vix.saved_bytes_per_image(nn.Conv2d(3, 10, 1), image_size=10**6)

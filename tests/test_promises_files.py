@@ -15,13 +15,17 @@ import sys
 import tarfile
 import time
 import zipfile
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
 import torch
 from test_records import a_record
 from test_train import colours, net, same_weights, train
+from torch import nn
 
+import vixlib as vix
 from vixlib import files
 from vixlib.archives import unpack
 from vixlib.checkpoint import peek
@@ -337,3 +341,102 @@ def test_a_checkpoint_of_another_run_names_the_first_difference(tmp_path):
         with pytest.raises(ValueError, match=difference):
             train(checkpoint=tmp_path / "run.pt", **changes)
     assert json.dumps(peek(tmp_path / "run.pt").to_dict())
+
+
+@pytest.mark.parametrize(("config", "edit", "words"), [
+    ({}, lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(1)), r"exp_avg is \[1\]"),
+    ({}, lambda s: s["optimizer"]["state"][1].update(exp_avg_sq="x"), "exp_avg_sq is nothing"),
+    ({}, lambda s: s["optimizer"]["state"].update({99: s["optimizer"]["state"][0]}), "out of range"),
+    ({}, lambda s: s["optimizer"].update(state={}), "no moments"),
+    ({"sgd_from": 1}, lambda s: s["optimizer"]["state"][0].update(momentum_buffer=torch.zeros(1)), "momentum_buffer"),
+    ({}, lambda s: next(iter(s["model"].values())).fill_(torch.nan), "is not finite"),
+    ({}, lambda s: s["model"].update({n: t.double() for n, t in s["model"].items()}), "float64 in the checkpoint"),
+    ({}, lambda s: s["run"].update(train_seconds=-1), "train_seconds=-1")])
+def test_a_checkpoint_whose_numbers_are_not_the_models_is_refused(tmp_path, config, edit, words):
+    """Fused optimisers write by the shapes that they are given: the process would end."""
+    path = tmp_path / "run.pt"
+    train(checkpoint=path, epochs=1, **config)
+    state = torch.load(path, weights_only=True)
+    edit(state)
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=f"run.pt is truncated or not one of vixlib's .*{words}"):
+        train(checkpoint=path, epochs=2, **config)
+
+
+def test_the_optimisers_settings_are_the_configs_whatever_a_checkpoint_says(tmp_path):
+    path = tmp_path / "run.pt"
+    whole, _ = train(epochs=2)
+    train(checkpoint=path, epochs=1)
+    state = torch.load(path, weights_only=True)
+    state["optimizer"]["param_groups"][0].update(weight_decay=5.0, maximize=True)
+    torch.save(state, path)
+    assert same_weights(train(checkpoint=path, epochs=2)[0], whole)
+
+
+def test_numbers_and_names_of_numpys_kinds_can_be_read_back(tmp_path):
+    class Number(float):  # as np.float64 is
+        pass
+
+    class Name(str):  # as np.str_ is
+        pass
+
+    data = colours()
+    data = replace(data, name=Name(data.name), classes=tuple(map(Name, data.classes)))
+    for epochs in (1, 2):
+        _, run = train(data=data, checkpoint=tmp_path / "run.pt", epochs=epochs, lr=Number(1e-3),
+                       betas=(Number(0.9), 0.99))
+    assert run.finished and len(run.history) == 2
+
+
+def test_a_state_that_could_not_be_read_back_is_refused_before_an_epoch_is_trained(tmp_path):
+    class Dated(nn.Sequential):
+        def get_extra_state(self):
+            return date(2021, 7, 5)
+
+        def set_extra_state(self, state):
+            pass
+
+    with pytest.raises(ValueError, match="run.pt could not be read back: .*get_extra_state"):
+        train(model=Dated(nn.Flatten(), nn.Linear(192, 3)), checkpoint=tmp_path / "run.pt",
+              on_epoch=lambda run: pytest.fail("an epoch was trained"))
+
+
+@pytest.mark.parametrize(("before", "after", "words"), [
+    ({"heads": 2, "dim_head": 8}, {"heads": 4, "dim_head": 4}, "mixer.heads is 2"),
+    ({"mixer": "performer"}, {"mixer": "performer", "kernel": "relu"}, "mixer.kernel is 'favor'"),
+    ({"position": "rope"}, {"position": "rope", "rope_base": 10.0}, "position.base is 10000.0")])
+def test_a_host_built_by_its_class_is_told_by_its_parts_settings(tmp_path, before, after, words):
+    def host(**options):
+        return vix.ViX(**{**dict(patch_size=4, image_size=8, num_classes=3, dim=16, depth=1, heads=2, dim_head=8,
+                                 mlp_dim=16), **options})
+
+    train(model=host(**before), checkpoint=tmp_path / "run.pt", epochs=1)
+    with pytest.raises(ValueError, match=f"what the models are made of differ: setting .*{words}"):
+        train(model=host(**after), checkpoint=tmp_path / "run.pt", epochs=2)
+
+
+def test_a_part_that_counts_its_calls_goes_on(tmp_path):
+    class Counting(nn.Flatten):
+        calls = 0
+
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x)
+
+    for epochs in (1, 2):
+        _, run = train(model=nn.Sequential(Counting(), nn.Linear(192, 3)), checkpoint=tmp_path / "run.pt",
+                       epochs=epochs, eval_batch_size=epochs)  # which changes speed and memory alone
+    assert run.finished
+
+
+def test_of_a_link_the_file_behind_it_is_written_and_keeps_its_permissions(tmp_path):
+    (tmp_path / "there").write_text("old")
+    (tmp_path / "there").chmod(0o600)
+    (tmp_path / "link").symlink_to("there")
+    write_atomic(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "there").read_text() == "new"
+    assert (tmp_path / "there").stat().st_mode & 0o777 == 0o600

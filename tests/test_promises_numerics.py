@@ -281,3 +281,28 @@ def test_nearly_equal_tokens_and_loud_ones_stay_finite():
     for seed in range(20):
         torch.manual_seed(seed)
         mix_and_back(MIXERS["linear"](128, heads=4, dim_head=4, feature_map="elu"), 100 * noise[:, :1].expand_as(noise))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_stored_attention_matrix_stands_the_scores_that_a_fused_one_stands(dtype):
+    x = 1e3 * torch.eye(DIM + 1)[:, :DIM].expand(2, DIM + 1, DIM)
+    with torch.autocast("cpu", dtype):
+        torch.manual_seed(0)
+        mix_and_back(MIXERS["softmax"](DIM, heads=2, dim_head=16, fused=False), x)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory. Tried to allocate"), MemoryError(), RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried")])
+def test_a_full_machine_gives_the_same_message_as_a_full_gpu(error):
+    class Full(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.map = nn.Linear(192, 3)
+
+        def forward(self, x):
+            if len(x) > 5:
+                raise error
+            return self.map(x.flatten(1))
+
+    with pytest.raises(torch.OutOfMemoryError, match="batch_size=16 needs .*largest that fits is batch_size=5"):
+        train(model=Full())

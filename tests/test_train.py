@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import os
@@ -27,6 +28,7 @@ from vixlib.measure import saved_bytes_per_image, throughput
 from vixlib.mixers import NystromAttention
 from vixlib.run import Run, TrainConfig
 from vixlib.scoring import evaluate, predict
+from vixlib.shapes import make_shapes
 from vixlib.train import fit
 
 CLASSES = ("red", "green", "blue")
@@ -328,7 +330,7 @@ def test_sgds_momentum_starts_as_zeros_so_that_a_skipped_step_leaves_no_chance(m
     config = TrainConfig(epochs=2, sgd_from=2)
     run = Run("Net", None, {}, "colours", 60, config, "CPU", "float32")
     training = Training(net(), net(), torch.amp.GradScaler("cuda", enabled=False), torch.Generator(),
-                        torch.Generator(), torch.device("cpu"), run)
+                        torch.Generator(), torch.device("cpu"), run, {})
     training.enter_phase(2)
     buffers = [training.optimizer.state[p]["momentum_buffer"] for p in training.model.parameters()]
     assert type(training.optimizer) is torch.optim.SGD and all((buffer == 0).all() for buffer in buffers)
@@ -874,3 +876,38 @@ def test_a_place_that_nothing_can_be_written_to_is_said_before_training(tmp_path
         with pytest.raises((OSError, ValueError), match="cannot write|null character"):
             train(checkpoint=bad, on_epoch=called.append)
     assert not called
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_the_average_of_complex_weights_is_the_one_that_is_scored(with_bias):
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.weight = nn.Parameter(0.1 * torch.randn(192, 3, dtype=torch.cfloat))
+            self.bias = nn.Parameter(torch.zeros(3)) if with_bias else 0
+
+        def forward(self, x):
+            return (x.flatten(1).to(torch.cfloat) @ self.weight).real + self.bias
+
+    start = Complex().weight.detach().clone()
+    model, run = train(model=Complex(), ema_decay=0.5, lr=0.01)
+    assert (model.weight - start).abs().max() > 0.01
+    assert evaluate(model, colours()).top1 == run.last_top1
+
+
+def test_torchs_default_device_and_type_change_no_run():
+    whole, expected = train(epochs=1)
+    model, other, data = net(), net(), colours()
+    with torch.device("meta"):
+        found, run = train(model=model, data=data, epochs=1)
+        assert len(make_shapes(train=20, test=10).subset(0.5).train_labels) == 10
+        assert saved_bytes_per_image(model) == saved_bytes_per_image(whole)
+    assert same_weights(found, whole) and run.history[0]["loss"] == expected.history[0]["loss"]
+    for dtype in (torch.float64, torch.float16):
+        torch.set_default_dtype(dtype)
+        try:
+            found, run = train(model=copy.deepcopy(other), data=data, epochs=1)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert same_weights(found, whole) and run.history[0]["loss"] == expected.history[0]["loss"]

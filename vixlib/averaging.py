@@ -27,7 +27,7 @@ class WeightAverage:
         """Take in the weights that a step has just changed."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)(_numbers(self.model), _numbers(model), None)
+        get_ema_multi_avg_fn(decay)(*(list(map(_as_real, _numbers(one))) for one in (self.model, model)), None)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
@@ -45,4 +45,10 @@ class WeightAverage:
 
 def _numbers(model: nn.Module) -> list[Tensor]:
     """All that can be averaged: a counter or an index cannot."""
-    return [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
+    return [tensor for tensor in (*model.parameters(), *model.buffers())
+            if tensor.is_floating_point() or tensor.is_complex()]
+
+
+def _as_real(tensor: Tensor) -> Tensor:
+    """Real and imaginary part side by side: torch averages real numbers alone."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor

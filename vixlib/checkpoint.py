@@ -18,7 +18,7 @@ from .images import ImageData
 from .measure import may_fuse
 from .run import Run
 
-FORMAT = 3
+FORMAT = 4
 SAME_NUMBERS = ("checkpointing", "fused")  # options that change a step's memory and time alone
 KINDS = {"epochs": int, "run": dict, "layout": dict, "data": dict, "model": dict, "optimizer": dict, "scaler": dict,
          "order": torch.Tensor, "augmentation": torch.Tensor, "cpu_rng": torch.Tensor}  # of a checkpoint's fields
@@ -28,7 +28,7 @@ KINDS = {"epochs": int, "run": dict, "layout": dict, "data": dict, "model": dict
 class Training:
     """Everything that a training step or an epoch changes. order draws the data order, on the CPU so that it
     is the same on every device; augmentation draws flips and crops on the training device. forward is what a step
-    calls: the model, or several processes' wrapper around it."""
+    calls: the model, or several processes' wrapper around it. layout: of the model before it was trained."""
 
     model: nn.Module
     forward: nn.Module
@@ -37,6 +37,7 @@ class Training:
     augmentation: torch.Generator
     device: torch.device
     run: Run
+    layout: dict
     optimizer: torch.optim.Optimizer | None = None
     average: WeightAverage | None = None
 
@@ -69,15 +70,20 @@ class Training:
 
 def save(path: Path, training: Training, data: ImageData) -> None:
     """Write the whole state atomically: a crash while saving leaves the checkpoint of the epoch before."""
+    write_atomic(path, serialised(path, training, data))
+
+
+def serialised(path: Path, training: Training, data: ImageData) -> bytes:
+    """The whole state as it is written to `path`; ValueError for one that could not be read back as data."""
     on_cuda = training.device.type == "cuda"
     state = {
         "format": FORMAT,
         "epochs": len(training.run.history),
         "run": training.run.to_dict(),
-        "layout": _layout(training.model),
+        "layout": training.layout,
         "data": _identity(data),
         "model": training.model.state_dict(),
-        "optimizer": training.optimizer.state_dict(),
+        "optimizer": {} if training.optimizer is None else training.optimizer.state_dict(),
         "average": None if training.average is None else training.average.state_dict(),
         "scaler": training.scaler.state_dict(),
         "order": training.order.get_state(),
@@ -86,8 +92,13 @@ def save(path: Path, training: Training, data: ImageData) -> None:
         "cuda_rng": torch.cuda.get_rng_state(training.device) if on_cuda else None,
     }
     buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomic(path, buffer.getvalue())
+    try:
+        torch.save(state, buffer)
+        read_tensors(buffer.getvalue())
+    except Exception as error:  # neither torch.save nor torch.load has an error class of its own
+        raise ValueError(f"checkpoint {path} could not be read back: {_reason(error)}; a model's state must be tensors "
+                         "and plain data (its get_extra_state, for instance), or train without a checkpoint") from error
+    return buffer.getvalue()
 
 
 def restore(path: Path, training: Training, data: ImageData) -> bool:
@@ -103,11 +114,12 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
     saved = _load(path, content)
     run, config = Run.from_dict(saved["run"]), training.run.config
     advice = f"delete {path} to start anew, or give another checkpoint name"
-    wanted = {**config.to_dict(), "compile": run.config.compile}  # how it is computed: told below
+    # They change speed and memory alone; what a compiled run changes is told below.
+    wanted = {**config.to_dict(), "compile": run.config.compile, "eval_batch_size": run.config.eval_batch_size}
     if config.schedule != "cosine":
         wanted["epochs"] = run.config.epochs
     for what, before, after in (("the model's settings", _settings(run), _settings(training.run)),
-                                ("what the models are made of", saved["layout"], _layout(training.model)),
+                                ("what the models are made of", saved["layout"], training.layout),
                                 ("the data sets", saved["data"], _identity(data)),
                                 ("config", run.config.to_dict(), wanted)):
         if difference := _first_difference(before, after):
@@ -118,12 +130,13 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
     run.interrupted = False
     run.finished = len(run.history) == config.epochs
     try:
+        _require_same_kinds(saved["model"], training.model.state_dict(keep_vars=True))
         training.model.load_state_dict(saved["model"])
         if training.average is not None:
             training.average.load_state_dict(saved["average"])
         if not run.finished:
             _restore_training(path, saved, run, training)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _unreadable(path, error) from error
     run.config, training.run = config, run
     return True
@@ -147,7 +160,7 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
         run.device, run.precision = here.device, here.precision
     run.finished_at = None
     training.enter_phase(len(run.history))  # the last epoch done: the next one may begin another phase
-    training.optimizer.load_state_dict(saved["optimizer"])
+    _restore_optimizer(training.optimizer, saved["optimizer"])
     if saved["scaler"] and training.scaler.is_enabled():
         training.scaler.load_state_dict(saved["scaler"])
     training.order.set_state(saved["order"])
@@ -158,6 +171,28 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
         training.augmentation.set_state(saved["augmentation"])
         if on_cuda:
             torch.cuda.set_rng_state(saved["cuda_rng"], training.device)
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict) -> None:
+    """Take in the moments alone: all else is the config's, and fused kernels trust the shapes that they are given."""
+    names = {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, torch.optim.AdamW) else {"momentum_buffer"}
+    parameters = optimizer.param_groups[0]["params"]
+    if not saved["state"]:
+        raise ValueError("it has no moments of the optimiser")
+    for index, moments in saved["state"].items():
+        like = {name: torch.zeros((), dtype=torch.float32) if name == "step" else parameters[index] for name in names}
+        _require_same_kinds(moments, like)
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _require_same_kinds(saved: dict, given: dict) -> None:
+    """`saved` must have the names, shapes and types of `given`'s tensors, and finite numbers for parameters."""
+    if difference := _first_difference(*({name: f"{list(value.shape)} {value.dtype}" for name, value in state.items()
+                                          if isinstance(value, torch.Tensor)} for state in (saved, given))):
+        raise ValueError(difference)
+    for name, tensor in given.items():
+        if isinstance(tensor, nn.Parameter) and not saved[name].isfinite().all():
+            raise ValueError(f"{name} is not finite")
 
 
 def _computed(run: Run) -> str:
@@ -180,9 +215,12 @@ def _load(path: Path, content: bytes) -> dict:
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
-    return ValueError(f"checkpoint {path} is truncated or not one of vixlib's ({reason}); "
+    return ValueError(f"checkpoint {path} is truncated or not one of vixlib's ({_reason(error)}); "
                       "delete it to start anew, or give another name")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:100]
 
 
 def _settings(run: Run) -> dict:
@@ -191,16 +229,25 @@ def _settings(run: Run) -> dict:
     return {"name": run.model, "configuration": run.model_config, **options}
 
 
-def _layout(model: nn.Module) -> dict:
-    """What the model is made of: shapes, which parameters are trained, what computes without parameters."""
+def layout(model: nn.Module) -> dict:
+    """What the model is made of: shapes, which parameters are trained, its parts and their settings."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     tensors = {name: f"{list(tensor.shape)}{'' if name in trained else ', not trained'}"
                for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
-    # Names of classes only: how torch prints their settings changes from version to version.
     parts = {f"part {name}": type(part).__name__ for name, part in model.named_modules()
              if name and not isinstance(part, nn.modules.batchnorm._BatchNorm)}  # several processes have one of theirs
-    rates = {f"{name}.p": part.p for name, part in model.named_modules() if isinstance(part, nn.Dropout)}
-    return tensors | parts | rates
+    settings = {f"setting {name}.{key}": repr(value) for name, part in model.named_modules()
+                for key, value in vars(part).items() if _is_setting(key, value)}
+    return tensors | parts | settings
+
+
+def _is_setting(name: str, value: object) -> bool:
+    """Whether a module's attribute decides what it computes: a plain value, such as a number of heads or a stride."""
+    if name.startswith("_") or name in (*SAME_NUMBERS, "training", "was_trained"):
+        return False
+    if isinstance(value, (tuple, list)):
+        return all(_is_setting("", item) for item in value)
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def _identity(data: ImageData) -> dict:
@@ -211,6 +258,8 @@ def _identity(data: ImageData) -> dict:
 def _first_difference(saved: dict, given: dict) -> str | None:
     for name in [*given, *saved]:
         before, after = saved.get(name, "nothing"), given.get(name, "nothing")
-        if before != after:
+        # Another version of torch may know more settings of its modules, or fewer.
+        unknown = name.startswith("setting ") and "nothing" in (before, after)
+        if before != after and not unknown:
             return f"{name} is {before} in the checkpoint, {after} here"
     return None

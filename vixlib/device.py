@@ -16,7 +16,8 @@ from .precision import PRECISIONS
 
 # For deterministic runs. torch looks once, at its first matrix product on a GPU, so any later is too late.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "DefaultCPUAllocator: can't allocate memory",
+                 "DefaultCPUAllocator: not enough memory", "CUBLAS_STATUS_ALLOC_FAILED",
                  "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # it has no room for its workspace
                  "CUDNN_STATUS_ALLOC_FAILED", "unable to find an engine to execute")
 
@@ -120,8 +121,9 @@ def require_working(device: str | torch.device) -> torch.device:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether `error` says that a GPU's memory did not suffice; CUDA and its libraries have words of their own."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+    """Whether `error` says that memory did not suffice; the libraries, and a CPU, have words of their own."""
+    return (isinstance(error, (torch.OutOfMemoryError, MemoryError))
+            or any(words in str(error) for words in OUT_OF_MEMORY))
 
 
 def device_name(device: torch.device | str) -> str:

@@ -29,19 +29,19 @@ def require_depth(**values: int) -> None:
 def _require_integers(most: int, values: Mapping[str, int]) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name}={value!r} must be an integer, got {type(value).__name__}")
+            raise TypeError(f"{name}={shown(value)} must be an integer, got {type(value).__name__}")
         if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
+            raise ValueError(f"{name}={shown(value)} must be at least 1")
         if value > most:
-            raise ValueError(f"{name}={value} must be at most {most}")
+            raise ValueError(f"{name}={shown(value)} must be at most {most}")
 
 
 def require_number(name: str, value: float, allowed: Callable[[float], bool], what: str) -> None:
     """`value` must be a finite number that is `allowed`; `what` says which are, "above 0" for instance."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}={value!r} must be a finite number {what}, got {type(value).__name__}")
+        raise TypeError(f"{name}={shown(value)} must be a finite number {what}, got {type(value).__name__}")
     if not abs(value) <= sys.float_info.max or not allowed(value):
-        raise ValueError(f"{name}={value!r} must be a finite number {what}")
+        raise ValueError(f"{name}={shown(value)} must be a finite number {what}")
 
 
 def require_rate(name: str, value: float) -> None:
@@ -52,7 +52,7 @@ def require_rate(name: str, value: float) -> None:
 def require_seed(name: str, value: int) -> None:
     """`value` must be an integer that generators take: from 0 to below 2**63."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise ValueError(f"{name}={value!r} must be an integer from 0 to below 2**63")
+        raise ValueError(f"{name}={shown(value)} must be an integer from 0 to below 2**63")
 
 
 def require_flag(**values: bool) -> None:
@@ -71,6 +71,10 @@ def require_type(name: str, value: object, types: type | tuple[type, ...], what:
 def require_model(model: object) -> None:
     """`model` must be an nn.Module."""
     require_type("model", model, nn.Module, "a module, for instance from vixlib.build")
+    tensors = (*model.parameters(), *model.buffers())
+    if any(isinstance(tensor, nn.parameter.UninitializedTensorMixin) for tensor in tensors):
+        raise ValueError(f"model={type(model).__name__} has lazy parameters, which get their shapes from a first "
+                         "batch; call it once on a batch of pictures")
 
 
 def require_weights(model: nn.Module) -> None:
@@ -99,7 +103,10 @@ def require_file_path(name: str, value: object) -> None:
 
 def shown(value: object) -> str:
     """`value` in an error: on one line, in full where it is short."""
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no integer of thousands of digits
+        text = f"{type(value).__name__} of very many digits"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -130,7 +137,7 @@ def require_known(name: str, value: object, known: dict | list | tuple) -> None:
     """`value` must be one of `known`; the ValueError lists them."""
     # By type as well: True equals 1, and what cannot be hashed cannot be looked up.
     if not any(type(value) is type(choice) and value == choice for choice in known):
-        raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(map(repr, known))}")
+        raise ValueError(f"{name}={shown(value)} is unknown; use one of {', '.join(map(repr, known))}")
 
 
 def machine_memory() -> int | None:
@@ -190,6 +197,9 @@ def require_trainable(model: nn.Module, name: str) -> None:
     """`model`, called `name`, must have a parameter that training changes."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"model={name} has no parameters that are trained (requires_grad); pass another")
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ValueError(f"model={name} was made inside torch.inference_mode() and can never be trained; build it "
+                         "outside")
 
 
 def require_gradients(caller: str) -> None:

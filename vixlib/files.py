@@ -6,6 +6,7 @@ import io
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import time
 import zipfile
@@ -30,9 +31,11 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
     """Write `data` to `path` so that a reader, or a crash at any moment, sees the old file or the new one.
 
     Missing folders are made. An OSError names the path; the old file is intact and no temporary file stays, not even
-    from a process that was killed while it wrote into this folder: the next write there removes it.
+    from a process that was killed while it wrote into this folder: the next write there removes it. Of a link, the
+    file that it leads to is written; a file keeps its permissions.
     """
     path = Path(path)
+    path = path.resolve() if path.is_symlink() else path
     # In the same folder, because a rename is atomic only within one file system.
     temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")
     try:
@@ -43,6 +46,8 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
+            if path.exists():
+                shutil.copymode(path, temporary)
             if locked:  # while it is, so that no other process takes it for abandoned
                 os.replace(temporary, path)
         if not locked:

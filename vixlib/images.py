@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .device import require_working
-from .errors import require_known, require_number, require_seed, require_type
+from .errors import require_known, require_number, require_seed, require_type, shown
 
 AUGMENTATIONS = ("flip", "crop")
 CROP_PADDING = 4  # pixels, as in "Deep Residual Learning for Image Recognition", section 4.2, on CIFAR-10
@@ -37,6 +37,11 @@ class ImageData:
     def __post_init__(self) -> None:
         require_type("name", self.name, str, "a text")
         require_type("classes", self.classes, (tuple, list), "a tuple of names")
+        for name in self.classes:
+            require_type(f"classes={shown(self.classes)}: a name", name, str, "a text")
+        # A subclass of str, such as np.str_, could not be read back from a checkpoint, which is plain data.
+        object.__setattr__(self, "name", str(self.name))
+        object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         require_number("train_fraction", self.train_fraction, lambda part: 0 < part <= 1, "above 0 and at most 1")
         if len(self.classes) < 2:
             raise ValueError(f"classes={self.classes!r} must name at least two classes")
@@ -44,6 +49,9 @@ class ImageData:
             images, labels = self._split(split)
             require_type(f"{split}_images", images, Tensor, "a tensor, uint8 [N, C, H, W]")
             require_type(f"{split}_labels", labels, Tensor, "a tensor, int64 [N]")
+            if images.layout != torch.strided or labels.layout != torch.strided or images.is_meta or labels.is_meta:
+                raise ValueError(f"{split}_images and {split}_labels must be ordinary tensors that hold numbers, "
+                                 "neither sparse nor on the meta device")
             if images.dtype != torch.uint8 or images.ndim != 4 or 0 in images.shape:
                 raise ValueError(f"{split}_images must be uint8 [N, C, H, W], none of them 0, "
                                  f"got {images.dtype} {list(images.shape)}")
@@ -111,7 +119,7 @@ class ImageData:
         labels, kept = self.train_labels.cpu(), []
         for label in range(self.num_classes):
             members = (labels == label).nonzero().squeeze(1)
-            order = torch.randperm(len(members), generator=generator)
+            order = torch.randperm(len(members), generator=generator, device="cpu")
             kept.append(members[order[: max(1, round(fraction * len(members)))]])
         index = torch.cat(kept).sort().values.to(self.device)
         return replace(self, train_images=self.train_images[index], train_labels=self.train_labels[index],
@@ -161,7 +169,7 @@ def _require_index(index: Tensor, count: int) -> None:
 
 def _flip(images: Tensor, generator: torch.Generator | None) -> Tensor:
     where = images.device if generator is None else generator.device
-    flipped = torch.rand(len(images), generator=generator, device=where) < 0.5
+    flipped = torch.rand(len(images), generator=generator, device=where, dtype=torch.float32) < 0.5
     return torch.where(flipped.to(images.device)[:, None, None, None], images.flip(-1), images)
 
 

@@ -43,7 +43,7 @@ def largest_batch(attempt: Callable[[int], None], start: int = 64, most: int = 2
     def fits(batch: int) -> bool:
         try:
             attempt(batch)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             return False

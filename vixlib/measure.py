@@ -27,12 +27,14 @@ from .errors import (
     require_room,
     require_trainable,
     require_weights,
+    shown,
 )
 from .living import Living, kept_for_backward
 from .precision import PRECISIONS, computing_in
 
 CARD_GB = 16  # memory of the paper's GPU, and of a T4
 MARGIN = 1.15  # predictions fall a few percent short of a real step; what a plan needs is an upper bound
+CLOSE = 0.002  # how much of the memory may stay unused by the largest batch
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def saved_bytes_per_image(model: nn.Module, image_size: Size | None = None, prec
     image_size = _checked(model, image_size)
     require_known("precision", precision, PRECISIONS)
     model = copy.deepcopy(model).train()  # a forward pass would move BatchNorm's statistics
-    kept = [_saved_bytes(model, _images(model, batch, image_size), precision) for batch in (2, 4)]
+    with torch.random.fork_rng(devices=_gpus(model)):  # dropout draws
+        kept = [_saved_bytes(model, _images(model, batch, image_size), precision) for batch in (2, 4)]
     return (kept[1] - kept[0]) / 2
 
 
@@ -107,9 +110,10 @@ def peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
     model = copy.deepcopy(model)
     before = torch.cuda.memory_allocated(device) - _bytes(model)
     step, _ = training_step(model, batch_size, precision, image_size)
-    step()  # the first step makes the optimiser's state
-    torch.cuda.reset_peak_memory_stats(device)
-    step()
+    with torch.random.fork_rng(devices=[device]):
+        step()  # the first step makes the optimiser's state
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
     return PeakMemory(torch.cuda.max_memory_allocated(device) - before, batch_size, precision, measured=True)
 
 
@@ -155,32 +159,37 @@ def max_batch_size(model: nn.Module, memory_gb: float = CARD_GB, precision: str 
     fragmentation.
     """
     if isinstance(memory_gb, bool) or not isinstance(memory_gb, (int, float)) or not 1 < memory_gb < 2**20:
-        raise ValueError(f"memory_gb={memory_gb!r} must exceed 1, which CUDA's context and fragmentation take, and be "
-                         "below 2**20")
+        raise ValueError(f"memory_gb={shown(memory_gb)} must exceed 1, which CUDA's context and fragmentation take, "
+                         "and be below 2**20")
     return fitting_batch(model, (memory_gb - 1) * 2**30, precision, image_size)
 
 
 def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: Size | None = None) -> int:
     """The largest batch whose predicted training step, MARGIN added, fits `memory` bytes; 0: none does.
 
-    Few images hide behind the gradients of many weights and seem to need nothing. So the peak is predicted where the
-    answer is: at a guess from a usual batch, and the slope is taken between the two.
+    Few images hide behind the gradients of many weights and seem to need nothing: the peak bends upwards. So the
+    answer is enclosed between a batch that fits and one that does not, and every batch that is given was predicted. It
+    may be below the largest by as many images as take CLOSE of the memory.
     """
     def needed(batch: int) -> float:
         return MARGIN * predict_peak_memory(model, batch, precision, image_size).bytes
 
-    other, held = 64, MARGIN * _bytes(model)  # held: the weights, by no image
-    at_other = needed(other)
-    guess = min(max(1, int(other * (memory - held) / (at_other - held))), MOST)
-    if guess == other:
-        guess += 1
-    at_guess = needed(guess)
-    if at_guess > memory:  # the peak bends upwards: seen from below, a straight line to the guess is above it
-        other, at_other = 1, needed(1)
-        if guess == other or at_other > memory:
-            return int(at_other <= memory)
-    per_image = (at_guess - at_other) / (guess - other)
-    return guess + floor((memory - at_guess) / per_image)
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    fits, at_fits = 0, MARGIN * (_bytes(model) + 3 * trained)  # no image: weights, their gradients and two moments
+    too_many, at_too_many, batch = MOST + 1, None, 64
+    while too_many - fits > 1 and memory - at_fits > CLOSE * memory:
+        at = needed(batch)
+        # A line from above is exact as soon as the bend lies behind, one from below leads beyond the answer.
+        other, at_other = (fits, at_fits) if at_too_many is None else (too_many, at_too_many)
+        slope = (at - at_other) / (batch - other)
+        if at <= memory:
+            fits, at_fits = batch, at
+        else:
+            too_many, at_too_many = batch, at
+        batch = batch + floor((memory - at) / slope) if slope > 0 else MOST
+        if not fits < batch < too_many:
+            batch = min(fits + 1, MOST) if batch <= fits else (fits + too_many) // 2
+    return fits
 
 
 def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precision: str = "auto",
@@ -188,11 +197,12 @@ def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precisi
     """Images a second of a whole training step on the model's device, median of `repeats` after one warm-up."""
     require_count(batch_size=batch_size, repeats=repeats)
     image_size = _checked(model, image_size)
-    height, width = as_pair("image_size", image_size or getattr(model, "image_size", 32))
-    require_room(batch_size * height * width, batch_size=batch_size, image_size=image_size)
     device = next(model.parameters()).device
+    if device.type == "cpu" and batch_size > 128:  # where memory does not suffice, the system ends the process
+        require_room(predict_peak_memory(model, batch_size, "float32", image_size).bytes // 4, batch_size=batch_size,
+                     image_size=image_size)
     step, _ = training_step(copy.deepcopy(model), batch_size, pick_precision(device, precision), image_size)
-    with training_kernels(deterministic=False):  # as fit trains
+    with training_kernels(deterministic=False), torch.random.fork_rng(devices=_gpus(model)):  # as fit trains
         step()
         return batch_size / median(_seconds(step, device) for _ in range(repeats))
 
@@ -200,6 +210,7 @@ def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precisi
 def training_step(model: nn.Module, batch_size: int, precision: str,
                   image_size: Size | None = None) -> tuple[Callable[[], None], torch.optim.Optimizer]:
     """(a call that trains `model` one step on a fixed random batch, its optimiser): forward, backward, AdamW."""
+    require_gradients("a training step")
     require_trainable(model, type(model).__name__)
     images = _images(model.train(), batch_size, image_size)
     optimizer = torch.optim.AdamW(model.parameters(), fused=may_fuse(model))  # as fit trains
@@ -230,8 +241,10 @@ def _images(model: nn.Module, batch_size: int, image_size: tuple[int, int] | Non
     # A network of one's own need not say its channels; its first convolution does.
     channels = getattr(model, "channels", None) or next(
         (part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
+    size = as_pair("image_size", size)
+    require_room(batch_size * channels * size[0] * size[1], batch_size=batch_size, image_size=size)
     generator = torch.Generator().manual_seed(0)  # its own: the caller's random numbers stay as they were
-    return torch.randn(batch_size, channels, *as_pair("image_size", size), generator=generator).to(
+    return torch.randn(batch_size, channels, *size, generator=generator, device="cpu", dtype=torch.float32).to(
         next(model.parameters()).device)
 
 
@@ -243,6 +256,11 @@ def _loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
         scores = model(images)
         require_logits(scores, images)
         return F.cross_entropy(scores, torch.zeros(len(images), dtype=torch.long, device=images.device))
+
+
+def _gpus(model: nn.Module) -> list[torch.device]:
+    """The devices, beside the CPU, whose random numbers a call of `model` may draw."""
+    return [device for device in {parameter.device for parameter in model.parameters()} if device.type == "cuda"]
 
 
 def _bytes(model: nn.Module) -> int:

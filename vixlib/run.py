@@ -87,7 +87,7 @@ class TrainConfig:
         for kind in self.augment:
             require_known("augment", kind, AUGMENTATIONS)
         # JSON's lists become tuples, and augment gets one order, so that equal settings compare equal.
-        object.__setattr__(self, "betas", tuple(self.betas))
+        object.__setattr__(self, "betas", tuple(map(plain, self.betas)))
         object.__setattr__(self, "augment", tuple(sorted(set(self.augment))))
         require_count(epochs=self.epochs, batch_size=self.batch_size)
         if self.eval_batch_size is not None:
@@ -97,6 +97,7 @@ class TrainConfig:
         require_flag(deterministic=self.deterministic)
         for name, (allowed, what) in NUMBERS.items():
             require_number(name, getattr(self, name), allowed, what)
+            object.__setattr__(self, name, plain(getattr(self, name)))
         if len(self.betas) != 2:
             raise ValueError(f"betas={self.betas} must be two numbers in [0, 1), such as (0.9, 0.999)")
         for beta in self.betas:
@@ -117,6 +118,11 @@ class TrainConfig:
     def to_dict(self) -> dict:
         """Every field, as JSON gives it back: lists for tuples."""
         return json.loads(json.dumps(asdict(self)))
+
+
+def plain(value: object) -> object:
+    """A subclass of float, such as np.float64, as a float: a checkpoint is read back as plain data."""
+    return float(value) if isinstance(value, float) else value
 
 
 def now() -> str:
@@ -216,20 +222,22 @@ class Run:
         """The run that `to_dict` described; KeyError names a field that is missing, TypeError one of another type."""
         values = {item.name: saved[item.name] for item in fields(cls)}
         require_kinds(values, KINDS, "the run")
+        require_count(train_images=values["train_images"])
+        require_number("train_seconds", values["train_seconds"], lambda seconds: seconds >= 0, "of 0 or above")
         require_epochs(values["history"])
         return cls(**{**values, "config": TrainConfig(**saved["config"])})
 
     def save(self, path: str | Path) -> Path:
         """Write the run to `path` as JSON, atomically."""
         require_file_path("path", path)
-        return write_atomic(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        return write_atomic(Path(path).expanduser(), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Run:
         """Read what `save` wrote; a ValueError names a file that is something else."""
         require_path("path", path)
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_dict(json.loads(Path(path).expanduser().read_text(encoding="utf-8")))
         except (IsADirectoryError, RecursionError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"path={str(path)!r} is no saved run ({type(error).__name__}: {error}); "
                              "use a file written by Run.save") from error

@@ -42,7 +42,8 @@ def make_shapes(train: int = 10_000, test: int = 2_000, seed: int = 0, size: int
         raise ValueError(f"seed={seed!r} must be an integer, 0 or more and below 2**62")
     drawn = (train + test + 4 * CHUNK) * 3 * size ** 2  # drawing takes several float pictures for each of a chunk
     require_room(drawn, train=train, test=test, size=size)
-    return ImageData("shapes", CLASSES, *_split(train, 2 * seed, size), *_split(test, 2 * seed + 1, size))
+    with torch.device("cpu"):  # whatever torch's default device is: generators draw on their own alone
+        return ImageData("shapes", CLASSES, *_split(train, 2 * seed, size), *_split(test, 2 * seed + 1, size))
 
 
 def _split(count: int, stream: int, size: int) -> tuple[Tensor, Tensor]:

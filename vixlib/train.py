@@ -76,8 +76,8 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
         checkpoint = Path(checkpoint).expanduser()
     if on_epoch is not None and not callable(on_epoch):
         raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
-    require_trainable(model, name_of(model))
     require_gradients("fit")
+    require_trainable(model, name_of(model))
     with training_kernels(config.deterministic), torch.enable_grad():
         return _fit(model, data, config, checkpoint,
                     pick_device(device, argument="device"), progress, on_epoch, minutes)
@@ -96,6 +96,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         return run
     if path is not None and parallel.rank() == 0:
         require_writable(path)  # before an epoch is trained that could not be kept
+        checkpoints.serialised(path, training, data)  # likewise
     if not run.history and getattr(model, "was_trained", False):
         warnings.warn(f"this {run.model} has been trained before: it goes on from those weights, and its run counts "
                       "from epoch 1 all the same; build the model anew for a run of its own", stacklevel=3)
@@ -135,7 +136,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         if path is not None and run.history:
             error.args = (f"{error}; {path} keeps the run up to epoch {len(run.history)}",)
         raise
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         # Of several processes the others are in the middle of theirs, and cannot help to find what fits.
         if not is_out_of_memory(error) or parallel.size() > 1:
             raise
@@ -176,15 +177,19 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
     own_config = getattr(model, "config", None)
     run = Run(model=name_of(model), model_config=own_config if isinstance(own_config, str) else None,
               # Classes passed to a model, such as a mixer of one's own, are kept by their names.
-              options=json.loads(json.dumps(getattr(model, "options", {}), default=str)),
+              options=json.loads(json.dumps(getattr(model, "options", {}), default=_in_words)),
               dataset=data.name, train_images=len(data.train_labels), config=config,
               device=f"{count} x {device_name(device)}" if count > 1 else device_name(device), precision=precision)
     training = Training(model, forward, torch.amp.GradScaler("cuda", enabled=precision == "float16"),
                         order=torch.Generator().manual_seed(config.seed),
                         augmentation=torch.Generator(device).manual_seed(config.seed),
-                        device=device, run=run,
+                        device=device, run=run, layout=checkpoints.layout(model),
                         average=WeightAverage(model, config.ema_decay) if config.ema_decay else None)
     return training, data.to(device)
+
+
+def _in_words(option: object) -> str:
+    return f"tensor of {list(option.shape)}" if isinstance(option, Tensor) else str(option)
 
 
 def _epoch(training: Training, data: ImageData, bar: tqdm) -> None:
@@ -218,9 +223,9 @@ def _train(training: Training, data: ImageData, bar: tqdm) -> float:
     """One pass over the training images; the mean loss. The host never waits for the device in between."""
     run, config = training.run, training.run.config
     optimizer, scaler = training.optimizer, training.scaler
-    order = torch.randperm(len(data.train_labels), generator=training.order)
+    order = torch.randperm(len(data.train_labels), generator=training.order, device="cpu")
     batches = order.to(training.device).split(config.batch_size)
-    losses = torch.zeros(len(batches), device=training.device)
+    losses = torch.zeros(len(batches), device=training.device, dtype=torch.float32)  # whatever torch's default is
     # Which parameters were finite after which step, kept on the device and read once an epoch, as the losses are.
     names, parameters = zip(*((name, p.detach()) for name, p in training.model.named_parameters() if p.requires_grad),
                             strict=True)
@@ -247,7 +252,7 @@ def _train(training: Training, data: ImageData, bar: tqdm) -> float:
     losses = parallel.mean(losses).double().cpu()
     if failure := _first_failure(losses, finite.cpu(), names, f"epoch {len(run.history) + 1}"):
         raise _not_finite(run, failure)
-    sizes = torch.tensor([len(index) for index in batches])
+    sizes = torch.tensor([len(index) for index in batches], device="cpu")
     return ((losses * sizes).sum() / sizes.sum()).item()
 
 

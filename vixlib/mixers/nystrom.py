@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from ..errors import require_count, require_known, require_room
 from ..positions import Rotary
-from ..precision import at_least_float32, float32_region
+from ..precision import float32_region
 from .heads import HeadsQKV, check_tokens
 from .softmax import SoftmaxAttention
 
@@ -134,7 +134,7 @@ class NystromAttention(HeadsQKV):
             q, k, v = (F.pad(t, (0, 0, missing, 0)) for t in (q, k, v))
         q_land, k_land = segment_means(q, self.num_landmarks), segment_means(k, self.num_landmarks)
         with float32_region(x):  # a half-precision inverse is off by up to 10 %
-            inverse = self.inverse(SoftmaxAttention.attention(at_least_float32(q_land), at_least_float32(k_land)))
+            inverse = self.inverse(SoftmaxAttention.attention(q_land, k_land))
         # Both tall softmax matrices stay inside fused calls; only the landmark matrix is ever stored.
         summary = F.scaled_dot_product_attention(q_land, k, v)                        # [B, H, m, d]
         out = F.scaled_dot_product_attention(q, k_land, inverse.to(v.dtype) @ summary)
