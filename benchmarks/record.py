@@ -5,6 +5,7 @@ import argparse
 import json
 import platform
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -24,10 +25,12 @@ def count(text: str) -> int:
 
 
 def named_device(text: str) -> torch.device:
-    """A device that works, from the command line."""
+    """A device that works, from the command line; a CPU's figures must not stand where a GPU's were asked for."""
     try:
-        return pick_device(text)
-    except ValueError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            return pick_device(text)
+    except (ValueError, RuntimeWarning) as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 

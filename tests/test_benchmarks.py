@@ -251,7 +251,9 @@ def test_flops_of_a_grouped_convolution(groups):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--batch", "0"], "whole number of at least 1"), (["--device", "tpu"], "prefer='tpu' is no device")])
+    (["--batch", "0"], "whole number of at least 1"), (["--device", "tpu"], "prefer='tpu' is no device"),
+    pytest.param(["--device", "cuda"], "no CUDA GPU", marks=pytest.mark.skipif(torch.cuda.is_available(),
+                                                                               reason="of a machine without a GPU"))])
 def test_bad_arguments_are_named(arguments, message, capsys):
     with pytest.raises(SystemExit):
         peers.main(arguments)

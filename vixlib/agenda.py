@@ -33,9 +33,9 @@ FIRST = ("No run is recorded on a GPU yet: times are unknown, and every part is 
          "  python -m vixlib.reproduce --table 2 --profile paper --data shapes --batches --models ViN "
          f"--memory-gb {CARD_GB} $TRIAL",
          "  python -m vixlib.memory --names ViN --to TRIAL/memory")
-ALONE = ("images/s and the seconds to the paper's accuracy count for runs that had the GPU to themselves; in the end:",
-         f"  python -m vixlib.reproduce --table 1 --profile paper --seeds {len(SEEDS)} --jobs 1")
-SPEED = ("Speed and memory against the authors' forms, minutes each; eager, compiled, and with CUDA graphs:",
+ALONE = "images/s and the seconds to the paper's accuracy count for runs that had the GPU to themselves; in the end:"
+SPEED = ("Speed and memory against the authors' forms, minutes each: eager, compiled, with CUDA graphs. What is in OUT then",
+         "belongs into data/benchmarks; if compiled steps are faster, --compile yes or graphs shortens the blocks:",
          "  for mode in default reduce-overhead; do",
          "      python -m benchmarks.peers --device cuda --compile $mode --results OUT/$mode; done",
          "  python -m benchmarks.scaling --device cuda --results OUT; python -m benchmarks.roofline --device cuda "
@@ -73,7 +73,8 @@ def agenda(dataset: str, results: Path) -> list[Part]:
         return Part(f"{title}, seed {seed}", plan(table, paper, dataset, [seed]))
 
     titles = {1: "Table 1", 3: "Table 3", 4: "Table 4", "rope": "positions"}
-    best = [Job(table, best_row(table, results, dataset), PROFILES["modern"], dataset, SEEDS[0]) for table in (1, 3, 4)]
+    best = [Job(table, best_row(table, results, dataset), PROFILES["modern"], dataset, SEEDS[0])
+            for table in (1, 3, 4, "cxv")]
     parts = [*(runs(table, SEEDS[0], title) for table, title in titles.items()),
              Part(f"Table 2: largest batch in {CARD_GB} GB",
                   [BatchJob(row, paper.config, CARD_GB) for row in table_rows(2)]),
@@ -89,7 +90,7 @@ def agenda(dataset: str, results: Path) -> list[Part]:
     return [Part(part.title, [job for job in part.jobs if first[job.name] is part]) for part in parts]
 
 
-def best_row(table: int, results: Path, dataset: str) -> Row:
+def best_row(table: int | str, results: Path, dataset: str) -> Row:
     """The table's most accurate row: by its records at the last epoch, or by the paper as long as there are none."""
     rows = {row.model: row for row in table_rows(table)}
     records = read_records(results, profile="paper", config="paper", dataset=dataset, seed=SEEDS[0])
@@ -121,7 +122,9 @@ def describe_agenda(dataset: str, results: Path, checkpoints: Path, minutes: flo
             items = ", ".join(left for own, left, _ in block if own == title)
             lines.append(textwrap.fill(f"{title}: {items}", 116, initial_indent="  ", subsequent_indent="    "))
     speed = any(record["kind"] == "cuda" for record in measured.read(results.parent / measured.BENCHMARKS.name))
-    return "\n".join([*lines, "", *(() if speed else SPEED), *ALONE])
+    alone = (f"  python -m vixlib.reproduce --table 1 --profile paper --data {dataset} --seeds {len(SEEDS)} --jobs 1 "
+             f"--minutes {minutes:g} --export OUT")
+    return "\n".join([*lines, "", *(() if speed else SPEED), ALONE, alone])
 
 
 def _blocks(dataset: str, results: Path, checkpoints: Path, minutes: float,
