@@ -34,8 +34,8 @@ FIRST = ("No run is recorded on a GPU yet: times are unknown, and every part is 
          f"--memory-gb {CARD_GB} $TRIAL",
          "  python -m vixlib.memory --names ViN --to TRIAL/memory")
 ALONE = "images/s and the seconds to the paper's accuracy count for runs that had the GPU to themselves; in the end:"
-SPEED = ("Speed and memory against the authors' forms, minutes each: eager, compiled, with CUDA graphs. What is in OUT then",
-         "belongs into data/benchmarks; if compiled steps are faster, --compile yes or graphs shortens the blocks:",
+SPEED = ("Speed and memory against the authors' forms, minutes each: eager, compiled, with CUDA graphs. What is in OUT",
+         "then belongs into data/benchmarks; if compiled steps are faster, --compile yes or graphs shortens blocks:",
          "  for mode in default reduce-overhead; do",
          "      python -m benchmarks.peers --device cuda --compile $mode --results OUT/$mode; done",
          "  python -m benchmarks.scaling --device cuda --results OUT; python -m benchmarks.roofline --device cuda "
