@@ -1,13 +1,25 @@
 """The notebooks' pairs are in step, executed, without errors, and keep the series' form."""
 from __future__ import annotations
 
+import json
 import re
+from ast import literal_eval
 from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
 
+from vixlib.claims import rope_table
+from vixlib.durations import read_minutes, readable
+from vixlib.files import DATA
+from vixlib.memory import cost_table
+from vixlib.records import read_records
+from vixlib.report import compare
+from vixlib.verdicts import verdict_table
+
+TABLES = {"compare": compare, "verdict_table": verdict_table, "cost_table": cost_table}
+OTHERS = {"93.02"}  # of another repository, which 06 cites
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9]*.py"))
 
 
@@ -53,6 +65,46 @@ class TestNotebook:
         outputs = [output for cell in pair(source).cells for output in cell.get("outputs", [])]
         assert not [output.text for output in outputs if output.get("name") == "stderr"], "warnings or bars"
         assert len(text) < 3_000_000
+
+    def test_stored_tables_are_those_that_the_records_give(self, source):
+        code = "\n".join(cell.source for cell in pair(source).cells if cell.cell_type == "code")
+        shown = " ".join(stored_text(source).split())
+        calls = re.findall(r"\b(compare|verdict_table|cost_table|rope_table)\(([^,)]*)", code)
+        tables = [TABLES[name](*map(literal_eval, filter(None, [table]))) if name != "rope_table" else rope_table()
+                  for name, table in calls]
+        assert tables
+        for table in tables:
+            assert table.caption in shown
+            # A run of the notebook's own has a column behind these.
+            for line in str(table).split("\n---")[1].splitlines()[1:]:
+                assert " ".join(line.split()) in shown, f"make sync NB={source.stem}: {line}"
+
+    def test_stored_time_is_the_measured_one(self, source):
+        measured = [row for row in read_minutes() if row["notebook"] == source.stem and row["profile"] == "smoke"]
+        said = re.search(r"recorded: (.*?) on (.*?), where", " ".join(stored_text(source).split()))
+        assert said.groups() in {(readable(row["seconds"]), row["device"]) for row in measured}
+
+
+@pytest.mark.parametrize("source", [*NOTEBOOKS, *NOTEBOOKS[0].parent.parent.glob("**/README.md")], ids=lambda p: p.stem)
+def test_accuracies_in_prose_are_printed_logged_or_recorded(source):
+    text = source.read_text()
+    if source.suffix == ".py":
+        text = "\n".join(part for part in text.split("\n# %%") if part.startswith(" [markdown]"))
+    printed = [json.loads((DATA / name).read_text()) for name in ("paper_tables.json", "authors_logs.json")]
+    assert not set(re.findall(r"(\d+\.\d\d) ?%", text)) - numbers([*printed, *read_records()]) - OTHERS
+
+
+def stored_text(source: Path) -> str:
+    """All text that the executed notebook shows."""
+    outputs = [output for cell in pair(source).cells for output in cell.get("outputs", [])]
+    return "\n".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs)
+
+
+def numbers(content: object) -> set[str]:
+    """Every number in `content` of a JSON file, with two decimals."""
+    if isinstance(content, (dict, list)):
+        return set().union(*map(numbers, content.values() if isinstance(content, dict) else content))
+    return {f"{content:.2f}"} if isinstance(content, (int, float)) else set()
 
 
 def test_the_setup_cell_is_the_same_everywhere():
