@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from blank import BLANK
+from blank import BLANK, history
 
 import vixlib as vix
 from vixlib.claims import Difference, claims, differences, rope_claims, rope_table
@@ -15,7 +15,8 @@ def record(model, position, last, seed=0, profile="quick", dataset="cifar10-jpg"
     values = dict(BLANK)
     values.update(model=model, position=position, last_top1=last, best_top1=last, seed=seed, profile=profile,
                   dataset=dataset, config=config, options={"patch_size": 4, **options}, device="CPU", table="rope",
-                  train={"epochs": epochs, "lr": lr, "seed": seed, "eval_batch_size": None}, history=[])
+                  history=history(epochs),
+                  train={"epochs": epochs, "batch_size": 64, "lr": lr, "seed": seed, "eval_batch_size": None})
     return values
 
 

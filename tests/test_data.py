@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 import urllib.error
@@ -13,6 +14,7 @@ from PIL import Image
 
 from vixlib import folders, sources
 from vixlib.data import NAMES, load
+from vixlib.errors import require_file_path
 from vixlib.images import ImageData
 from vixlib.shapes import make_shapes
 
@@ -281,6 +283,50 @@ def test_16_bit_pictures_are_refused_by_name(tmp_path):
         load(root)
 
 
+def png(path, depth, kind, channels):
+    """A black PNG of 8x6, which PIL writes with 8 bits alone."""
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    rows = 6 * (b"\0" + bytes(8 * channels * depth // 8))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 6, depth, kind, 0, 0, 0))
+                     + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_16_bit_pngs_of_every_kind_are_refused(tmp_path, kind, channels):
+    root = image_folder(tmp_path / "pets")
+    png(root / "train/cat/0.png", 8, kind, channels)
+    assert load(root).train_images[0].sum() == 0
+    png(root / "train/cat/0.png", 16, kind, channels)
+    with pytest.raises(ValueError, match=r"cat/0\.png has more than 8 bits"):
+        load(root)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_palette_with_transparency_is_read_as_its_colours(tmp_path):
+    root = image_folder(tmp_path / "pets")
+    image = Image.new("P", (8, 6), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.save(root / "train/cat/0.png", transparency=b"\x00\x80")
+    assert load(root).train_images[0, :, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_pictures_beside_the_class_folders_are_said(tmp_path):
+    root = image_folder(tmp_path / "pets")
+    picture(root / "train/stray.png")
+    with pytest.warns(UserWarning, match=r"1 pictures in .*train are passed over, for instance stray\.png: they are in "
+                                         "no class folder") as said:
+        assert len(load(root).train_labels) == 6
+    assert said[0].filename == __file__
+
+
+def test_pictures_beyond_the_memory_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "machine_memory", lambda: 12 * 8 * 6 * 3 - 1)
+    with pytest.raises(ValueError, match=r"12 pictures of 8x6 like .*cat/0\.png take .* GiB, more than this machine's"):
+        load(image_folder(tmp_path / "pets"))
+
+
 def tiny_imagenet(root):
     for number in ("n01", "n02"):
         for i in range(2):
@@ -300,6 +346,16 @@ def test_tiny_imagenets_own_layout_takes_the_labelled_val_pictures(tmp_path):
     assert data.name == "tiny-imagenet" and data.classes == ("goldfish", "tailed frog")
     assert data.image_size == (64, 64) and data.test_labels.tolist() == [0, 1, 1]
     assert data.test_images[:, 1].float().mean((1, 2)).round().tolist() == pytest.approx([0, 200, 200], abs=3)
+
+
+@pytest.mark.parametrize("name", ["../../../x.png", "/x.png", "a\0.png", "..", "", "..\\x.png"])
+def test_tiny_imagenets_list_leads_to_no_other_folder(tmp_path, name):
+    root = tiny_imagenet(tmp_path / "tiny-imagenet-200")
+    picture(tmp_path / "x.png", size=(64, 64))
+    with (root / "val/val_annotations.txt").open("a") as file:
+        file.write(f"{name}\tn01\n")
+    with pytest.raises(ValueError, match=r"val_annotations\.txt, line 4: expected file TAB class"):
+        load(root)
 
 
 def test_tiny_imagenet_names_a_listed_but_missing_picture(tmp_path):
@@ -490,3 +546,71 @@ def test_shapes_do_not_depend_on_torchs_default_type():
         assert torch.equal(make_shapes(train=20, test=10).train_images, usual.train_images)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+# ---- paths and folders that cannot be used
+
+LONG, HOME, LONE = "n" * 300, "~nosuchuser/data", "a\ud800"
+CALLS = {"name": load, "root": lambda path: load("cifar10-jpg", root=path, download=False),
+         "checkpoint": lambda path: require_file_path("checkpoint", path)}
+
+
+class Bytes:
+    def __fspath__(self):
+        return b"data"
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(("path", "error", "message"), [
+    (HOME, ValueError, "begins with a home folder that is unknown; write the path in full"),
+    (LONG, OSError, "cannot be used: File name too long; name another"),
+    (LONE, ValueError, "has a character that no path can"),
+    (Bytes(), TypeError, "is a path in bytes; pass it as text")])
+def test_a_path_that_no_file_can_have_is_named_with_its_argument(name, path, error, message):
+    with pytest.raises(error, match=message) as caught:
+        CALLS[name](path)
+    assert str(caught.value).removeprefix("[Errno 36] ").startswith(f"{name}=")
+
+
+def refuse(*_, **__):
+    raise PermissionError(13, "Permission denied", "there")
+
+
+def test_a_path_below_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(type(tmp_path), "stat", refuse)
+    for name, call in CALLS.items():
+        with pytest.raises(PermissionError, match=f"{name}='.*/data' cannot be used: Permission denied"):
+            call(tmp_path / "data")
+
+
+def test_the_environments_folder_is_named_where_the_home_is_unknown(monkeypatch):
+    monkeypatch.setenv("VIX_DATA", HOME)
+    with pytest.raises(ValueError, match="environment variable VIX_DATA='~nosuchuser/data' begins with a home"):
+        load("cifar10-jpg")
+
+
+def test_an_unknown_home_is_no_fault_where_nobody_names_it(monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda _: {}["nobody"])
+    with pytest.raises(RuntimeError, match="cifar10-jpg has no download"):
+        load("cifar10-jpg")
+
+
+def test_links_to_themselves_are_passed_over(tmp_path):
+    root = image_folder(tmp_path / "store/cifar10-jpg")
+    for place in (root.parent, root, root / "train"):
+        (place / "loop").symlink_to("loop")
+    assert load("cifar10-jpg", root=root.parent).name == load(root).name == "cifar10-jpg"
+
+
+@pytest.mark.parametrize("place", ["train", "train/cat"])
+def test_a_folder_of_pictures_that_may_not_be_read_is_named(tmp_path, monkeypatch, place):
+    root, scandir = image_folder(tmp_path / "pets"), os.scandir
+
+    def scan(path):
+        return refuse() if str(path).endswith(place) else scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    monkeypatch.setattr(os, "listdir", lambda path: [entry.name for entry in scan(path)])
+    with pytest.raises(PermissionError, match="there cannot be read: Permission denied; allow it"):
+        load(root)

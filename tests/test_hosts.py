@@ -218,6 +218,10 @@ def test_hosts_without_tables_take_any_size_after_building(name):
     (lambda: vix.build("CvT", depths=(1, 0)), "depths\\[1\\]=0"),
     (lambda: vix.build("CLTV")(torch.randn(1, 3, 16, 16)), "256 tokens, but this convolution is for a grid of 32x32"),
     (lambda: vix.build("ResNet18", num_classes=0), "num_classes=0"),
+    (lambda: vix.build("LeViT", image_size=16, patch_size=2, dim=(8, 16), depth=(1, 1))(torch.rand(2, 3, 32, 32)),
+     "16x16 tokens but shrinking attention is for 8x8; build the model with this image_size"),
+    (lambda: vix.build("LeViT", image_size=16, patch_size=2, dim=(8, 16), depth=(1, 1))(torch.rand(2, 3, 32, 8)),
+     "16x4 tokens but shrinking attention is for 8x8"),
 ])
 def test_bad_arguments_are_named(call, words):
     with pytest.raises(ValueError, match=words):

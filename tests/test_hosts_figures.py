@@ -16,7 +16,7 @@ def record(model, last, seed=0, position=None, **options):
     values = dict(BLANK)
     position = position or ("learned" if model.startswith("CC") else "none")
     values.update(model=model, seed=seed, best_top1=last + 1, last_top1=last, profile="quick", dataset="shapes",
-                  config="uniform", position=position, options={"patch_size": 8, "depth": 1, **options}, history=[],
+                  config="uniform", position=position, options={"patch_size": 8, "depth": 1, **options},
                   train={"epochs": 1, "batch_size": 8}, params={"true": 500_000, "as_paper": 500_000}, device="CPU")
     return values
 

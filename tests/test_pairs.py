@@ -12,7 +12,7 @@ from vixlib.records import write_record
 def record(model, last, seed=0, peak=None, position="learned", **options):
     values = dict(BLANK)
     values.update(model=model, seed=seed, best_top1=last + 1, last_top1=last, profile="quick", dataset="shapes",
-                  config="uniform", position=position, options={"patch_size": 8, "depth": 1, **options}, history=[],
+                  config="uniform", position=position, options={"patch_size": 8, "depth": 1, **options},
                   train={"epochs": 1, "batch_size": 8}, params={"true": 500_000, "as_paper": 500_000},
                   peak_memory_bytes=peak, device="CPU")
     return values

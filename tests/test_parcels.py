@@ -137,6 +137,8 @@ def test_contents_that_are_not_what_their_name_says_are_refused(out, tmp_path):
     refused(out, tmp_path / "home", "its checksum is another")
     edit(out, files=[{**record, "pieces": record["pieces"] * 2}])
     refused(out, tmp_path / "home", "its checksum is another")
+    edit(out, files=[{**record, "pieces": "ab"}])
+    refused(out, tmp_path / "home", r"parcels\.json is damaged .*export again")
     edit(out, format=2)
     refused(out, tmp_path / "home", "format 2 instead of 1")
     (out / parcels.LIST).write_text("{")

@@ -132,7 +132,7 @@ def test_learned_table_needs_resizing_and_keeps_cls():
     model.position.table.requires_grad_(False)
     model.position.resize([8, 8])
     assert not model.position.table.requires_grad and model(torch.randn(1, 3, 32, 32)).shape == (1, 10)
-    for bad in (8, (0, 4), (2.5, 3), None):
+    for bad in (8, (0, 4), (2.5, 3), None, (2**20, 2**20)):
         with pytest.raises((TypeError, ValueError), match="grid="):
             model.position.resize(bad)
 

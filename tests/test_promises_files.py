@@ -321,6 +321,56 @@ def test_archives_are_unpacked_whole_or_not_at_all(tmp_path, suffix):
     assert os.listdir(tmp_path / "empty") == []
 
 
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar.bz2", ".tar.xz", "deflated.zip", "bzip2.zip", "lzma.zip"])
+def test_a_flipped_byte_anywhere_in_the_content_is_found(tmp_path, suffix):
+    path, content = tmp_path / f"made{suffix}", random.Random(0).randbytes(50_000)
+    if suffix.endswith(".zip"):
+        with zipfile.ZipFile(path, "w", getattr(zipfile, f"ZIP_{suffix[:-4].upper()}")) as made:
+            made.writestr("set/a", content)
+    else:
+        entry = tarfile.TarInfo("set/a")
+        entry.size = len(content)
+        with tarfile.open(path, f"w:{suffix[5:]}") as made:
+            made.addfile(entry, io.BytesIO(content))
+    for place in (0.3, 0.7):
+        flipped = bytearray(path.read_bytes())
+        flipped[int(place * len(flipped))] ^= 1
+        (tmp_path / f"flipped{suffix}").write_bytes(flipped)
+        with pytest.raises(ValueError, match="is truncated or no archive .*download again"):
+            unpack(tmp_path / f"flipped{suffix}", tmp_path / "in", "set")
+        assert not (tmp_path / "in" / "set").exists()
+    assert (unpack(path, tmp_path / "in", "set") / "a").read_bytes() == content
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+@pytest.mark.parametrize(("names", "error", "message"), [
+    (("set/a", "set/a/b"), ValueError, "holds 'set/a/b', which is no plain file below set/"),
+    (("set/a/b", "set/a"), ValueError, "holds 'set/a/b', which is no plain file below set/"),
+    (("set/" + "n" * 300,), OSError, "cannot unpack .*made.* into .*in/set: File name too long")])
+def test_entries_that_cannot_be_written_are_refused(tmp_path, suffix, names, error, message):
+    with pytest.raises(error, match=message):
+        unpack(archive(tmp_path / f"made{suffix}", dict.fromkeys(names, b"x")), tmp_path / "in", "set")
+    assert not (tmp_path / "in").exists() or os.listdir(tmp_path / "in") == []
+
+
+def test_an_encrypted_archive_is_refused(tmp_path):
+    path = archive(tmp_path / "made.zip", {"set/a": b"x"})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\1\2") + 8] |= 1  # the flag in the list of contents
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="made.zip holds 'set/a', which is no plain file"):
+        unpack(path, tmp_path / "in", "set")
+
+
+@pytest.mark.parametrize("there", ["link", "file"])
+def test_what_is_no_folder_is_not_replaced_by_one(tmp_path, there):
+    target = tmp_path / "set"
+    target.symlink_to(tmp_path) if there == "link" else target.write_text("mine")
+    with pytest.raises(ValueError, match="set is a link or a file.*move it away"):
+        unpack(archive(tmp_path / "made.zip", {"set/a": b"x"}), tmp_path, "set")
+    assert target.is_symlink() or target.read_text() == "mine"
+
+
 def test_a_download_with_another_checksum_is_refused(tmp_path, monkeypatch):
     from vixlib import sources
 

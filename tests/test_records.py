@@ -15,6 +15,8 @@ from vixlib import provenance
 from vixlib.files import write_atomic
 from vixlib.provenance import environment
 from vixlib.records import read_records, record_name, write_record
+from vixlib.rules import require_settings
+from vixlib.run import TrainConfig
 
 
 def a_record(**changes):
@@ -106,7 +108,7 @@ def test_missing_fields_and_numbers_that_json_lacks_are_named(tmp_path):
     del record["history"], record["commit"]
     with pytest.raises(ValueError, match="lacks history, commit"):
         write_record(record, tmp_path)
-    with pytest.raises(ValueError, match="cifar10_quick_ViN.*cannot be written as JSON"):
+    with pytest.raises(ValueError, match="the record of 'ViN', seed 0, cannot be written as JSON"):
         write_record(a_record(best_top1=float("nan")), tmp_path)
     assert os.listdir(tmp_path) == []
 
@@ -156,6 +158,73 @@ def test_a_record_with_a_value_that_no_run_has_names_the_file(tmp_path, field, v
     path.write_text(json.dumps({**a_record(), field: value}))
     with pytest.raises(ValueError, match=r"\.json: .*restore it or delete it"):
         read_records(tmp_path)
+
+
+TRAIN = {"epochs": 1, "batch_size": 64}
+
+
+@pytest.mark.parametrize("changes", [
+    {"train": {"epochs": 1}}, *({"train": {**TRAIN, **bad}} for bad in (
+        {"batch_size": "x"}, {"epochs": 0}, {"epochs": 10**30}, {"lr": "x"}, {"lr": float("nan")},
+        {"augment": "flip"})), {"config": "weird"}, {"options": {"zz": {}}}, {"options": {"dim": [{}]}},
+    {"params": {"true": -1, "as_paper": 1}}, {"seed": -1}, {"history": []},
+    {"history": 2 * a_record()["history"]}, {"concurrent_runs": 0}])
+def test_what_tables_could_not_compute_with_names_the_file_and_is_never_written(tmp_path, changes):
+    (tmp_path / "other.json").write_text(json.dumps({**a_record(), **changes}))
+    with pytest.raises(ValueError, match=r"other\.json: .*restore it or delete it"):
+        read_records(tmp_path)
+    with pytest.raises((TypeError, ValueError)):
+        write_record(a_record(**changes), tmp_path)
+    assert os.listdir(tmp_path) == ["other.json"]
+
+
+@pytest.mark.parametrize("changes", [{"best_top1": 101}, {"best_top1": None}, {"history": "x"}, {"train": None},
+                                     {"options": None}, {"options": [1]}])
+def test_what_could_not_be_read_again_is_not_written(tmp_path, changes):
+    with pytest.raises((TypeError, ValueError), match="^({})=".format("|".join(changes))):
+        write_record(a_record(**changes), tmp_path)
+    with pytest.raises(ValueError, match="folder='' is empty"):
+        write_record(a_record(), "")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_record_by_a_newer_vixlib_is_read(tmp_path):
+    record = a_record(train={**TRAIN, "grokking": {"x": 1}}, dreams=[{}], params={"true": 1, "as_paper": 1, "x": "y"})
+    write_record(record, tmp_path)
+    assert read_records(tmp_path) == [record]
+
+
+@pytest.mark.parametrize("name", TrainConfig.__dataclass_fields__)
+def test_settings_in_records_have_the_rules_of_training(name):
+    def refuses(call) -> bool:
+        try:
+            call()
+        except (TypeError, ValueError):
+            return True
+        return False
+
+    usual = TrainConfig(epochs=4).to_dict()[name]
+    for value in (usual, None, "x", "flip", "cosine", "float16", "auto", -1, 0, 1, 2, 0.5, 10**30, float("nan"), True,
+                  False, [], ["flip"], ["x"], [0.5], [0.5, 0.9], [0.5, 1], {}):
+        given = {"epochs": 4, name: value}
+        assert refuses(lambda: require_settings(given)) == refuses(lambda: TrainConfig(**given)), value  # noqa: B023
+
+
+def test_a_folder_that_may_not_be_read_is_not_empty(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    write_record(a_record(), tmp_path)
+    monkeypatch.setattr(type(tmp_path), "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match=f"folder='{tmp_path}' cannot be read: Permission denied; change its"):
+        read_records(tmp_path)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_record(a_record(), "~/results")
+    assert len(read_records("~/results")) == len(list((tmp_path / "results").iterdir())) == 1
 
 
 def test_a_file_is_no_folder_of_records(tmp_path):

@@ -16,8 +16,7 @@ from vixlib.tables import LARGEST, table_rows
 def record(model, seed=0, best=50.0, last=49.0, profile="quick", dataset="shapes", position="learned", **options):
     values = dict(BLANK)
     values.update(model=model, seed=seed, best_top1=best, last_top1=last, profile=profile, dataset=dataset,
-                  config="uniform", position=position, options=options, train={"epochs": 1}, device="CPU", table=1,
-                  history=[])
+                  config="uniform", position=position, options=options, device="CPU", table=1)
     return values
 
 
@@ -164,7 +163,7 @@ def test_committed_records_are_whole():
 def test_other_settings_are_no_further_seeds(tmp_path):
     for seed, last, options in ((0, 40.0, {}), (1, 42.0, {}), (0, 60.0, {"num_landmarks": 8})):
         write_record(record("ViN", seed=seed, best=70.0, last=last, **options), tmp_path)
-    write_record({**record("ViN", seed=2, best=20.0, last=10.0), "train": {"epochs": 1, "lr": 0.1}}, tmp_path)
+    write_record({**record("ViN", seed=2, best=20.0, last=10.0), "train": {**BLANK["train"], "lr": 0.1}}, tmp_path)
     cell = cells(vix.compare(1, results=tmp_path), "ViN")[-1].split("\n")
     assert len(cell) == 3 and any(line.startswith("70.00 | 41.00 ± 1.41 (n=2)") for line in cell)
     assert any("num_landmarks=8" in line for line in cell) and any("lr=0.1" in line for line in cell)

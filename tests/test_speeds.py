@@ -12,7 +12,7 @@ from vixlib.speeds import seconds_to, speed_cells
 def run(**changed) -> dict:
     history = [{"epoch": 1 + i, "loss": 1.0, "top1": top1, "top5": 90.0, "seconds": 10.0}
                for i, top1 in enumerate((40.0, 56.0, 54.0, 58.0))]
-    return record("ViT", "learned", 58.0, profile="paper", config="paper") | {
+    return record("ViT", "learned", 58.0, profile="paper", config="paper", epochs=4) | {
         "device": "NVIDIA T4", "history": history, "images_per_second": 500.0} | changed
 
 

@@ -11,7 +11,7 @@ Where what is, from the bottom up:
     images, shapes, data (sources, folders)       pictures, and where they come from
     run, train (checkpoint, schedule, limits, …)  a training run; scoring evaluates
     measure, memory, cost, lengths                parameters, bytes, seconds
-    records, tables, report, claims, verdicts     what was recorded, and how the paper's tables look beside it
+    records (rules), tables, report, claims, …    what was recorded, and how the paper's tables look beside it
     reproduce (jobs, workers, agenda, parcels)    the command that trains a table
     figures, diagrams, explore, probe             pictures for all notebooks; and for one each: pairs (03), places (04),
                                                   hosts (05), layers (06)

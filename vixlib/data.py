@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .device import require_working
-from .errors import require_flag, require_path
+from .errors import as_path, require_flag, require_path
 from .folders import read_image_folder
 from .images import ImageData
 from .shapes import make_shapes
@@ -27,9 +27,11 @@ def load(name: str | os.PathLike = "cifar10", root: str | os.PathLike | None = N
     the repository's data/, ~/data and below /kaggle/input. Only if there is none, and `download` is true, it
     is fetched. `shape_options` (train, test, seed, size) go to `make_shapes` and fit "shapes" only.
 
-    Raises ValueError for an unknown name or unusable files, RuntimeError if the data set cannot be had.
+    Raises ValueError for an unknown name or unusable files, OSError for those that may not be read, RuntimeError
+    if the data set cannot be had.
     """
-    require_path("name", name)
+    if not isinstance(name, str) or name not in NAMES:
+        require_path("name", name)
     require_flag(download=download)
     if root is not None:
         require_path("root", root)
@@ -41,7 +43,7 @@ def load(name: str | os.PathLike = "cifar10", root: str | os.PathLike | None = N
     if name in SOURCES:
         folder = find(name, root) or fetch(name, root, allowed=download)
     else:
-        folder = Path(name).expanduser()
+        folder = as_path("name", name)
         if not folder.is_dir():
             raise ValueError(f"name={str(name)!r} is neither a folder nor a known data set; use one of "
                              f"{', '.join(map(repr, NAMES))}, or the path of an image folder")

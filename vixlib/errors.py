@@ -87,17 +87,38 @@ def require_weights(model: nn.Module) -> None:
 
 def require_path(name: str, value: object) -> None:
     """`value` must be a path that is not empty, as text or os.PathLike."""
+    as_path(name, value)
+
+
+def as_path(name: str, value: object) -> Path:
+    """The path that `value` names, "~" expanded, whether there is anything or not. The TypeError, ValueError or, where
+    the system refuses to look, OSError says what is wrong with it."""
     require_type(name, value, (str, os.PathLike), "a path")
-    if not os.fspath(value):
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise TypeError(f"{name}={shown(value)} is a path in bytes; pass it as text, os.fsdecode({name})")
+    if not text:
         raise ValueError(f"{name}={value!r} is empty; name a file or folder")
-    if "\0" in os.fspath(value):
+    if "\0" in text:
         raise ValueError(f"{name}={value!r} has a null character in it, which no path can; name a file or folder")
+    try:
+        path = Path(text).expanduser()
+        path.stat()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}={text!a} has a character that no path can; name a file or folder") from None
+    except RuntimeError:
+        raise ValueError(f"{name}={text!r} begins with a home folder that is unknown; write the path in full") from None
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise OSError(error.errno, f"{name}={shown(text)} cannot be used: {error.strerror}; name another file or "
+                      "folder, or change its permissions") from error
+    return path
 
 
 def require_file_path(name: str, value: object) -> None:
     """`value` must be a path at which a file can be: not that of a folder."""
-    require_path(name, value)
-    if Path(value).expanduser().is_dir():
+    if as_path(name, value).is_dir():
         raise ValueError(f"{name}={str(value)!r} is a folder; name a file in it")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .errors import machine_memory
 from .files import read_tensors, write_atomic
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -38,7 +39,8 @@ class Pictures:
 
 def is_image_folder(folder: Path) -> bool:
     """True if `folder` holds train/ and one of test/, val/ (the pictures themselves are not looked at)."""
-    return (folder / "train").is_dir() and any((folder / name).is_dir() for name in TEST_FOLDERS)
+    # os.path, because Path.is_dir raises where the folder may not be read.
+    return os.path.isdir(folder / "train") and any(os.path.isdir(folder / name) for name in TEST_FOLDERS)
 
 
 def read_image_folder(folder: Path) -> Pictures:
@@ -48,9 +50,14 @@ def read_image_folder(folder: Path) -> Pictures:
     is writable) and used again as long as no file's name, size or time of change differs.
 
     Raises ValueError that names the folder or file for: wrong layout, no pictures, one class only, classes
-    that differ between train and test, a truncated or unreadable picture, pictures of unequal size.
+    that differ between train and test, a truncated or unreadable picture, pictures of unequal size, more of them than
+    this machine's memory holds. Raises OSError that names a folder which may not be read.
     """
-    classes, train, test = _list_pictures(folder)
+    try:
+        classes, train, test = _list_pictures(folder)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.filename or folder} cannot be read: {error.strerror}; allow it with chmod, "
+                      f"or get {folder} anew") from error
     files = [path for path, _ in train + test]
     fingerprint = _fingerprint(folder, files)
     cached = _read_cache(folder, fingerprint)
@@ -95,20 +102,35 @@ def _by_class(part: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     others: list[Path] = []
     for class_folder in sorted(p for p in part.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        files = sorted(p for p in class_folder.rglob("*")
-                       if not any(part.startswith(".") for part in p.relative_to(class_folder).parts))
+        files = _files_below(class_folder)
         pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
         others += [path for path in files if path.suffix.lower() in OTHER_SUFFIXES]
         if not pictures:
             raise ValueError(f"no images in {class_folder}; expected {', '.join(SUFFIXES)} files")
         # One spelling for letters with accents, which some systems store as two characters.
         found.setdefault(unicodedata.normalize("NFC", class_folder.name), []).extend(pictures)
-    if others:
-        warnings.warn(f"{len(others)} pictures in {part} are passed over, for instance {others[0].name}: they are no "
-                      f"{', '.join(SUFFIXES)}; convert them first", stacklevel=5)
     if not found:
         raise ValueError(f"no images in {part}: it has no class folders; the layout must be {LAYOUT}")
+    strays = sorted(p for p in part.iterdir() if p.is_file() and not p.name.startswith(".")
+                    and p.suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES))
+    for passed, why in ((others, f"they are no {', '.join(SUFFIXES)}; convert them first"),
+                        (strays, "they are in no class folder; move each into its own")):
+        if passed:
+            warnings.warn(f"{len(passed)} pictures in {part} are passed over, for instance {passed[0].name}: {why}",
+                          stacklevel=6)
     return found
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Every file in `folder` and the folders in it, but for hidden ones; an OSError where one may not be read."""
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = []
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(found)
 
 
 def _by_annotation(annotations: Path) -> dict[str, list[Path]]:
@@ -116,7 +138,8 @@ def _by_annotation(annotations: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for number, line in enumerate(annotations.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         fields = line.split("\t")
-        if len(fields) < 2:
+        # The name of a file in images/ alone: a path would lead to another folder.
+        if len(fields) < 2 or set("/\\\0") & set(fields[0]) or not fields[0].strip("."):
             raise ValueError(f"{annotations}, line {number}: expected file TAB class, found {line[:60]!r}")
         found.setdefault(fields[1], []).append(annotations.parent / "images" / fields[0])
     if not found:
@@ -146,14 +169,18 @@ def _decode(files: list[Path]) -> Tensor:
     for i, path in enumerate(tqdm(files, desc="reading pictures", unit=" pictures", leave=False)):
         try:
             with Image.open(path) as opened:
+                # PIL cuts colours of 16 bits to 8 without a word, and tells of them in how it will decode alone.
+                deep = opened.mode.startswith(("I", "F")) or any("16" in str(tile[3]) for tile in opened.tile)
                 upright = ImageOps.exif_transpose(opened)  # a camera turns its pictures by a note in the file
-                mode, image = opened.mode, torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
+                upright.info.pop("transparency", None)  # RGB has none, and PIL warns of a palette's
+                image = torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
         except Exception as error:  # PIL has a dozen kinds for a broken picture, SyntaxError among them
             raise ValueError(f"cannot read {path}: truncated, damaged or no picture ({error}); "
                              "replace or delete the file") from None
-        if mode.startswith(("I", "F")):
+        if deep:
             raise ValueError(f"{path} has more than 8 bits a channel; convert it to an 8-bit PNG or JPEG")
         if images is None:
+            _require_memory(files, image)
             images = torch.empty(len(files), *image.shape, dtype=torch.uint8)
         if image.shape != images.shape[1:]:
             sizes = [f"{width}x{height}" for _, height, width in (images.shape[1:], image.shape)]
@@ -164,6 +191,15 @@ def _decode(files: list[Path]) -> Tensor:
             )
         images[i] = image
     return images
+
+
+def _require_memory(files: list[Path], image: Tensor) -> None:
+    """Pictures like `image`, one for each of `files`, must fit this machine's memory."""
+    needed, memory = len(files) * image.numel(), machine_memory()
+    if memory is not None and needed > memory:
+        raise ValueError(f"{len(files)} pictures of {image.shape[2]}x{image.shape[1]} like {files[0]} take "
+                         f"{needed / 2**30:,.1f} GiB, more than this machine's {memory / 2**30:,.1f}; make them "
+                         "smaller, e.g. with PIL: Image.open(path).resize((64, 64)).save(path), or keep fewer of them")
 
 
 def _fingerprint(folder: Path, files: list[Path]) -> str:

@@ -107,7 +107,7 @@ def unpack(folder: Path) -> dict[str, bytes]:
         for name, digest, size, pieces in wanted:
             if not NAMES.fullmatch(name):
                 raise ValueError(f"{path} names a file {name!r}, which is neither a record nor a checkpoint")
-            content = b"".join(_piece(archives[parcel], number, folder) for parcel, number in pieces)
+            content = b"".join(_piece(archives[piece[0]], piece[1], folder) for piece in pieces)
             if len(content) != size or _digest(content) != digest:
                 raise ValueError(f"{name} in {folder} is damaged: its checksum is another; export again")
             files[name] = content

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .errors import require_grid, require_number
+from .errors import require_grid, require_number, require_room
 
 Grid = tuple[int, int]
 Rotary = Callable[[Tensor], Tensor]  # turns queries or keys, [B, H, N, d] -> [B, H, N, d]
@@ -60,6 +60,7 @@ class LearnedPosition(NoPosition):
         """Interpolate the table bicubically to another grid (rows, columns), in place; CLS keeps its vector."""
         require_grid("grid", grid)
         grid = tuple(grid)
+        require_room(grid[0] * grid[1] * self.table.shape[-1], grid=grid)
         picture = self.table[:, self.cls:].unflatten(1, self.grid).permute(0, 3, 1, 2)
         picture = nn.functional.interpolate(picture, size=grid, mode="bicubic", align_corners=False)
         self.table = nn.Parameter(torch.cat([self.table[:, :self.cls], picture.flatten(2).mT], dim=1),

@@ -8,8 +8,19 @@ import re
 from pathlib import Path
 
 from .embeddings import as_pair
-from .errors import require_kinds, require_mapping, require_number, require_path
+from .errors import (
+    as_path,
+    require_count,
+    require_kinds,
+    require_known,
+    require_mapping,
+    require_number,
+    require_seed,
+    shown,
+)
 from .files import DATA, write_atomic
+from .models.zoo import CONFIGS
+from .rules import require_settings
 
 RESULTS = DATA / "results"
 
@@ -22,12 +33,13 @@ FIELDS = (*IDENTITY, "table", "train", "params", "history", "best_top1", "last_t
 
 NUMBER = (int, float)
 OR_NONE = (*NUMBER, type(None))
+PLAIN = (*OR_NONE, str)  # values of options, or lists of these
 # Of the fields that tables and verdicts compute with.
 KINDS = {"dataset": str, "profile": str, "model": str, "config": str, "position": str, "options": dict, "seed": int,
          "table": (int, str, type(None)), "train": dict, "params": dict, "history": list, "best_top1": NUMBER,
          "last_top1": NUMBER, "peak_memory_bytes": OR_NONE, "images_per_second": OR_NONE, "memory_limit_gb": OR_NONE,
          "device": str, "finished": (str, type(None))}
-TRAIN_KINDS = {"epochs": int}
+TRAIN_KINDS = {"epochs": int, "batch_size": int}
 PARAMS_KINDS = {"true": int, "as_paper": int}
 EPOCH_KINDS = {"epoch": int, "loss": NUMBER, "top1": NUMBER, "top5": NUMBER, "seconds": NUMBER}
 
@@ -38,6 +50,7 @@ def record_name(record: dict) -> str:
     The readable part is shortened and cleaned; the digest at its end tells apart whatever that merged.
     """
     _require(record, IDENTITY, "record_name")
+    require_mapping("options", record["options"])
     options = "-".join(f"{key}={value}" for key, value in sorted(record["options"].items()))
     parts = [record["dataset"], record["profile"], record["model"], record["config"],
              record["position"], options, f"seed{record['seed']}"]
@@ -50,20 +63,25 @@ def record_name(record: dict) -> str:
 def write_record(record: dict, folder: str | Path | None = None) -> Path:
     """Write one run to `folder` (default: the repository's data/results) and return its path.
 
-    A record with the same identity is replaced. ValueError names missing fields and non-finite numbers.
+    A record with the same identity is replaced. ValueError or TypeError names missing fields, non-finite numbers and
+    whatever `read_records` would refuse.
     """
+    folder = RESULTS if folder is None else as_path("folder", folder)
     _require(record, FIELDS, "write_record")
     try:
         text = json.dumps(record, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"record {record_name(record)} cannot be written as JSON: {error}") from error
-    return write_atomic(Path(folder or RESULTS) / record_name(record), text + "\n")
+        raise ValueError(f"the record of {shown(record['model'])}, seed {shown(record['seed'])}, cannot be written as "
+                         f"JSON: {error}") from error
+    _require_values(json.loads(text))
+    return write_atomic(folder / record_name(record), text + "\n")
 
 
 def read_records(folder: str | Path | None = None, **match) -> list[dict]:
     """All records of `folder` (default: the repository's data/results) whose fields equal `match`.
 
-    `read_records(model="ViN", profile="paper")`; sorted by file name; a missing folder holds no records.
+    `read_records(model="ViN", profile="paper")`; sorted by file name; a missing folder holds no records, and one that
+    may not be read is an OSError.
     Runs of the experiments beside the tables are no seeds of a table's systems: only `table="variants"` reads them.
     A damaged or incomplete file, and a copy of another one, is a ValueError that names it; an unknown field in `match`
     a TypeError.
@@ -71,17 +89,14 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
     unknown = sorted(set(match) - set(FIELDS))
     if unknown:
         raise TypeError(f"read_records() got unknown fields {unknown}; a record has {', '.join(FIELDS)}")
-    if folder is not None:
-        require_path("folder", folder)
-        if Path(folder).exists() and not Path(folder).is_dir():
-            raise ValueError(f"folder={str(folder)!r} is a file; name the folder that holds the records")
+    folder = RESULTS if folder is None else as_path("folder", folder)
     try:
         wanted = json.loads(json.dumps(match))  # as it would come back from a file: tuples are lists
     except (TypeError, ValueError) as error:
         raise TypeError(f"match={match!r} holds what no record can hold: {error}") from error
     records: dict[str, dict] = {}
     files: dict[str, Path] = {}
-    for path in sorted(Path(folder or RESULTS).glob("*.json")):
+    for path in _files(folder):
         record = read_record(path)
         name = record_name(record)
         if name in records:  # counted as two seeds it would decide what one cannot
@@ -89,6 +104,19 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
         records[name], files[name] = record, path
     return [record for record in records.values() if all(record[field] == value for field, value in wanted.items())
             and (record["table"] != VARIANTS or "table" in wanted)]
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of records; glob would find none where the folder may not be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.name.endswith(".json"))
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise ValueError(f"folder={str(folder)!r} is a file; name the folder that holds the records") from None
+    except OSError as error:
+        raise OSError(error.errno, f"folder={str(folder)!r} cannot be read: {error.strerror}; change its permissions, "
+                      "or name another folder") from error
 
 
 def read_record(path: Path) -> dict:
@@ -107,18 +135,33 @@ def parse_record(content: bytes, where: str | Path) -> dict:
         raise ValueError(f"{where} is no valid JSON ({error}); restore it or delete it") from error
     _require(record, FIELDS, where)
     try:
-        require_kinds(record, KINDS, "the record")
-        require_kinds(record["train"], TRAIN_KINDS, "train")
-        require_kinds(record["params"], PARAMS_KINDS, "params")
-        require_epochs(record["history"])
-        as_pair("patch_size", record["options"].get("patch_size", 1))
-        for name in ("best_top1", "last_top1"):
-            require_number(name, record[name], _is_percentage, "from 0 to 100")
-        for name in ("peak_memory_bytes", "images_per_second"):
-            require_number(name, record[name] or 0, lambda value: value >= 0, "of 0 or above")
+        _require_values(record)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}; restore it or delete it") from error
     return record
+
+
+def _require_values(record: dict) -> None:
+    """The fields of `record` must be such as runs have; TypeError or ValueError names the first other one."""
+    require_kinds(record, KINDS, "the record")
+    require_kinds(record["train"], TRAIN_KINDS, "train")
+    require_settings(record["train"])
+    require_kinds(record["params"], PARAMS_KINDS, "params")
+    require_epochs(record["history"])
+    if len(record["history"]) != record["train"]["epochs"]:
+        raise ValueError(f"history has {len(record['history'])} epochs, and train says {record['train']['epochs']}")
+    require_known("config", record["config"], CONFIGS)
+    require_seed("seed", record["seed"])
+    require_count(concurrent_runs=record.get("concurrent_runs", 1))
+    for name, value in record["options"].items():
+        if not all(isinstance(one, PLAIN) for one in (value if isinstance(value, list) else [value])):
+            raise TypeError(f"option {name}={shown(value)} must be a number, text, True, False, None or a list of them")
+    as_pair("patch_size", record["options"].get("patch_size", 1))
+    for name in ("best_top1", "last_top1"):
+        require_number(name, record[name], _is_percentage, "from 0 to 100")
+    for holder, names in ((record["params"], PARAMS_KINDS), (record, ("peak_memory_bytes", "images_per_second"))):
+        for name in names:
+            require_number(name, holder[name] or 0, lambda number: number >= 0, "of 0 or above")
 
 
 def _is_percentage(value: float) -> bool:

@@ -9,6 +9,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from .archives import unpack
+from .errors import as_path
 from .files import ROOT
 from .folders import is_image_folder
 
@@ -85,7 +86,7 @@ def download(name: str, root: str | os.PathLike | None = None, allowed: bool = T
                            f"and {name} has no download: {HELP}")
     if not allowed:
         raise RuntimeError(f"no copy of {name} was found, and download=False: {HELP}")
-    into = Path(root or os.environ.get("VIX_DATA") or _own_data_folder()).expanduser()
+    into = as_path("root", root) if root is not None else _named() or _own_data_folder()
     print(f"No copy of {name} found; downloading {source.megabytes} MB into {into.resolve()}.")
     if source.torchvision:
         minutes = source.megabytes * 1000 / 50 / 60
@@ -119,18 +120,28 @@ def _own_data_folder() -> Path:
 
 def _search_roots(root: str | os.PathLike | None) -> Iterator[Path]:
     if root is not None:
-        yield Path(root).expanduser()
-    if named := os.environ.get("VIX_DATA"):
-        if not Path(named).expanduser().is_dir():
-            raise ValueError(f"the environment variable VIX_DATA={named!r} is no folder; "
-                             "set it to the folder that holds the data sets, or unset it")
-        yield Path(named).expanduser()
-    yield from (Path("data"), ROOT / "data", Path.home() / "data", KAGGLE_INPUT)
+        yield as_path("root", root)
+    if named := _named():
+        yield named
+    # os.path leaves "~" as it is where nobody knows the home folder.
+    yield from (Path("data"), ROOT / "data", Path(os.path.expanduser("~/data")), KAGGLE_INPUT)
+
+
+def _named() -> Path | None:
+    """The folder that VIX_DATA names, if it is set."""
+    named = os.environ.get("VIX_DATA")
+    if not named:
+        return None
+    folder = as_path("the environment variable VIX_DATA", named)
+    if not folder.is_dir():
+        raise ValueError(f"the environment variable VIX_DATA={named!r} is no folder; "
+                         "set it to the folder that holds the data sets, or unset it")
+    return folder
 
 
 def _folders_below(start: Path, depth: int) -> Iterator[Path]:
     """`start` and the folders in it, nearest first; those that hold the pictures are not entered."""
-    level = [start] if start.is_dir() else []
+    level = [start] if os.path.isdir(start) else []
     for _ in range(depth + 1):
         yield from level
         level = [folder for parent in level for folder in _inside(parent)]
@@ -139,12 +150,19 @@ def _folders_below(start: Path, depth: int) -> Iterator[Path]:
 def _inside(parent: Path) -> list[Path]:
     try:
         with os.scandir(parent) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.is_dir()
+            return sorted(Path(entry.path) for entry in entries if _is_folder(entry)
                           and entry.name not in NOT_SEARCHED and not entry.name.startswith("."))
-    except PermissionError:
+    except OSError:
         return []  # somebody else's folder on the way: not ours to read, and no reason to stop looking
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for instance
+        return False
 
 
 def _holds_pickles(folder: Path, name: str) -> bool:
     files = SOURCES[name].pickles
-    return bool(files) and all((folder / file).is_file() for file in files)
+    return bool(files) and all(os.path.isfile(folder / file) for file in files)

@@ -107,6 +107,9 @@ class LeViT(nn.Module):
     def tokens(self, images: Tensor) -> Tensor:
         """The tokens after the last block, `[B, N, D]`."""
         check_images(images, self.channels, self)
+        if self.shrink and (grid := self.embedding.grid(*images.shape[-2:])) != self.grid:
+            raise ValueError(f"the image gives {grid[0]}x{grid[1]} tokens but shrinking attention is for "
+                             f"{self.grid[0]}x{self.grid[1]}; build the model with this image_size, or with one stage")
         x = as_sum(self.embedding(images))
         for i, block in enumerate(self.blocks):
             if str(i) in self.shrink:
