@@ -14,7 +14,7 @@ from PIL import Image
 
 from vixlib import folders, sources
 from vixlib.data import NAMES, load
-from vixlib.errors import require_file_path
+from vixlib.errors import as_file_path
 from vixlib.images import ImageData
 from vixlib.shapes import make_shapes
 
@@ -552,7 +552,7 @@ def test_shapes_do_not_depend_on_torchs_default_type():
 
 LONG, HOME, LONE = "n" * 300, "~nosuchuser/data", "a\ud800"
 CALLS = {"name": load, "root": lambda path: load("cifar10-jpg", root=path, download=False),
-         "checkpoint": lambda path: require_file_path("checkpoint", path)}
+         "checkpoint": lambda path: as_file_path("checkpoint", path)}
 
 
 class Bytes:

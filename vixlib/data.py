@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .device import require_working
-from .errors import as_path, require_flag, require_path
+from .errors import as_path, require_flag
 from .folders import read_image_folder
 from .images import ImageData
 from .shapes import make_shapes
@@ -31,10 +31,10 @@ def load(name: str | os.PathLike = "cifar10", root: str | os.PathLike | None = N
     if the data set cannot be had.
     """
     if not isinstance(name, str) or name not in NAMES:
-        require_path("name", name)
+        as_path("name", name)
     require_flag(download=download)
     if root is not None:
-        require_path("root", root)
+        as_path("root", root)
     device = require_working(device)  # before minutes are spent on reading
     if name == "shapes":
         return make_shapes(**shape_options).to(device)

@@ -85,11 +85,6 @@ def require_weights(model: nn.Module) -> None:
                          "build it on the CPU")
 
 
-def require_path(name: str, value: object) -> None:
-    """`value` must be a path that is not empty, as text or os.PathLike."""
-    as_path(name, value)
-
-
 def as_path(name: str, value: object) -> Path:
     """The path that `value` names, "~" expanded, whether there is anything or not. The TypeError, ValueError or, where
     the system refuses to look, OSError says what is wrong with it."""
@@ -116,10 +111,12 @@ def as_path(name: str, value: object) -> Path:
     return path
 
 
-def require_file_path(name: str, value: object) -> None:
-    """`value` must be a path at which a file can be: not that of a folder."""
-    if as_path(name, value).is_dir():
+def as_file_path(name: str, value: object) -> Path:
+    """The same for a path at which a file can be: not that of a folder."""
+    path = as_path(name, value)
+    if path.is_dir():
         raise ValueError(f"{name}={str(value)!r} is a folder; name a file in it")
+    return path
 
 
 def shown(value: object) -> str:

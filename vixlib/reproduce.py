@@ -140,7 +140,7 @@ def _work(chosen: argparse.Namespace, started: float) -> int:
         # Several processes must find the data set there: they would download it into one another's files.
         data = _here(wanted) if chosen.list else load(wanted, download=parallel.size() == 1)
         jobs = [] if chosen.next else plan(table, profile, _called(data, wanted), chosen.seeds, chosen.models)
-    except (RuntimeError, ValueError) as error:  # not here, no such name; it says what helps
+    except (OSError, RuntimeError, ValueError) as error:  # not here, no such name; it says what helps
         print(error, file=sys.stderr)
         return 1
     if chosen.list:

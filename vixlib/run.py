@@ -9,33 +9,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import (
-    require_count,
-    require_file_path,
-    require_flag,
-    require_kinds,
-    require_known,
-    require_number,
-    require_path,
-    require_seed,
-)
+from .errors import as_file_path, as_path, require_count, require_kinds, require_number
 from .files import write_atomic
-from .images import AUGMENTATIONS
-from .precision import PRECISIONS
 from .records import NUMBER, require_epochs
+from .rules import require_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SCHEDULES = ("constant", "cosine")
-# Settings that are numbers: which are allowed, and in words.
-NUMBERS = {"lr": (lambda value: value > 0, "above 0, for instance 1e-3"),
-           "sgd_lr": (lambda value: value > 0, "above 0, for instance 1e-3"),
-           "eps": (lambda value: value > 0, "above 0, for instance 1e-8"),
-           "weight_decay": (lambda value: value >= 0, "of 0 or above"),
-           "label_smoothing": (lambda value: 0 <= value < 1, "from 0 to below 1"),
-           "ema_decay": (lambda value: 0 <= value < 1, "from 0 to below 1, for instance 0.999"),
-           "warmup_epochs": (lambda value: value >= 0, "of 0 or above")}
 # Of the fields that a Run computes with.
 KINDS = {"model": str, "dataset": str, "options": dict, "config": Mapping, "train_images": int, "device": str,
          "precision": str, "train_seconds": NUMBER, "history": list, "finished": bool, "interrupted": bool}
@@ -80,35 +61,12 @@ class TrainConfig:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("augment", "betas"):
-            value = getattr(self, name)
-            if not isinstance(value, (tuple, list, set, frozenset)):
-                raise TypeError(f"{name}={value!r} must be a tuple, for instance ({value!r},)")
-        for kind in self.augment:
-            require_known("augment", kind, AUGMENTATIONS)
+        require_settings(vars(self))
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, plain(value))
         # JSON's lists become tuples, and augment gets one order, so that equal settings compare equal.
         object.__setattr__(self, "betas", tuple(map(plain, self.betas)))
         object.__setattr__(self, "augment", tuple(sorted(set(self.augment))))
-        require_count(epochs=self.epochs, batch_size=self.batch_size)
-        if self.eval_batch_size is not None:
-            require_count(eval_batch_size=self.eval_batch_size)
-        if self.sgd_from is not None:
-            require_count(sgd_from=self.sgd_from)
-        require_flag(deterministic=self.deterministic)
-        for name, (allowed, what) in NUMBERS.items():
-            require_number(name, getattr(self, name), allowed, what)
-            object.__setattr__(self, name, plain(getattr(self, name)))
-        if len(self.betas) != 2:
-            raise ValueError(f"betas={self.betas} must be two numbers in [0, 1), such as (0.9, 0.999)")
-        for beta in self.betas:
-            require_number(f"betas={self.betas}: beta", beta, lambda value: 0 <= value < 1, "in [0, 1), such as 0.9")
-        require_seed("seed", self.seed)
-        if self.warmup_epochs and self.warmup_epochs >= self.adamw_epochs:
-            raise ValueError(f"warmup_epochs={self.warmup_epochs} must be less than the {self.adamw_epochs} epochs "
-                             "that AdamW trains; use fewer, or more epochs")
-        require_known("schedule", self.schedule, SCHEDULES)
-        require_known("compile", self.compile, (False, True, "graphs", "auto"))
-        require_known("precision", self.precision, ("auto", *PRECISIONS))
 
     @property
     def adamw_epochs(self) -> int:
@@ -229,15 +187,14 @@ class Run:
 
     def save(self, path: str | Path) -> Path:
         """Write the run to `path` as JSON, atomically."""
-        require_file_path("path", path)
-        return write_atomic(Path(path).expanduser(), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        return write_atomic(as_file_path("path", path), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Run:
         """Read what `save` wrote; a ValueError names a file that is something else."""
-        require_path("path", path)
+        file = as_path("path", path)
         try:
-            return cls.from_dict(json.loads(Path(path).expanduser().read_text(encoding="utf-8")))
+            return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
         except (IsADirectoryError, RecursionError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"path={str(path)!r} is no saved run ({type(error).__name__}: {error}); "
                              "use a file written by Run.save") from error

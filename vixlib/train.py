@@ -27,7 +27,7 @@ from .device import (
     pick_precision,
     training_kernels,
 )
-from .errors import require_file_path, require_flag, require_gradients, require_number, require_trainable, require_type
+from .errors import as_file_path, require_flag, require_gradients, require_number, require_trainable, require_type
 from .files import require_writable
 from .images import ImageData
 from .limits import memory_problem, out_of_memory
@@ -72,8 +72,7 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     if minutes is not None:
         require_number("minutes", minutes, lambda value: value > 0, "above 0, or None for no limit")
     if checkpoint is not None:
-        require_file_path("checkpoint", checkpoint)
-        checkpoint = Path(checkpoint).expanduser()
+        checkpoint = as_file_path("checkpoint", checkpoint)
     if on_epoch is not None and not callable(on_epoch):
         raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
     require_gradients("fit")
