@@ -144,9 +144,9 @@ def cost_table(table: int | str, results: str | Path | None = None) -> Table:
     records = read_records(results)
     lines = []
     for row in table_rows(table):
-        paper = row.printed.get("gpu_gb")
+        paper = f"{row.printed['gpu_gb']:.2f}".removesuffix("0") if "gpu_gb" in row.printed else "-"
         own = [record for record in records if (record["model"], record["position"]) == (row.model, row.position)]
-        lines.append([row.model, "-" if paper is None else f"{paper:.1f}", *_cells(rows[row.model, "paper"]),
+        lines.append([row.model, paper, *_cells(rows[row.model, "paper"]),
                       *speed_cells(own, row.printed.get("top1"))])
     return Table(f"What a training step costs, the systems of table {table}",
                  ["system", "paper\nGPU (GB)", *HEADER, *SPEED_HEADER], lines, (*_notes(source), SPEED_NOTE))
