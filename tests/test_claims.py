@@ -107,6 +107,40 @@ def test_unknown_systems_are_named():
         differences("ViT/spiral", "ViT/rope", [])
 
 
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: differences(5, "ViT", []), "system=5 must be a name"),
+    (lambda: differences("ViN", "ViT", 5), "results=5 must be a folder of records, or a list"),
+    (lambda: differences("ViN", "ViT", [5]), "a record=5 must be a record"),
+    (lambda: differences("ViN", "ViT", [{}]), "dataset=None of results has another type"),
+    (lambda: rope_claims(5), "results=5 must be"),
+    (lambda: rope_table(runs=[3]), r"runs=\[3\]: run=3 must be a Run"),
+])
+def test_what_holds_no_records_is_named(call, words):
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
+def test_a_folder_may_be_any_kind_of_path(tmp_path):
+    class Folder:
+        def __fspath__(self):
+            return str(tmp_path)
+
+    write_record(record("ViT", "rope", 48.1), tmp_path)
+    write_record(record("ViT", "learned", 45.3), tmp_path)
+    assert differences("ViT/rope", "ViT/learned", Folder()) == differences("ViT/rope", "ViT/learned", tmp_path)
+
+
+def test_a_copy_of_a_record_is_no_further_seed():
+    """Of three seeds that leave it open no copies may decide, nor an older record of a run that was made again."""
+    records = [record(model, "learned", last, seed) for model, lasts in (("ViN", (50.0, 51.0, 52.0)),
+                                                                         ("ViT", (48.0, 50.0, 52.0)))
+               for seed, last in enumerate(lasts)]
+    once, copied = (only(differences("ViN", "ViT", given)) for given in (records, records + records))
+    assert once == copied and (copied.n, copied.verdict) == (3, "undecided")
+    again = only(differences("ViN", "ViT", [*records, record("ViN", "learned", 60.0)]))
+    assert (again.n, again.pairs[0]) == (3, (60.0, 48.0))
+
+
 def cells(table, model, block):
     """The cells of `model` below the row of `block`."""
     labels = [row[0] for row in table.rows]
@@ -146,6 +180,17 @@ def test_rope_table_has_a_block_for_the_runs_of_this_session(tmp_path):
     here = cells(table, "ViT", "this run: shapes, patch 4, 1 epoch")
     assert (here["learned"], here["rope"], here["none"]) == ("30.00", "35.50 (+5.50)", NOT_MEASURED)
     assert table.rows[-1][0] == "ViT"  # of models that did not run there is nothing to say
+
+
+def test_rope_table_counts_a_run_once_and_other_settings_apart(tmp_path):
+    def run(top1, **train):
+        history = [{"epoch": 1, "loss": 1.0, "top1": top1, "top5": 90.0, "seconds": 1.0}]
+        return vix.Run("ViT", "uniform", {"patch_size": 4}, "shapes", 100, vix.TrainConfig(epochs=1, **train), "CPU",
+                       "float32", history)
+
+    once = run(30.0)
+    assert cells(rope_table([once, once], tmp_path), "ViT", "this run")["learned"] == "30.00"
+    assert cells(rope_table([once, run(40.0, lr=0.1)], tmp_path), "ViT", "this run")["learned"] == "30.00; 40.00"
 
 
 def test_sentences_about_the_committed_records_can_be_made():

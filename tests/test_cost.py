@@ -24,8 +24,10 @@ def test_bytes_kept_grow_as_the_algebra_says():
 
 
 def test_seconds_are_positive_for_each_mixer_and_size_even_without_budget():
-    with torch.random.fork_rng():
-        tokens, seconds = mixer_seconds({"a": softmax(True), "b": softmax(False)}, 16, smallest=4, repeats=1, budget=0)
+    state = torch.get_rng_state()
+    tokens, seconds = mixer_seconds({"a": softmax(True), "b": softmax(False)}, 16, smallest=4, repeats=1, budget=0)
+    mixer_bytes({"a": softmax(True)}, [4], dim=16)
+    assert torch.equal(state, torch.get_rng_state())  # the caller's random numbers
     assert tokens == [4, 8, 16]
     assert all(len(values) == 3 and min(values) > 0 for values in seconds.values())
 
@@ -41,3 +43,15 @@ def test_crossing_at_the_ends():
     assert crossing([1, 2, 4], [2, 2, 2], [1, 1, 1]) == 1
     # Cheaper for a moment only: the last crossing counts.
     assert crossing([1, 2, 4, 8], [1, 2, 1, 2], [2, 1, 2, 1]) == pytest.approx(4 * 2 ** 0.5)
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: crossing([1, 2], [0, 1], [1, 1]), r"reference=\[0, 1\] must be numbers above 0"),
+    (lambda: crossing([1, 2], [1, 1], [1, 0]), r"other=\[1, 0\] must be numbers above 0"),
+    (lambda: crossing([], [], []), r"tokens=\[\] must be numbers above 0, one or more"),
+    (lambda: crossing([1, 2], [1, 1, 1], [1, 1]), "reference=.* must be 2 numbers"),
+    (lambda: mixer_seconds({}, 16, device="tpu"), "device='tpu' is no device"),
+])
+def test_bad_arguments_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

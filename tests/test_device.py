@@ -102,6 +102,12 @@ def test_precision_that_the_device_lacks_is_refused():
         pick_precision("cpu", "fp16")
 
 
+@pytest.mark.parametrize("capability", ["8", 8, (), (8,), (8.0, 0), ("8", "0")])
+def test_a_capability_that_is_no_pair_of_numbers_is_named(capability):
+    with pytest.raises(TypeError, match="capability=.* must be a pair of integers"):
+        pick_precision("cuda", "auto", capability)
+
+
 @pytest.mark.parametrize("device", ["cuda", "meta", "cuda:7"])
 def test_a_device_that_is_not_here_is_named(monkeypatch, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

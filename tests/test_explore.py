@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vixlib as vix
-from vixlib import explore, lengths, mixers
+from vixlib import controls, explore, lengths, mixers
 from vixlib.probe import imitated_rows, mixer_row
 
 matplotlib.use("Agg")
@@ -62,16 +62,47 @@ def test_a_mixer_without_a_matrix_is_refused():
         mixer_row(mixers.FourierMixer(24, **SHAPE), torch.randn(1, 21, 24), 0)
 
 
+IMAGES = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def four(**options):
+    return {name: vix.build(name, seed=0, **vix.applicable(name, {**SMALL, "rank": 4, "num_landmarks": 4, **options}))
+            for name in ("ViT", "ViP", "ViL", "ViN")}
+
+
 def test_looks_draws_every_choice():
-    models = {name: vix.build(name, seed=0, **vix.applicable(name, {**SMALL, "rank": 4, "num_landmarks": 4}))
-              for name in ("ViT", "ViP", "ViL", "ViN")}
-    images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
-    looks = explore.looks(models, images)
-    pictures = {explore._png(looks(**values)) for values in (
+    looks = explore.looks(four(), IMAGES)
+    pictures = {controls.as_png(looks(**values)) for values in (
         {}, {"picture": 2}, {"layer": 2}, {"head": 2}, {"row": 0}, {"column": 0}, {"shown": explore.TRAINED})}
     assert len(pictures) == 7  # each control changes something
     with pytest.raises(ValueError, match="shown='both' is unknown"):
         looks(shown="both")
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    ({"layer": 0}, "layer=0 must be an integer from 1 to 2"), ({"layer": 9}, "layer=9 must be .* to 2"),
+    ({"head": 0}, "head=0 must be an integer from 1 to 2"), ({"head": 99}, "head=99 must be"),
+    ({"row": -1}, "row=-1 must be an integer from 0 to 3"), ({"row": 100}, "row=100"), ({"column": -1}, "column=-1"),
+    ({"column": 99}, "column=99"), ({"picture": 5}, "picture=5 must be an integer from 0 to 2"),
+    ({"picture": True}, "picture=True must be an integer")])
+def test_looks_names_a_place_that_is_not_there(values, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        explore.looks(four(), IMAGES)(**values)
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: explore.looks({"ViT": four()["ViT"]}, IMAGES), r"models\['ViP'\]=NoneType must be a ViP"),
+    (lambda: explore.looks({**four(), "ViL": four()["ViT"]}, IMAGES), r"models\['ViL'\]=ViX must be a ViL"),
+    (lambda: explore.looks({**four(), "ViN": four(depth=3)["ViN"]}, IMAGES), r"models\['ViN'\] has another grid or de"),
+    (lambda: explore.looks(four(), IMAGES.float()), "images is torch.float32"),
+    (lambda: explore.kept_by_size(vix.build("LeViT", patch_size=8, depth=1), [2]), "vit=LeViT must be a ViX"),
+    (lambda: explore.trade_off({}, {}, []), r"sizes=\[\] holds nothing"),
+    (lambda: explore.trade_off({}, {}, [2]), r"errors\['performer'\]=None must hold 1 value"),
+    (lambda: explore.trade_off(dict.fromkeys(explore.OPTIONS, [0.5]), {}, [2]), r"kept\['performer'\]=None must hold"),
+])
+def test_what_the_figures_cannot_be_made_of_is_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
 
 
 def test_bytes_grow_with_size_and_the_figure_says_what_was_chosen():
@@ -83,6 +114,8 @@ def test_bytes_grow_with_size_and_the_figure_says_what_was_chosen():
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert f"performer, m = 2: error 50.0%, {kept['performer'][0] / 1024:,.0f} KiB" in labels
     assert any(label.startswith("nystrom, m = 8: error 25.0%") for label in labels)
+    with pytest.raises(ValueError, match="features=3 is unknown; use one of 2, 8"):
+        explore.trade_off(dict.fromkeys(explore.OPTIONS, [0.5, 0.25]), kept, [2, 8])(features=3)
 
 
 def test_the_fit_of_memory_holds_beyond_the_lengths_that_it_goes_through():
@@ -134,15 +167,15 @@ def test_choices_are_checked():
         explore.interact(plot, side=[1, 2])
     with pytest.raises(ValueError, match="side=.* nothing to choose"):
         explore.interact(plot, side=[])
-    assert explore.starting_values(plot, {"kind": ["b", "a"]}) == {"kind": "a"}
-    assert explore.starting_values(lambda free: None, {"free": [7, 8]}) == {"free": 7}
+    assert controls.starting_values(plot, {"kind": ["b", "a"]}) == {"kind": "a"}
+    assert controls.starting_values(lambda free: None, {"free": [7, 8]}) == {"free": 7}
 
 
 def test_with_widgets_every_control_redraws():
     widgets = pytest.importorskip("ipywidgets")
     choices = {"side": range(5), "kind": ["a", "b"]}
     plot.calls.clear()
-    panel, picture = explore.build_panel(widgets, plot, choices, explore.starting_values(plot, choices))
+    panel, picture = controls.build_panel(widgets, plot, choices, controls.starting_values(plot, choices))
     before, (side, kind) = picture.value, panel.children[0].children
     side.value, kind.value = 1, "b"
     assert plot.calls == [(3, "a"), (1, "a"), (1, "b")] and picture.value != before

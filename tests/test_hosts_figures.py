@@ -43,6 +43,13 @@ def test_trace_sees_cls_and_shrinking():
     assert tokens == [("block", (64, 32), 1), ("shrink", (16, 48), 1), ("block", (16, 48), 3)]
 
 
+@pytest.mark.parametrize("model", [None, vix.build("CvT", depths=(1, 1), patch_size=4, dim=16), vix.build("ResNet18")],
+                         ids=lambda model: type(model).__name__)
+def test_trace_names_a_model_that_it_cannot_follow(model):
+    with pytest.raises(TypeError, match=f"must be a ViX, LeViT or CCT, got {type(model).__name__}"):
+        hosts.trace(model)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_trace_leaves_the_model_as_it_was(training):
     model = vix.build("LeViT", **SMALL).train(training)
@@ -67,6 +74,8 @@ def test_every_system_of_table_4_has_a_host_and_a_style_of_its_own():
     styles = {(style["color"], style["linestyle"]) for style in map(hosts.line_style, hosts.HOST_OF)}
     assert len(styles) == 8
     assert all(hosts.MIXER_OF[host] == "softmax" for host in hosts.HOSTS)
+    with pytest.raises(ValueError, match="name='x' is unknown"):
+        hosts.line_style("x")
 
 
 def test_gains_of_the_paper(tmp_path):
@@ -88,6 +97,8 @@ def test_gains_of_records_are_means_over_common_seeds_with_each_hosts_own_positi
 def test_gains_need_the_softmax_of_the_same_host(tmp_path):
     assert "this run" not in hosts.gains([run("LeViN", 50.0), run("CCT", 40.0), run("LeViT", None)], tmp_path)
     assert hosts.gains([run("CCN", 50.0), run("CCT", 40.0)], tmp_path)["this run"] == {"CCN": 10.0}
+    with pytest.raises(TypeError, match=r"runs=\[3\]: run=3 must be a Run"):
+        hosts.gains([3], tmp_path)
 
 
 def test_points_are_the_papers_with_true_parameters():

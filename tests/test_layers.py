@@ -100,6 +100,13 @@ def test_other_mixers_too(name, part):
     (lambda: without(without(cpv(), "ff"), "ff"), ValueError, "part='ff' has already been taken out"),
     (lambda: layer_maps(vix.build("ViT", depth=1), torch.randn(1, 3, 32, 32)), TypeError, "model is a ViX"),
     (lambda: reach(cpv(), torch.randn(3, 8, 8), place=(8, 0)), ValueError, r"place=\(8, 0\) is outside .* 8x8 tokens"),
+    (lambda: reach(cpv(), torch.randn(3, 8, 8), place=(1.5, 0)), TypeError, r"place=\(1.5, 0\) must be a pair of int"),
+    (lambda: reach(cpv(), torch.randn(3, 8, 8), place=()), TypeError, r"place=\(\) must be a pair of integers"),
+    (lambda: reach(cpv(), torch.zeros(3, 8, 8, dtype=torch.uint8)), TypeError, "image has type torch.uint8"),
+    (lambda: reach(cpv(), torch.randn(1, 3, 8, 8)), ValueError, r"image has shape \(1, 3, 8, 8\)"),
+    (lambda: reach(cpv(), torch.randn(1, 8, 8)), ValueError, r"image has shape \(1, 8, 8\); expected .*3"),
+    (lambda: layer_maps(cpv(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)), TypeError, "images has type torch.uint8"),
+    (lambda: layer_maps(cpv(), torch.randn(1, 1, 8, 8)), ValueError, r"images has shape \(1, 1, 8, 8\)"),
     (lambda: reach(cpv(), torch.randn(3, 8, 8), directions=0), ValueError, "directions=0"),
 ])
 def test_bad_arguments_are_named(call, error, words):
@@ -135,6 +142,21 @@ def test_reach_estimates_the_exact_derivatives():
     assert torch.equal(estimate == 0, exact == 0)
     assert torch.allclose(estimate, exact, rtol=0.15)
     assert torch.equal(reach(model, image)["layer 1"], reach(model, image)["layer 1"])  # the same directions each time
+
+
+def test_reach_has_gradients_where_the_caller_has_none():
+    image = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = reach(cpv(), image)
+    assert torch.equal(found["layer 2"], reach(cpv(), image)["layer 2"])
+    with torch.inference_mode(), pytest.raises(ValueError, match="reach computes gradients"):
+        reach(cpv(), image)
+
+
+def test_without_leaves_the_random_numbers_alone():
+    model, state = cpv(), torch.get_rng_state()
+    without(model, "conv")
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_window_of_nothing_and_of_a_corner():

@@ -16,7 +16,9 @@ from vixlib.mixers import (
     NystromAttention,
     PerformerAttention,
     SoftmaxAttention,
+    linformer_projection,
     newton_schulz,
+    orthogonal_features,
     segment_means,
 )
 
@@ -317,8 +319,6 @@ def test_mlp_mixes_tokens_alike_in_every_feature():
 
 
 def test_linformer_projection_can_be_shared_between_layers():
-    from vixlib.mixers import linformer_projection
-
     shared = linformer_projection(N, 5)
     first, second = (LinformerAttention(DIM, **SIZES, seq_len=N, rank=5, sequence_projection=shared) for _ in range(2))
     assert first.project_k is second.project_k
@@ -336,6 +336,13 @@ def test_linformer_projection_can_be_shared_between_layers():
     (lambda: make(PerformerAttention, num_features=0), "num_features=0"),
     (lambda: make(MLPMixer)(tokens(20)), "20 tokens"),
     (lambda: SoftmaxAttention(DIM, heads=0, dim_head=8), "heads=0"),
+    (lambda: segment_means(torch.randn(1, 1, 5, 2), 0), "segments=0 must be an integer from 1 to 5"),
+    (lambda: segment_means(torch.randn(1, 1, 5, 2), 6), "segments=6 must be an integer from 1 to 5"),
+    (lambda: segment_means(torch.randn(5, 2), 2), r"x has shape \(5, 2\)"),
+    (lambda: orthogonal_features(4, 0), "dim_head=0 must be at least 1"),
+    (lambda: orthogonal_features(0, 4), "num_features=0 must be at least 1"),
+    (lambda: linformer_projection(0, 0), "seq_len=0 must be at least 1"),
+    (lambda: linformer_projection(4, 0), "rank=0 must be at least 1"),
 ])
 def test_bad_arguments_are_named(call, words):
     with pytest.raises(ValueError, match=words):

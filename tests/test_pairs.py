@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from blank import BLANK
 
 import vixlib as vix
@@ -18,9 +19,10 @@ def record(model, last, seed=0, peak=None, position="learned", **options):
     return values
 
 
-def run(model, top1):
+def run(model, top1, dataset="shapes", images=100, options=None, **train):
     history = [{"epoch": 1, "loss": 1.0, "top1": top1, "top5": 90.0, "seconds": 1.0}] if top1 is not None else []
-    return vix.Run(model, "uniform", {}, "shapes", 100, vix.TrainConfig(epochs=1), "CPU", "float32", history)
+    return vix.Run(model, "uniform", options or {}, dataset, images, vix.TrainConfig(**{"epochs": 1, **train}), "CPU",
+                   "float32", history)
 
 
 def test_gains_of_the_paper_and_the_logs(tmp_path):
@@ -44,6 +46,25 @@ def test_gains_of_records_are_means_over_common_seeds_and_of_learned_positions(t
 def test_gains_of_this_run_need_both_halves(tmp_path):
     assert pairs.gains([run("ViT", 20.0), run("HybridViT", 19.0)], tmp_path)["this run"] == {"ViT": -1.0}
     assert "this run" not in pairs.gains([run("ViT", 20.0), run("HybridViT", None)], tmp_path)
+    with pytest.raises(TypeError, match=r"runs=\[3\]: run=3 must be a Run"):
+        pairs.gains([3], tmp_path)
+
+
+@pytest.mark.parametrize("other", [{"options": {"position": "rope"}}, {"lr": 0.1}, {"epochs": 2}, {"dataset": "mine"},
+                                   {"images": 50}, {"seed": 1}, {"options": {"patch_size": 4}}])
+def test_gains_of_this_run_are_of_equal_settings(tmp_path, other):
+    assert "this run" not in pairs.gains([run("ViT", 20.0, **other), run("HybridViT", 30.0)], tmp_path)
+    both = [run("ViT", 20.0, **other), run("HybridViT", 25.0, **other)]  # equal again, another pair than the first
+    found = pairs.gains([run("ViT", 20.0), run("HybridViT", 30.0), *both], tmp_path)
+    if "seed" in other:
+        assert found["this run"] == {"ViT": 7.5}
+    else:
+        assert sorted([found["this run"]["ViT"], found["this run (2)"]["ViT"]]) == [5.0, 10.0]
+
+
+def test_options_of_one_half_do_not_keep_a_pair_apart(tmp_path):
+    hybrid = run("HybridViT", 30.0, options={"normalisation": "batch"})
+    assert pairs.gains([run("ViT", 20.0), hybrid], tmp_path)["this run"] == {"ViT": 10.0}
 
 
 def test_points_say_whether_memory_was_measured(tmp_path):
@@ -78,6 +99,21 @@ def test_fractions_are_read_and_refused_at_once():
     for text in ("50%", "2", "0", "half"):
         with pytest.raises(ValueError, match=f"fractions='{text}' must be numbers above 0"):
             pairs.fractions_of(text)
+    for given in (5, None, ["0.5"]):
+        with pytest.raises(TypeError, match="fractions=.* must be a text"):
+            pairs.fractions_of(given)
+
+
+def test_a_curve_of_no_pair_is_named():
+    with pytest.raises(ValueError, match="name='x' is unknown; use one of 'ViT'"):
+        pairs.line_style("x")
+
+
+def test_points_leave_the_random_numbers_alone(tmp_path):
+    write_record(record("ViT", 40.0), tmp_path)
+    state = torch.get_rng_state()
+    assert pairs.paper_points() and pairs.recorded_points(tmp_path)
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_the_authors_curve_lies_behind_a_run_on_their_data():

@@ -102,14 +102,35 @@ def test_another_mixer_makes_it_another_system():
     assert vix.build("ViT", mixer="softmax", depth=1).name == "ViT"
 
 
-def test_several_runs_of_one_system_are_shown_as_records_would_be(tmp_path):
-    def run(top1, dataset="shapes"):
-        history = [{"epoch": 1, "loss": 1.0, "top1": top1, "top5": 90.0, "seconds": 1.0}]
-        return vix.Run("ViP", "uniform", {}, dataset, 100, vix.TrainConfig(epochs=1), "CPU", "float32", history)
+def run(top1, dataset="shapes", images=100, options=None, config="uniform", **train):
+    history = [{"epoch": 1, "loss": 1.0, "top1": top1, "top5": 90.0, "seconds": 1.0}]
+    return vix.Run("ViP", config, options or {}, dataset, images, vix.TrainConfig(**{"epochs": 1, **train}), "CPU",
+                   "float32", history)
 
-    table = vix.compare(1, runs=[run(44.0), run(46.0, "mine")], results=tmp_path)
-    assert cells(table, "ViP")[-1] == "46.00 | 45.00 ± 1.41 (n=2)"
+
+def test_several_runs_of_one_system_are_shown_as_records_would_be(tmp_path):
+    table = vix.compare(1, runs=[run(44.0), run(46.0, seed=1), run(50.0, "mine")], results=tmp_path)
+    assert cells(table, "ViP")[-1] == "46.00 | 45.00 ± 1.41 (n=2) (dataset=shapes)\n50.00 | 50.00 (dataset=mine)"
     assert "this run: shapes, 1 epoch(s), CPU; mine, 1 epoch(s), CPU" in table.notes
+
+
+@pytest.mark.parametrize("model", ["ViP", "GatedMean"])
+@pytest.mark.parametrize(("other", "words"), [
+    ({"dataset": "mine"}, "dataset=mine"), ({"images": 50}, "train_images=50"), ({"config": "paper"}, "config=paper"),
+    ({"lr": 0.1, "epochs": 2}, "epochs=2, lr=0.1"), ({"options": {"num_features": 8}}, "num_features=8")])
+def test_runs_of_other_settings_are_no_seeds_of_one_cell(tmp_path, other, words, model):
+    runs = [run(44.0), run(46.0, **other)]
+    for one in runs:
+        one.model = model
+    first, second = cells(vix.compare(1, runs=runs, results=tmp_path), model)[-1].split("\n")
+    assert first.startswith("44.00 | 44.00") and "()" not in first and second == f"46.00 | 46.00 ({words})"
+
+
+def test_of_a_run_that_was_made_again_the_last_one_counts(tmp_path):
+    once = run(44.0)
+    assert cells(vix.compare(1, runs=[once, once], results=tmp_path), "ViP")[-1] == "44.00 | 44.00"
+    again = [run(44.0), run(43.0, eval_batch_size=8), run(45.0, seed=1)]
+    assert cells(vix.compare(1, runs=again, results=tmp_path), "ViP")[-1] == "45.00 | 44.00 ± 1.41 (n=2)"
 
 
 def test_patches_that_are_no_squares_have_a_column_of_their_own(tmp_path):

@@ -44,6 +44,14 @@ def test_equally_accurate_means_an_interval_inside_the_band(gaps, verdict):
     assert claim.verdict(Difference("CCN", "CCT", pairs=tuple((80.0 + gap, 80.0) for gap in gaps))) == verdict
 
 
+def test_copies_of_records_change_no_verdict():
+    records = [record(model, "learned", last + seed * gap, seed=seed) for seed in range(3)
+               for model, last, gap in (("ViN", 51.0, 1.0), ("ViT", 48.0, 2.0))]
+    assert verdict_table("02", records + records).rows == verdict_table("02", records).rows
+    with pytest.raises(TypeError, match="results=5 must be a folder"):
+        verdict_table("02", 5)
+
+
 def test_a_notebook_shows_its_own_claims():
     whole, parts = verdict_table(), [verdict_table(number) for number in ("02", "03", "04", "05", "06")]
     assert sorted(row[1:] for row in whole.rows) == sorted(row[1:] for part in parts for row in part.rows)

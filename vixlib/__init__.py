@@ -13,7 +13,7 @@ Where what is, from the bottom up:
     measure, memory, cost, lengths                parameters, bytes, seconds
     records (rules), tables, report, claims, …    what was recorded, and how the paper's tables look beside it
     reproduce (jobs, workers, agenda, parcels)    the command that trains a table
-    figures, diagrams, explore, probe             pictures for all notebooks; and for one each: pairs (03), places (04),
+    figures, diagrams, explore (controls), probe  pictures for all notebooks; and for one each: pairs (03), places (04),
                                                   hosts (05), layers (06)
 """
 __version__ = "0.1.0"

@@ -5,25 +5,26 @@ system tells them apart: same profile, data set, configuration, sizes, training 
 """
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from .errors import require_known
+from .errors import require_kinds, require_known, require_type
 from .models.zoo import SYSTEMS, applicable, position_of
 from .positions import POSITIONS
-from .records import read_records
-from .report import NOT_MEASURED, Group, Table
+from .records import IDENTITY, KINDS, TRAIN_KINDS, read_records
+from .report import NOT_MEASURED, THIS_RUN, Group, Table, as_text, each_once, run_records
 from .run import Run, training
 from .tables import MARKED_LOGS, ROPE_MODELS, ROPE_POSITIONS, authors_runs, log_marks
 
 # Student's t, two-sided 95 %, for 1 to 9 degrees of freedom; more seeds use the last, which is a little too wide.
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 ROPE_CLAIMS = (("rope", "learned"), ("rope2d", "rope"), ("learned", "none"), ("rope", "none"))
-THIS_RUN = "this run"
-Results = str | Path | Iterable[dict] | None
+# What pairing reads of a record.
+READ = {field: KINDS[field] for field in (*IDENTITY, "train", "last_top1")}
+Results = str | os.PathLike | Iterable[dict] | None
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def _names(a: str, b: str) -> tuple[str, str]:
 
 
 def _split(system: str) -> tuple[str, str]:
+    require_type("system", system, str, 'a name, such as "ViT" or "ViT/rope"')
     # A system's own name may have a slash in it: HybridViP-6/8.
     model, position = (system, "") if system in SYSTEMS or "/" not in system else system.rsplit("/", 1)
     require_known("system", model, SYSTEMS)
@@ -96,8 +98,17 @@ def _split(system: str) -> tuple[str, str]:
 
 
 def as_records(results: Results) -> list[dict]:
-    """The records that `results` stands for: those of a folder, or the ones already read."""
-    return read_records(results) if results is None or isinstance(results, (str, Path)) else list(results)
+    """The records that `results` stands for: those of a folder, or the ones already read, of which a copy counts for
+    nothing: as a further seed it would decide what one cannot."""
+    if results is None or isinstance(results, (str, os.PathLike)):
+        return read_records(results)
+    require_type("results", results, Iterable, "a folder of records, or a list of them")
+    records = list(results)
+    for record in records:
+        require_type("results: a record", record, dict, "a record, as vixlib.read_records gives it")
+        require_kinds(record, READ, "results")
+        require_kinds(record["train"], TRAIN_KINDS, "train in results")
+    return each_once(records)
 
 
 def differences(a: str, b: str, results: Results = None) -> list[Difference]:
@@ -106,7 +117,11 @@ def differences(a: str, b: str, results: Results = None) -> list[Difference]:
     results: a folder of records (None: data/results) or records already read. Without a pair the list holds one
     Difference of no pairs. A plain name means the system's own positions: differences("ViN", "ViT").
     """
-    records = as_records(results)
+    return compared(a, b, as_records(results))
+
+
+def compared(a: str, b: str, records: Sequence[dict]) -> list[Difference]:
+    """The same of records that are checked: none of them twice."""
     systems = _split(a), _split(b)
     of_a, of_b = ([r for r in records if (r["model"], r["position"]) == system] for system in systems)
     found: dict[str, list[tuple[dict, dict]]] = {}
@@ -115,7 +130,7 @@ def differences(a: str, b: str, results: Results = None) -> list[Difference]:
             setting = _setting(one, *systems[1])
             if one["seed"] == other["seed"] and setting == _setting(other, *systems[0]):
                 # Options that only one of the two takes, such as landmarks, still have to agree between seeds.
-                own = json.dumps([one["options"], other["options"]], sort_keys=True)
+                own = as_text([one["options"], other["options"]])
                 found.setdefault(setting + own, []).append((one, other))
     made = [Difference(a, b, Group.of(pairs[0][0]), tuple((x["last_top1"], y["last_top1"]) for x, y in pairs))
             for pairs in found.values()]
@@ -126,15 +141,17 @@ def _setting(record: dict, model: str, position: str) -> str:
     """All that must be equal for a pair with a run of `model`; options which that system lacks cannot differ."""
     options = applicable(model, {**record["options"], "position": position}, record["config"])
     options.pop("position", None)
-    return json.dumps([record["profile"], record["dataset"], record["config"], options, training(record)],
-                      sort_keys=True)
+    return as_text([record["profile"], record["dataset"], record["config"], options, training(record)])
 
 
 def claims(pairs: Iterable[tuple[str, str]], results: Results = None) -> list[str]:
     """Each pair (a, b) of systems in a sentence, grouped by setting; before each group which way its pairs went, and
     at the end which pairs are not measured."""
-    records = as_records(results)
-    made = [difference for a, b in pairs for difference in differences(a, b, records)]
+    return _sentences(pairs, as_records(results))
+
+
+def _sentences(pairs: Iterable[tuple[str, str]], records: Sequence[dict]) -> list[str]:
+    made = [difference for a, b in pairs for difference in compared(a, b, records)]
     sentences = []
     for group in sorted({difference.group for difference in made if difference.pairs}):
         here = [difference for difference in made if difference.group == group]
@@ -159,7 +176,7 @@ def rope_claims(results: Results = None,
     """What the records say about positions: 1-D rotary against learned, 2-D against 1-D, either against none."""
     sentences, records = [], as_records(results)
     for a, b in ROPE_CLAIMS:
-        said = claims([(f"{model}/{a}", f"{model}/{b}") for model in models], records)
+        said = _sentences([(f"{model}/{a}", f"{model}/{b}") for model in models], records)
         sentences += [f"Is {a} more accurate than {b}?", *(f"  {sentence}" for sentence in said)]
     return sentences
 
@@ -173,7 +190,7 @@ def rope_table(runs: Iterable[Run] = (), results: str | Path | None = None) -> T
     95 % interval where there are two seeds or more.
     """
     records = [r for r in read_records(results, config="uniform") if r["model"] in ROPE_MODELS]
-    live = [_as_record(run) for run in runs if run.history and run.model in ROPE_MODELS]
+    live = [record for record in run_records(runs) if record["model"] in ROPE_MODELS]
     rows = [["authors' logs: cifar10, patch 1", *[""] * len(ROPE_POSITIONS)],
             *([model, *(_logged(model, position) for position in ROPE_POSITIONS)] for model in ROPE_MODELS)]
     for label, part in [("recorded", records), (THIS_RUN, live)]:
@@ -194,15 +211,6 @@ def rope_table(runs: Iterable[Run] = (), results: str | Path | None = None) -> T
     return Table("Positions, uniform configuration: test top-1 (%)", ["model", *ROPE_POSITIONS], rows, tuple(notes))
 
 
-def _as_record(run: Run) -> dict:
-    """A run of this session with the fields that pairing reads."""
-    options = dict(run.options)
-    position = options.pop("position", position_of(run.model))
-    return {"profile": THIS_RUN, "dataset": run.dataset, "model": run.model, "config": run.model_config,
-            "position": position, "options": options, "seed": run.config.seed, "train": run.config.to_dict(),
-            "last_top1": run.last_top1, "device": run.device}
-
-
 def _logged(model: str, position: str) -> str:
     if not (logs := authors_runs(model, position)):
         return "-"
@@ -219,12 +227,12 @@ def _cell(records: list[dict], model: str, position: str) -> str:
     if not of_system:
         return NOT_MEASURED
     scores: dict[str, list[float]] = {}
-    for record in of_system:  # runs of one group may still differ in an option, and are no seeds of each other then
-        scores.setdefault(json.dumps(record["options"], sort_keys=True), []).append(record["last_top1"])
+    for record in of_system:  # runs of one group may still differ in a setting, and are no seeds of each other then
+        scores.setdefault(as_text([record["options"], training(record)]), []).append(record["last_top1"])
     accuracy = "; ".join(f"{fmean(s):.2f}{f', n={len(s)}' if len(s) > 1 else ''}" for s in scores.values())
     if position == "learned":
         return accuracy
-    gains = [_gain(found) for found in differences(f"{model}/{position}", f"{model}/learned", records)]
+    gains = [_gain(found) for found in compared(f"{model}/{position}", f"{model}/learned", records)]
     return f"{accuracy} ({'; '.join(gains)})"
 
 

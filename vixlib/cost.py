@@ -3,14 +3,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from numbers import Real
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 
-from .device import pick_precision
-from .errors import require_count
+from .device import pick_precision, require_working
+from .errors import require_count, require_type, shown
 from .living import kept_for_backward
 from .measure import _seconds
 from .precision import computing_in
@@ -24,10 +25,11 @@ def mixer_bytes(builders: Mapping[str, Builder], tokens: Sequence[int], dim: int
     builders: name -> a function from the number of tokens to a mixer of width `dim`.
     """
     costs: dict[str, list[int]] = {name: [] for name in builders}
-    for count in tokens:
-        for name, build in builders.items():
-            mixer, x = build(count), torch.randn(1, count, dim, requires_grad=True)
-            costs[name].append(kept_for_backward(mixer, lambda mixer=mixer, x=x: mixer(x)))
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+        for count in tokens:
+            for name, build in builders.items():
+                mixer, x = build(count), torch.randn(1, count, dim, requires_grad=True)
+                costs[name].append(kept_for_backward(mixer, lambda mixer=mixer, x=x: mixer(x)))
     return costs
 
 
@@ -41,7 +43,7 @@ def mixer_seconds(builders: Mapping[str, Builder], dim: int, *, device: torch.de
     `budget` seconds; at least three sizes are measured.
     """
     require_count(batch_size=batch_size, smallest=smallest, largest=largest, repeats=repeats)
-    device = torch.device(device)
+    device = require_working(device)
     precision = pick_precision(device)
     tokens: list[int] = []
     costs: dict[str, list[float]] = {name: [] for name in builders}
@@ -49,8 +51,10 @@ def mixer_seconds(builders: Mapping[str, Builder], dim: int, *, device: torch.de
     # The dearest mixer is quadratic, so the next size takes up to four times as long as this one did.
     while count <= largest and (len(tokens) < 3 or time.perf_counter() - begun + 4 * last < budget):
         round_begun = time.perf_counter()
-        x = torch.randn(batch_size, count, dim, device=device, requires_grad=True)
-        steps = {name: _step(build(count).to(device), x, precision) for name, build in builders.items()}
+        # The caller's random numbers stay as they were.
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            x = torch.randn(batch_size, count, dim, device=device, requires_grad=True)
+            steps = {name: _step(build(count).to(device), x, precision) for name, build in builders.items()}
         for step in steps.values():
             step()
         taken = [{name: _seconds(step, device) for name, step in steps.items()} for _ in range(repeats)]
@@ -72,11 +76,23 @@ def _step(mixer: nn.Module, x: Tensor, precision: str) -> Callable[[], None]:
     return step
 
 
+def require_curves(tokens: Sequence[int], curves: Mapping[str, Sequence[float]]) -> None:
+    """`tokens` and each of `curves` must be numbers above 0, as logarithmic axes take, as many as there are tokens."""
+    for name, values in (("tokens", tokens), *curves.items()):
+        require_type(name, values, Collection, "a list of numbers above 0")
+        if not len(values) or not all(isinstance(value, Real) and value > 0 for value in values):
+            raise ValueError(f"{name}={shown(values)} must be numbers above 0, one or more")
+        if len(values) != len(tokens):
+            raise ValueError(f"{name}={shown(values)} must be {len(tokens)} numbers, one for each of "
+                             f"tokens={shown(tokens)}")
+
+
 def crossing(tokens: Sequence[int], reference: Sequence[float], other: Sequence[float]) -> float | None:
     """The number of tokens from which `other` stays cheaper than `reference`, interpolated on logarithmic axes.
 
     tokens[0] if it always was; None if it is not cheaper at the last of `tokens`.
     """
+    require_curves(tokens, {"reference": reference, "other": other})
     gaps = [math.log(b / a) for a, b in zip(reference, other, strict=True)]  # negative where `other` is cheaper
     if gaps[-1] >= 0:
         return None

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
-from .errors import as_device, machine_memory, require_known
+from .errors import as_device, machine_memory, require_known, require_pair
 from .precision import PRECISIONS
 
 # For deterministic runs. torch looks once, at its first matrix product on a GPU, so any later is too late.
@@ -153,13 +153,16 @@ def pick_precision(device: torch.device | str, wanted: str = "auto",
     """
     device = as_device("device", device)
     require_known("precision", wanted, ("auto", *PRECISIONS))
+    if capability is not None:
+        require_pair("capability", capability, "(major, minor), such as (8, 0)")
     if wanted == "float32":
         return wanted
     if device.type != "cuda":
         if wanted != "auto":
             raise ValueError(f'precision={wanted!r} needs a GPU, not {device.type}; use "auto" or "float32"')
         return "float32"
-    capability = capability or torch.cuda.get_device_capability(_here(device))
+    if capability is None:
+        capability = torch.cuda.get_device_capability(_here(device))
     native_bfloat16 = tuple(capability) >= (8, 0)
     if wanted == "auto":
         return "bfloat16" if native_bfloat16 else "float16"

@@ -36,6 +36,16 @@ def _require_integers(most: int, values: Mapping[str, int]) -> None:
             raise ValueError(f"{name}={shown(value)} must be at most {most}")
 
 
+def require_between(first: int, last: int, **values: int) -> None:
+    """Each keyword must be an integer from `first` to `last`, both included."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name}={shown(value)} must be an integer from {first} to {last}, got "
+                            f"{type(value).__name__}")
+        if not first <= value <= last:
+            raise ValueError(f"{name}={value} must be an integer from {first} to {last}")
+
+
 def require_number(name: str, value: float, allowed: Callable[[float], bool], what: str) -> None:
     """`value` must be a finite number that is `allowed`; `what` says which are, "above 0" for instance."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -224,6 +234,12 @@ def require_gradients(caller: str) -> None:
     """torch must not be in inference mode, whose tensors can never be trained with (under no_grad they can)."""
     if torch.is_inference_mode_enabled():
         raise ValueError(f"{caller} computes gradients, which torch.inference_mode() rules out; call it outside")
+
+
+def require_pair(name: str, value: object, what: str) -> None:
+    """`value` must be a tuple or list of two integers; `what` says which, "(row, column)" for instance."""
+    if not isinstance(value, (tuple, list)) or [type(number) for number in value] != [int, int]:
+        raise TypeError(f"{name}={shown(value)} must be a pair of integers {what}")
 
 
 def require_grid(name: str, value: tuple[int, int]) -> None:

@@ -1,115 +1,31 @@
-"""Figures that answer while one drags: `interact`, and what the series has to be dragged.
+"""What the series has to be dragged, with `interact`: figures that answer at once.
 
 Everything that takes long is computed before; an answer is a few small products and a drawing of it.
 """
 from __future__ import annotations
 
-import inspect
 import math
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from io import BytesIO
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from . import figures, lengths
+from .controls import interact as interact  # where the notebooks look for it
 from .cost import mixer_bytes
-from .errors import require_count, require_known
+from .errors import require_between, require_count, require_known, require_mapping, require_type, shown
 from .images import normalised
 from .measure import CARD_GB
-from .mixers import MIXERS
+from .mixers import MIXERS, SoftmaxAttention
+from .models import ViX
 from .models.zoo import settings
 from .probe import imitated_rows, mixer_inputs, mixer_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Choices = Sequence  # the values that a control offers
-
-
-def interact(function: Callable[..., Figure], **choices: Choices) -> None:
-    """Show the figure `function(**values)` with a control for each of `choices`, argument -> the values it may take.
-
-    A control starts at the function's own default for its argument, else at the first value. Numbers get a slider,
-    other values a list. Without ipywidgets or outside a notebook the figure of the starting values is drawn, once.
-
-    Raises TypeError for an argument that `function` does not have, ValueError for a default that is not offered.
-    """
-    values = starting_values(function, choices)
-    widgets = _widgets()
-    if widgets is None:
-        function(**values)
-        print(f"With ipywidgets, in a running notebook, this figure has controls: {', '.join(choices)}.")
-        return
-    from IPython.display import display
-
-    panel, picture = build_panel(widgets, function, choices, values)
-    # Where nothing can draw widgets, as on GitHub or in a page made of the notebook, the picture stands in.
-    display({**panel._repr_mimebundle_(), "image/png": b64encode(picture.value).decode()}, raw=True)
-
-
-def starting_values(function: Callable[..., Figure], choices: Mapping[str, Choices]) -> dict:
-    """What `function` is first called with: its default for each argument of `choices`, else the first choice."""
-    parameters = inspect.signature(function).parameters
-    values = {}
-    for name, offered in choices.items():
-        if name not in parameters:
-            raise TypeError(f"{name} is no argument of {getattr(function, '__name__', function)!s}; it takes "
-                            f"{', '.join(parameters) or 'none'}")
-        if not len(offered):
-            raise ValueError(f"{name}={offered!r} offers nothing to choose from; give at least one value")
-        default = parameters[name].default
-        values[name] = offered[0] if default is inspect.Parameter.empty else default
-        if values[name] not in offered:
-            raise ValueError(f"{name}={default!r}, where its control would start, is not among the choices "
-                             f"{offered!r}; add it, or change the default")
-    return values
-
-
-def _widgets():
-    """The module ipywidgets if it is installed and a notebook's kernel runs this, else None."""
-    try:
-        import ipywidgets
-        from IPython import get_ipython
-    except ImportError:
-        return None
-    return ipywidgets if hasattr(get_ipython(), "kernel") else None
-
-
-def build_panel(widgets: ModuleType, function: Callable[..., Figure], choices: Mapping[str, Choices],
-                values: Mapping) -> tuple[object, object]:
-    """The controls above the picture of `function(**values)`, redrawn with every change: (panel, picture)."""
-    style, layout = {"description_width": "7em"}, {"width": "24em"}
-    controls = {}
-    for name, offered in choices.items():
-        numbers = all(isinstance(value, (int, float)) for value in offered)
-        kind = widgets.SelectionSlider if numbers and len(offered) > 1 else widgets.Dropdown
-        controls[name] = kind(options=[(str(value), value) for value in offered], value=values[name],
-                              description=name.replace("_", " "), style=style, layout=layout)
-    picture = widgets.Image(value=_png(function(**values)), format="png", layout={"max_width": "100%"})
-
-    def redraw(_change) -> None:
-        picture.value = _png(function(**{name: control.value for name, control in controls.items()}))
-
-    for control in controls.values():
-        control.observe(redraw, names="value")
-    box = widgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"})
-    return widgets.VBox([box, picture]), picture
-
-
-def _png(figure: Figure) -> bytes:
-    import matplotlib.pyplot as plt
-
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=80)
-    plt.close(figure)  # an open one would be shown a second time below the cell
-    return file.getvalue()
-
 
 # --- Where one patch looks.
 
@@ -123,9 +39,14 @@ def looks(models: Mapping[str, nn.Module], images: Tensor) -> Callable[..., Figu
     The figure takes picture (an index of images), layer and head (from 1), row and column of the patch, and `shown`:
     IMITATED, what the methods make of ViT's q and k, or TRAINED, what each model does.
     """
+    of_mixer = {name: settings(name)["mixer"] for name in ("ViT", "ViP", "ViL", "ViN")}
+    _require_four(models, of_mixer)
+    require_type("images", images, Tensor, "a tensor, uint8 [B, C, H, W]")
+    if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
+        raise ValueError(f"images is {images.dtype} {list(images.shape)}, but must be uint8 [B, C, H, W], B >= 1")
     vit, grid = models["ViT"], models["ViT"].grid
     device = next(vit.parameters()).device
-    of_mixer = {name: settings(name)["mixer"] for name in ("ViT", "ViP", "ViL", "ViN")}
+    heads = min(models[name].blocks[0].mixer.heads for name in of_mixer)
     features, size = models["ViP"].blocks[0].mixer.num_features, models["ViN"].blocks[0].mixer.num_landmarks
 
     @lru_cache(maxsize=16)
@@ -139,6 +60,11 @@ def looks(models: Mapping[str, nn.Module], images: Tensor) -> Callable[..., Figu
     def looks(picture: int = 0, layer: int = max(1, len(vit.blocks) - 1), head: int = 1, row: int = grid[0] // 2,
               column: int = grid[1] // 2, shown: str = IMITATED) -> Figure:
         require_known("shown", shown, (IMITATED, TRAINED))
+        require_between(0, len(images) - 1, picture=picture)
+        require_between(1, len(vit.blocks), layer=layer)
+        require_between(1, heads, head=head)
+        require_between(0, grid[0] - 1, row=row)
+        require_between(0, grid[1] - 1, column=column)
         token = row * grid[1] + column + (vit.cls_token is not None)
         if shown == IMITATED:
             x, rotary = inputs("ViT", picture)[layer - 1]
@@ -151,6 +77,18 @@ def looks(models: Mapping[str, nn.Module], images: Tensor) -> Callable[..., Figu
         return _draw_looks(images[picture], maps, (row, column), f"layer {layer}, head {head}: {shown}")
 
     return looks
+
+
+def _require_four(models: Mapping[str, nn.Module], of_mixer: Mapping[str, str]) -> None:
+    """`models` must hold the four systems of `of_mixer` with their mixers, all of ViT's grid and depth."""
+    require_mapping("models", models)
+    for name, mixer in of_mixer.items():
+        model = models.get(name)
+        if not isinstance(model, ViX) or not isinstance(model.blocks[0].mixer, MIXERS[mixer]):
+            raise ValueError(f"models[{name!r}]={type(model).__name__} must be a {name}; pass a dict of trained models "
+                             f"{', '.join(of_mixer)}")
+        if (model.grid, len(model.blocks)) != (models["ViT"].grid, len(models["ViT"].blocks)):
+            raise ValueError(f"models[{name!r}] has another grid or depth than models['ViT']; build all of them alike")
 
 
 def _draw_looks(image: Tensor, maps: Mapping[str, Tensor], query: tuple[int, int], title: str) -> Figure:
@@ -204,6 +142,8 @@ def kept_by_size(vit: nn.Module, sizes: Sequence[int]) -> dict[str, list[int]]:
     The layers have the width, heads and tokens of `vit`, a softmax model; "softmax" and "softmax materialised", which
     have no size, get a single value.
     """
+    if not isinstance(vit, ViX) or not isinstance(vit.blocks[0].mixer, SoftmaxAttention):
+        raise ValueError(f"vit={type(vit).__name__} must be a ViX with softmax attention, such as vixlib.build('ViT')")
     softmax = vit.blocks[0].mixer
     inner, dim = softmax.to_qkv.out_features // 3, softmax.to_qkv.in_features
     shape = {"heads": softmax.heads, "dim_head": inner // softmax.heads, "seq_len": vit.seq_len}
@@ -224,9 +164,12 @@ def trade_off(errors: Mapping[str, Sequence[float]], kept: Mapping[str, Sequence
     errors: "performer", "linformer" and "nystrom" -> relative error at each of `sizes`.   kept: of `kept_by_size`.
     Errors below SMALLEST, such as the rounding error of an exact result, are drawn at SMALLEST.
     """
+    _require_sizes(sizes, errors, kept)
     middle = sizes[len(sizes) // 2]
 
     def trade_off(features: int = middle, rank: int = middle, landmarks: int = middle) -> Figure:
+        for name, size in {"features": features, "rank": rank, "landmarks": landmarks}.items():
+            require_known(name, size, sizes)
         figure, ax = figures.new_axes(width=9, height=3.6)
         for name, m in {"performer": features, "linformer": rank, "nystrom": landmarks}.items():
             at, kib = sizes.index(m), [count / 2**10 for count in kept[name]]
@@ -246,6 +189,21 @@ def trade_off(errors: Mapping[str, Sequence[float]], kept: Mapping[str, Sequence
         return _placed(figure, BESIDE_LEGEND)
 
     return trade_off
+
+
+def _require_sizes(sizes: Sequence[int], errors: Mapping, kept: Mapping) -> None:
+    """`sizes` must be some, and `errors` and `kept` have a value for each of them; softmax has one without a size."""
+    require_type("sizes", sizes, Sequence, "a list of sizes")
+    if not sizes:
+        raise ValueError(f"sizes={sizes!r} holds nothing to choose from; give at least one")
+    by_size = dict.fromkeys(OPTIONS, len(sizes))
+    for what, given, counts in (("errors", errors, by_size),
+                                ("kept", kept, {**by_size, "softmax": 1, "softmax materialised": 1})):
+        require_mapping(what, given)
+        for name, count in counts.items():
+            if len(given.get(name, ())) < count:
+                raise ValueError(f"{what}[{name!r}]={shown(given.get(name))} must hold {count} value(s), for "
+                                 f"sizes={shown(sizes)}")
 
 
 def _logarithmic(ax: Axes) -> None:

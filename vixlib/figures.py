@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .cost import require_curves
+from .errors import require_count, require_type, shown
 from .models.zoo import names, position_of
 from .tables import authors_runs, log_marks
 
@@ -43,6 +45,10 @@ def show_pictures(images: Tensor, titles: Sequence[str] = (), columns: int = 8, 
     """A grid of pictures, uint8 `[B, C, H, W]` or float in [-1, 1]; returns the figure."""
     import matplotlib.pyplot as plt
 
+    require_count(columns=columns)
+    require_type("images", images, (Tensor, Sequence), "a tensor [B, C, H, W] or a list of pictures")
+    if not len(images):
+        raise ValueError(f"images={shown(images)} holds no picture to show; pass at least one")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.25) * rows), squeeze=False,
@@ -58,6 +64,9 @@ def show_pictures(images: Tensor, titles: Sequence[str] = (), columns: int = 8, 
 
 def as_picture(image: Tensor) -> Tensor:
     """`[C, H, W]` as uint8 or normalised float -> `[H, W, C]` in [0, 1] for imshow."""
+    require_type("image", image, Tensor, "a tensor [C, H, W]")
+    if image.ndim != 3:
+        raise ValueError(f"image has shape {tuple(image.shape)}; expected one picture [C, H, W]")
     image = image.detach().cpu()
     image = image.float() / 255 if image.dtype == torch.uint8 else image.float() / 2 + 0.5
     return image.clamp(0, 1).permute(1, 2, 0)
@@ -71,6 +80,9 @@ def cost_curves(ax: Axes, tokens: Sequence[int], curves: Mapping[str, Sequence[f
     """
     import math
 
+    require_curves(tokens, curves)
+    if len(tokens) < 2 or tokens[-2] == tokens[-1]:
+        raise ValueError(f"tokens={shown(tokens)} must end in two different sizes, between which there is a slope")
     for name, values in curves.items():
         mixer = name.split()[0]
         slope = math.log(values[-1] / values[-2]) / math.log(tokens[-1] / tokens[-2])
@@ -108,8 +120,12 @@ def learning_curves(ax: Axes, curves: Mapping[str, Sequence[float]], logs: Mappi
 
 def cut_into_patches(image: Tensor, patch_size: int, pixel: int = 8, gap: int = 3) -> Tensor:
     """The picture `[C, H, W]` with its patches pulled apart by white lines, each pixel drawn `pixel` wide."""
-    channels, height, width = image.shape
-    large = as_picture(image).permute(2, 0, 1).repeat_interleave(pixel, 1).repeat_interleave(pixel, 2)
+    require_count(patch_size=patch_size, pixel=pixel, gap=gap)
+    large = as_picture(image).permute(2, 0, 1)
+    channels, height, width = large.shape
+    if height % patch_size or width % patch_size:
+        raise ValueError(f"patch_size={patch_size} does not divide a picture of {height}x{width}; use a divisor")
+    large = large.repeat_interleave(pixel, 1).repeat_interleave(pixel, 2)
     side = patch_size * pixel
     tiles = large.reshape(channels, height // patch_size, side, width // patch_size, side)
     tiles = torch.nn.functional.pad(tiles.permute(0, 1, 3, 2, 4), (0, gap, 0, gap), value=1.0)
@@ -138,6 +154,10 @@ def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[in
     import matplotlib.pyplot as plt
     from matplotlib.colors import LogNorm
 
+    require_type("weights", weights, Tensor, "a tensor [layers, heads, rows, columns]")
+    if weights.ndim != 4 or 0 in weights.shape:
+        raise ValueError(f"weights has shape {tuple(weights.shape)}; expected [layers, heads, rows, columns], at least "
+                         "one of each")
     layers, heads, rows, columns = weights.shape
     seen = as_picture(picture)
     height, width = seen.shape[:2]

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from .embeddings import LinearEmbedding
+from .errors import require_known, require_type
 from .figures import COLOURS, as_picture, new_axes
-from .models.levit import LeViTBlock, ShrinkingAttention
-from .models.vix import Block
+from .models.levit import LeViT, LeViTBlock, ShrinkingAttention
+from .models.vix import Block, ViX
 from .models.zoo import settings
-from .pairs import AREA, SOURCES, Point, finish_memory_axes, last_top1, leads, name_point
+from .pairs import AREA, SOURCES, Point, finish_memory_axes, leads, name_point
 from .pairs import paper_points as printed_points
 from .run import Run
 from .scoring import evaluating
@@ -58,6 +59,7 @@ def trace(model: nn.Module) -> list[Stage]:
 
     model: a ViX, LeViT or CCT; it is left in the mode it was in. "one vector" is what the head is called with.
     """
+    require_type("model", model, (ViX, LeViT), "a ViX, LeViT or CCT")  # a CCT is a ViX
     picture = torch.zeros(1, model.channels, *model.image_size, device=next(model.parameters()).device)
     stages = [Stage("picture", tuple(picture.shape[1:]))]
 
@@ -108,14 +110,16 @@ def gains(runs: Iterable[Run] = (), results: str | Path | None = None) -> dict[s
     """Top-1 of each swap less that of its host's softmax, in points: source -> {"LeViP": 2.44, ...}.
 
     Sources: "paper" (best epochs), each group of recorded runs (last epochs, means over the seeds that both have) and
-    `runs` as "this run" (last epochs). A swap without its softmax is left out, and so is a source without any.
+    `runs` as "this run" (last epochs); see `leads`. A swap without its softmax is left out, and so is a source
+    without any.
     """
-    top1 = {"paper": {row["model"]: {None: row["top1"]} for row in paper_table(4)["rows"]}}
-    return leads(top1 | last_top1(HOST_OF, runs, results), {swap: (swap, host) for swap, host in SWAPS})
+    top1 = {"paper": {row["model"]: row["top1"] for row in paper_table(4)["rows"]}}
+    return leads(top1, {swap: (swap, host) for swap, host in SWAPS}, runs, results)
 
 
 def line_style(name: str) -> dict:
     """How a system's curve is drawn."""
+    require_known("name", name, HOST_OF)
     line, marker = STYLES[HOST_OF[name]]
     colour = COLOURS[MIXER_OF[name]]
     return {"color": colour, "linestyle": line, "marker": marker, "markersize": 5, "label": name,

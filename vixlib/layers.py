@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .diagrams import PART_COLOURS
-from .errors import require_count, require_known
+from .embeddings import check_images
+from .errors import require_count, require_gradients, require_known, require_like, require_pair
 from .figures import new_axes
 from .models import CXV
 from .scoring import evaluating
@@ -56,7 +57,8 @@ def without(model: CXV, part: str) -> CXV:
 
 
 def _without_neighbours(conv: nn.Conv2d) -> nn.Conv2d:
-    small = nn.Conv2d(conv.in_channels, conv.out_channels, 1).to(conv.weight)
+    # Without a start of its own, which would move the caller's random numbers.
+    small = nn.utils.skip_init(nn.Conv2d, conv.in_channels, conv.out_channels, 1).to(conv.weight)
     with torch.no_grad():
         # PyTorch draws weights from ±1/√(inputs): with a ninth of the inputs they have to be three times as large.
         small.weight.copy_(3 * conv.weight[:, :, 1:2, 1:2])
@@ -74,6 +76,7 @@ def layer_maps(model: CXV, images: Tensor) -> dict[str, Tensor]:
     """What the stem and each layer make of `images` `[B, C, H, W]`, in evaluation mode and with gradients:
     {"stem": `[B, D/2, rows, columns]`, "layer 1": `[B, D, rows, columns]`, ...}."""
     _require_cxv(model)
+    check_images(images, model.channels, model)
     with evaluating(model):
         x = model.stem(images)
         maps = {"stem": x}
@@ -82,6 +85,7 @@ def layer_maps(model: CXV, images: Tensor) -> dict[str, Tensor]:
     return maps
 
 
+@torch.enable_grad()  # whatever the caller has switched off
 def reach(model: CXV, image: Tensor, place: tuple[int, int] | None = None, directions: int = 16) -> dict[str, Tensor]:
     """How strongly the features of one place answer to each pixel, `[H, W]` on the CPU, after the stem and each layer.
 
@@ -90,12 +94,20 @@ def reach(model: CXV, image: Tensor, place: tuple[int, int] | None = None, direc
     random `directions` u, since E|Jᵀu|² = |J|²; where no path leads it is exactly zero.
     """
     require_count(directions=directions)
+    require_gradients("reach")
+    _require_cxv(model)
+    require_like("image", image, model.head.weight)
+    if image.ndim != 3 or image.shape[0] != model.channels:
+        raise ValueError(f"image has shape {tuple(image.shape)}; expected one picture [{model.channels}, H, W]")
     pixels = image[None].expand(directions, *image.shape).clone().requires_grad_()
     generator = torch.Generator().manual_seed(0)  # the same directions each time
     found = {}
     maps = layer_maps(model, pixels)
     rows, columns = next(iter(maps.values())).shape[-2:]
-    row, column = place or (rows // 2, columns // 2)
+    if place is None:
+        place = rows // 2, columns // 2
+    require_pair("place", place, "(row, column)")
+    row, column = place
     if not (0 <= row < rows and 0 <= column < columns):
         raise ValueError(f"place={place} is outside the grid of {rows}x{columns} tokens")
     for name, features in maps.items():

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .claims import THIS_RUN, compared
+from .errors import require_known, require_type
 from .figures import MARKERS, MODEL_COLOURS, as_picture
 from .measure import count_parameters
 from .memory import of_record
 from .models.zoo import build, position_of, settings
 from .probe import ShiftScores
 from .records import read_records
-from .report import Group
+from .report import Group, run_records
 from .run import Run
 from .tables import authors_runs, log_marks, paper_table
 
@@ -39,32 +41,32 @@ def gains(runs: Iterable[Run] = (), results: str | Path | None = None) -> dict[s
     learned positions and `runs` as "this run" (last epochs; recorded ones are means over the seeds that both have).
     A source without a pair is left out.
     """
-    top1 = {"paper": {row["model"]: {None: row["top1"]} for table in (1, 3) for row in paper_table(table)["rows"]}}
-    top1["authors' logs"] = {name: {None: max(run["best_top1"] for run in logged)} for name in SYSTEMS
+    top1 = {"paper": {row["model"]: row["top1"] for table in (1, 3) for row in paper_table(table)["rows"]}}
+    top1["authors' logs"] = {name: max(run["best_top1"] for run in logged) for name in SYSTEMS
                              if (logged := [run for run in authors_runs(name) if not log_marks(run)])}
-    return leads(top1 | last_top1(SYSTEMS, runs, results),
-                 {plain: (hybrid, plain) for plain, hybrid in PAIRS.items()})
+    return leads(top1, {plain: (hybrid, plain) for plain, hybrid in PAIRS.items()}, runs, results)
 
 
-BySeed = dict[int | None, float]  # top-1 in percent; None: a seed that nobody knows
+def leads(top1: Mapping[str, Mapping[str, float]], wanted: Mapping[str, tuple[str, str]], runs: Iterable[Run],
+          results: str | Path | None) -> dict[str, dict[str, float]]:
+    """Top-1 of a less that of b for each label -> (a, b), by source: of `top1` (source -> model -> top-1), then of each
+    group of recorded runs, then of `runs`.
 
-
-def last_top1(systems: Iterable[str], runs: Iterable[Run],
-              results: str | Path | None) -> dict[str, dict[str, BySeed]]:
-    """Last epochs' top-1 by source, model and seed: each group of recorded runs, and "this run"."""
-    found = {f"recorded, {group}": {name: {r["seed"]: r["last_top1"] for r in own} for name, own in models.items()}
-             for group, models in recorded_by_group(systems, results).items()}
-    return found | {"this run": {run.model: {run.config.seed: run.last_top1} for run in runs if run.history}}
-
-
-def leads(top1: Mapping[str, Mapping[str, BySeed]],
-          wanted: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, float]]:
-    """Top-1 of a less that of b for each label -> (a, b), mean over the seeds that a source has of both; without one
-    the label is left out, and so is a source without a label."""
-    differences = {source: {label: mean(found[a][seed] - found[b][seed] for seed in found[a].keys() & found[b].keys())
-                            for label, (a, b) in wanted.items() if found.get(a, {}).keys() & found.get(b, {}).keys()}
-                   for source, found in top1.items()}
-    return {source: found for source, found in differences.items() if found}
+    Runs are a pair where nothing but the system tells them apart (see claims.py). A label that has pairs of further
+    settings in one source shows them as "this run (2)", and so on; a source without a label is left out.
+    """
+    found = {source: {label: of[a] - of[b] for label, (a, b) in wanted.items() if a in of and b in of}
+             for source, of in top1.items()}
+    recorded = recorded_by_group({system for pair in wanted.values() for system in pair}, results)
+    sources = {f"recorded, {group}": [r for own in models.values() for r in own] for group, models in recorded.items()}
+    for source, records in {**sources, THIS_RUN: run_records(runs)}.items():
+        positions = dict.fromkeys(record["position"] for record in records)
+        for label, (a, b) in wanted.items():
+            pairs = [one for position in positions for one in compared(f"{a}/{position}", f"{b}/{position}", records)
+                     if one.pairs]
+            for number, one in enumerate(pairs, start=1):
+                found.setdefault(source if number == 1 else f"{source} ({number})", {})[label] = one.mean
+    return {source: gained for source, gained in found.items() if gained}
 
 
 def recorded_by_group(systems: Iterable[str],
@@ -91,7 +93,7 @@ class Point:
 def paper_points(tables: Iterable[int] = (1, 3)) -> list[Point]:
     """Rows of the paper's tables, figure 4's unless told otherwise; parameters are the true count, not the printed."""
     return [Point(row["model"], row["top1"], row["gpu_gb"],
-                  count_parameters(build(row["model"], config="paper")).true, "paper")
+                  count_parameters(build(row["model"], config="paper", seed=0)).true, "paper")
             for table in tables for row in paper_table(table)["rows"]]
 
 
@@ -111,13 +113,15 @@ def _point(name: str, records: list[dict]) -> Point:
     if measured:
         peak = mean(measured)
     else:
-        peak = of_record(first)
+        with torch.random.fork_rng(devices=[]):  # a model may be built for it
+            peak = of_record(first)
     return Point(name, mean(r["last_top1"] for r in records), peak / 2**30, first["params"]["true"],
                  "measured" if measured else "predicted")
 
 
 def fractions_of(text: str) -> list[float]:
     """"0.5, 0.1" as [0.1, 0.5]: parts of the training pictures, each above 0 and at most 1; the ValueError says so."""
+    require_type("fractions", text, str, 'a text, such as "0.5, 0.1"')
     try:
         parts = sorted({float(part) for part in text.split(",") if part.strip()})
     except ValueError:
@@ -134,6 +138,7 @@ def plain(name: str) -> str:
 
 def line_style(name: str) -> dict:
     """How a system's curve is drawn."""
+    require_known("name", name, SYSTEMS)
     colour, hybrid = MODEL_COLOURS[plain(name)], name != plain(name)
     return {"color": colour, "linestyle": "-" if hybrid else "--", "marker": MARKERS[settings(plain(name))["mixer"]],
             "markersize": 5, "markerfacecolor": colour if hybrid else "white", "label": name}

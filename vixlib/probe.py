@@ -1,14 +1,14 @@
 """Looking inside a model: what its mixers get, where each token looks, what remains when a picture moves."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import require_count, require_known
+from .errors import require_between, require_count, require_known, require_like, require_pair, require_type
 from .images import normalised
 from .mixers import (
     LinformerAttention,
@@ -18,6 +18,7 @@ from .mixers import (
     newton_schulz,
     segment_means,
 )
+from .mixers.heads import check_tokens
 from .positions import Rotary
 from .scoring import evaluating
 
@@ -28,7 +29,7 @@ def mixer_inputs(model: nn.Module, images: Tensor) -> list[tuple[Tensor, object]
 
     The host must hold its layers in `model.blocks`, each with a `mixer`. The model is left in the mode it was in.
     """
-    if not hasattr(model, "blocks"):
+    if not hasattr(model, "blocks") or not all(hasattr(block, "mixer") for block in model.blocks):
         raise ValueError(f"model {type(model).__name__} has no .blocks with mixers to look into")
     seen: list[tuple[Tensor, object]] = []
 
@@ -48,8 +49,8 @@ def mixer_inputs(model: nn.Module, images: Tensor) -> list[tuple[Tensor, object]
 @torch.no_grad()
 def attention_maps(model: nn.Module, images: Tensor) -> list[Tensor]:
     """The attention matrix of each softmax layer on `images`, `[B, H, N, N]` a layer; rows sum to one."""
-    maps = []
-    for block, (x, rotary) in zip(model.blocks, mixer_inputs(model, images), strict=True):
+    maps, inputs = [], mixer_inputs(model, images)
+    for block, (x, rotary) in zip(model.blocks, inputs, strict=True):
         if not isinstance(block.mixer, SoftmaxAttention):
             raise ValueError(f"{type(block.mixer).__name__} never forms an attention matrix; attention_maps needs a "
                              "softmax model, such as ViT")
@@ -95,9 +96,16 @@ def mixer_row(mixer: nn.Module, x: Tensor, token: int, rotary: Rotary | None = N
 
     What a Nyström mixer's convolution adds to it is left out. A ValueError for a mixer without such a matrix.
     """
-    if not 0 <= token < x.shape[1]:
-        raise ValueError(f"token={token} is none of the {x.shape[1]} tokens; use 0 to {x.shape[1] - 1}")
+    require_type("mixer", mixer, nn.Module, "a mixer, as model.blocks hold them")
+    require_like("x", x, next(mixer.parameters(), None))
+    if x.ndim != 3:
+        raise ValueError(f"x has shape {tuple(x.shape)}; expected tokens [B, N, D]")
+    require_between(0, x.shape[1] - 1, token=token)
     if isinstance(mixer, LinformerAttention):
+        check_tokens(x, mixer.to_q.in_features, mixer.to_q.weight)
+        if x.shape[1] != mixer.seq_len:
+            raise ValueError(f"x has {x.shape[1]} tokens but this Linformer projects {mixer.seq_len}; pass what its "
+                             "layer gets, as mixer_inputs tells")
         q, k = mixer.as_heads(mixer.to_q(x)), mixer.as_heads(mixer.to_k(x))
         q, k = (q, k) if rotary is None else (rotary(q), rotary(k))
         other = mixer.project_k if mixer.project_v is None else mixer.project_v
@@ -124,7 +132,7 @@ def imitated_rows(q: Tensor, k: Tensor, token: int, features: int, size: int) ->
     gets the segment means, Nyström's landmarks without the correction.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # the same directions with every answer, or the map would flicker
+        torch.default_generator.manual_seed(0)  # the same directions with every answer, or the map would flicker
         performer = PerformerAttention(1, heads=1, dim_head=q.shape[-1], num_features=features).to(q)
     tokens = torch.eye(q.shape[2]).to(q)
     means = segment_means(tokens[None, None], size)[0, 0].mT  # P whose columns average runs of tokens
@@ -154,6 +162,8 @@ class ShiftScores(NamedTuple):
 def shift_images(images: Tensor, down: int, right: int, padding: str = "reflect") -> Tensor:
     """Pictures `[B, C, H, W]`, float, moved by whole pixels; what comes in is mirrored ("reflect") or 0 ("zero")."""
     require_known("padding", padding, PADDINGS)
+    require_type("images", images, Tensor, "a tensor [B, C, H, W]")
+    require_pair("shift", (down, right), "(down, right)")
     height, width = images.shape[-2:]
     reach = max(abs(down), abs(right))
     if reach >= min(height, width):
@@ -174,6 +184,9 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
     """
     if not hasattr(model, "head"):
         raise ValueError(f"model {type(model).__name__} has no .head whose input could be taken as features")
+    require_type("images", images, Tensor, "a tensor, uint8 [B, C, H, W]")
+    require_type("labels", labels, Tensor, "a tensor, one label for each picture")
+    require_type("shifts", shifts, Iterable, "numbers of pixels, such as (0, 1, 2)")
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) < 2 or labels.shape != images.shape[:1]:
         raise ValueError(f"images are {images.dtype} {list(images.shape)} with labels {list(labels.shape)}; "
                          "pass uint8 [B, C, H, W], B >= 2, and one label a picture, as data.test_images")

@@ -11,14 +11,15 @@ from statistics import mean, stdev
 from torch import nn
 
 from .embeddings import as_pair
-from .errors import require_known, require_type
+from .errors import require_known, require_type, shown
 from .measure import count_parameters
 from .models.zoo import applicable, build, names, position_of
-from .records import read_records
+from .records import IDENTITY, read_records
 from .run import Run, training
 from .tables import LARGEST, MARKED_LOGS, TABLES, Row, authors_runs, log_marks, paper_table, table_rows
 
 NOT_MEASURED = "not measured"
+THIS_RUN = "this run"
 # Numbers stay on one line, and a table that is wider than its window scrolls; words and headings may break.
 STYLE = {"left": "text-align:left", "th": "text-align:right", "td": "text-align:right;white-space:nowrap"}
 
@@ -94,19 +95,16 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     Accuracies are top-1 in percent on the test images. "best" is the paper's protocol, the best epoch of the
     best seed, chosen on the test images; "last" is the last epoch, mean ± standard deviation over seeds.
     A run of a model that is none of `names()`, with a mixer of one's own for instance, gets a row below the others.
-    Of several runs of one system the column "this run" shows what it would show of records.
+    Of several runs of one system the column "this run" shows what it would show of records: a line for each data set
+    and setting, with a mean over its seeds. Of a run that was made again, the later one counts.
     """
     require_known("table", table, TABLES)
-    require_type("runs", runs, Iterable, "a list of runs that fit returned")
-    runs, said = list(runs), f"{runs!r:.60}"
-    for run in runs:
-        require_type(f"runs={said}: run", run, Run, "a Run, as fit returns it")
+    runs = checked_runs(runs)
     rows, records = table_rows(table), read_records(results)
-    live: dict[str | tuple[str, str], list[Run]] = {}
-    for run in runs:
-        known = run.model in names()
-        key = (run.model, run.options.get("position") or position_of(run.model)) if known else run.model
-        live.setdefault(key, []).append(run)
+    live: dict[str | tuple[str, str], list[dict]] = {}
+    for record in run_records(runs):
+        known = record["model"] in names()
+        live.setdefault((record["model"], record["position"]) if known else record["model"], []).append(record)
     recorded = {row: _recorded(row, table, records) for row in rows}
     groups = sorted({Group.of(record) for found in recorded.values() for record in found})
     protocols = [group for group in groups if group.profile == "paper"]
@@ -119,7 +117,8 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     lines = [[*_system_cells(row, table), *([_cell(recorded[row], group) for group in protocols] or [NOT_MEASURED]),
               *(_cell(recorded[row], group) for group in others),
               *([_run_cell(live.get((row.model, row.position), []))] if runs else [])] for row in rows]
-    lines += [[name, *["-"] * (len(header) - 2), _run_cell(own)] for name, own in live.items() if isinstance(name, str)]
+    lines += [[name, *["-"] * (len(header) - 2), _run_cell(live.get(name, []))]
+              for name in dict.fromkeys(run.model for run in runs if run.model not in names())]
     devices = sorted({record["device"] for found in recorded.values() for record in found})
     notes = ["parameters: of the paper's layers (configuration \"paper\"); columns of runs name their own"
              if table != "rope" else "parameters: of the uniform configuration",
@@ -131,6 +130,42 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     if any(mark in line[4] for line in lines for mark in "*†"):
         notes.append(MARKED_LOGS)
     return Table(_caption(table), header, lines, tuple(notes))
+
+
+def checked_runs(runs: Iterable[Run]) -> list[Run]:
+    """`runs` as a list; a TypeError names what is no Run."""
+    require_type("runs", runs, Iterable, "a list of runs that fit returned")
+    runs = list(runs)
+    said = shown(runs)
+    for run in runs:
+        require_type(f"runs={said}: run", run, Run, "a Run, as fit returns it")
+    return runs
+
+
+def run_records(runs: Iterable[Run]) -> list[dict]:
+    """Runs of this session that have an epoch, with the fields that tables and pairs read of records."""
+    return each_once(_as_record(run) for run in checked_runs(runs) if run.history)
+
+
+def _as_record(run: Run) -> dict:
+    options = dict(run.options)
+    position = options.pop("position", None) or (position_of(run.model) if run.model in names() else "none")
+    # How many pictures it was trained on is no setting of a run, but tells it from one on a part of them.
+    train = {**run.config.to_dict(), "train_images": run.train_images}
+    return {"profile": THIS_RUN, "dataset": run.dataset, "model": run.model, "config": run.model_config or "uniform",
+            "position": position, "options": options, "seed": run.config.seed, "train": train,
+            "best_top1": run.best_top1, "last_top1": run.last_top1, "device": run.device}
+
+
+def each_once(records: Iterable[dict]) -> list[dict]:
+    """`records` without those that a later one replaces: of the same run, with the same settings and seed."""
+    return list({as_text([*(record[field] for field in IDENTITY), training(record)]): record
+                 for record in records}.values())
+
+
+def as_text(settings: object) -> str:
+    """Equal settings as equal text."""
+    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def _recorded(row: Row, table: int | str, records: list[dict]) -> list[dict]:
@@ -166,24 +201,30 @@ def _build(row: Row, table: int | str) -> nn.Module:
 
 
 def _cell(records: list[dict], group: Group) -> str:
-    found: dict[str, list[dict]] = {}  # seeds count together only where all else is equal
-    for record in (record for record in records if Group.of(record) == group):
-        found.setdefault(json.dumps([record["options"], training(record)], sort_keys=True), []).append(record)
-    cells = [_best_and_last([(r["best_top1"], r["last_top1"]) for r in own]) for own in found.values()]
-    if len(cells) > 1:
-        told = [{**own[0]["options"], **training(own[0])} for own in found.values()]
-        cells = [f"{cell} ({', '.join(f'{key}={value}' for key, value in one.items() if _differs(key, told))})"
-                 for cell, one in zip(cells, told, strict=True)]
-    return "\n".join(cells) or NOT_MEASURED
+    return _lines([record for record in records if Group.of(record) == group]) or NOT_MEASURED
+
+
+def _run_cell(records: list[dict]) -> str:
+    return _lines(records) or "not run"
+
+
+def _lines(records: list[dict]) -> str:
+    """A line for each setting of a system's `records`, whose seeds count together; several say how they differ."""
+    found: dict[str, list[dict]] = {}
+    for record in records:
+        found.setdefault(as_text(_settings(record)), []).append(record)
+    lines = [_best_and_last([(r["best_top1"], r["last_top1"]) for r in own]) for own in found.values()]
+    told = [_settings(own[0]) for own in found.values()]
+    apart = [", ".join(f"{key}={value}" for key, value in one.items() if _differs(key, told)) for one in told]
+    return "\n".join(f"{line} ({words})" if words else line for line, words in zip(lines, apart, strict=True))
+
+
+def _settings(record: dict) -> dict:
+    return {"dataset": record["dataset"], "config": record["config"], **record["options"], **training(record)}
 
 
 def _differs(key: str, settings: list[dict]) -> bool:
     return any(one.get(key) != settings[0].get(key) for one in settings)
-
-
-def _run_cell(runs: list[Run]) -> str:
-    found = [(run.best_top1, run.last_top1) for run in runs if run.history]
-    return _best_and_last(found) if found else "not run"
 
 
 def _best_and_last(scores: list[tuple[float, float]]) -> str:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .claims import Difference, Results, as_records, differences
+from .claims import Difference, Results, as_records, compared
 from .errors import require_known
 from .memory import stored
 from .report import NOT_MEASURED, Table
@@ -63,7 +63,7 @@ def verdict_table(notebook: str | None = None, results: Results = None) -> Table
         if notebook not in (None, claim.notebook):
             continue
         for i, (a, b) in enumerate(claim.pairs):
-            for j, found in enumerate(differences(a, b, records)):
+            for j, found in enumerate(compared(a, b, records)):
                 rows.append([claim.text if i == j == 0 else "", claim.notebook, f"{a} against {b}",
                              printed_difference(a, b), in_points(found), _verdict(claim, found),
                              mark(marks, found.group)])

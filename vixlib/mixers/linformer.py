@@ -14,6 +14,7 @@ from .heads import check_tokens
 
 def linformer_projection(seq_len: int, rank: int) -> nn.Parameter:
     """A sequence projection `[N, rank]`, uniform in ±1/√rank."""
+    require_count(seq_len=seq_len, rank=rank)
     return nn.Parameter(torch.empty(seq_len, rank).uniform_(-1, 1) * rank ** -0.5)
 
 

@@ -7,7 +7,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..errors import require_count, require_known, require_room
+from ..errors import require_between, require_count, require_known, require_room
 from ..positions import Rotary
 from ..precision import float32_region
 from .heads import HeadsQKV, check_tokens
@@ -23,6 +23,9 @@ def segment_means(x: Tensor, segments: int) -> Tensor:
 
     Run lengths differ by at most one, longer runs first, so every token is in exactly one run and none is padding.
     """
+    if x.ndim != 4:
+        raise ValueError(f"x has shape {tuple(x.shape)}; expected heads [B, H, N, d]")
+    require_between(1, x.shape[2], segments=segments)
     short, longer = divmod(x.shape[2], segments)
     head, tail = x.split([longer * (short + 1), (segments - longer) * short], dim=2)
     return torch.cat([rearrange(head, "b h (m s) d -> b h m s d", s=short + 1).mean(3),

@@ -20,6 +20,7 @@ def orthogonal_features(num_features: int, dim_head: int, generator: torch.Gener
     Choromanski et al., "Rethinking attention with Performers", section 2.4: orthogonal directions keep the
     estimate unbiased and lower its variance.
     """
+    require_count(num_features=num_features, dim_head=dim_head)
     blocks = math.ceil(num_features / dim_head)
     gaussian = torch.randn(blocks, dim_head, dim_head, generator=generator)
     q, r = torch.linalg.qr(gaussian)
