@@ -40,6 +40,25 @@ def test_every_row_of_a_table_is_shown_with_what_the_paper_printed(number, tmp_p
             assert f"{printed['top1']:.2f}" in row
 
 
+def test_top_5_is_read_from_every_epoch(tmp_path):
+    made = record("ViN")
+    made["history"] = [{"epoch": epoch, "loss": 1.0, "top1": 50.0, "top5": top5, "seconds": 1.0}
+                       for epoch, top5 in ((1, 92.5), (2, 91.25))]
+    made["train"] = {**made["train"], "epochs": 2}
+    write_record(made, tmp_path)
+    table = vix.compare(1, results=tmp_path, score="top5")
+    assert cells(table, "ViN")[3] == "96.41" and "92.50 | 91.25" in cells(table, "ViN")
+    assert "paper\ntop-5" in table.header
+    with pytest.raises(ValueError, match="score='top3' is unknown"):
+        vix.compare(1, score="top3")
+
+
+def test_what_is_missing_and_copied_is_said_below(tmp_path):
+    assert "--table 3 --profile paper trains them" in vix.compare(3, results=tmp_path).notes[-1]
+    write_record(record("ViN", dataset="cifar10-jpg"), tmp_path)
+    assert any(note.startswith("cifar10-jpg: a JPEG copy") for note in vix.compare(1, results=tmp_path).notes)
+
+
 def test_best_is_over_seeds_and_last_is_mean_and_deviation(tmp_path):
     for seed, (best, last) in enumerate([(60.0, 58.0), (64.0, 60.0), (62.0, 62.0)]):
         write_record(record("ViN", seed, best, last, patch_size=4), tmp_path)

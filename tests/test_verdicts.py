@@ -37,9 +37,9 @@ def test_three_seeds_decide(tmp_path, ours, profile, verdict):
 
 
 @pytest.mark.parametrize(("gaps", "verdict"), [
-    ((0.1, -0.1, 0.0), "holds"), ((5.0, 5.1, 4.9), "does not hold"), ((1.0, 3.0, 2.0), "undecided"),
-    ((0.1,), "undecided")])
-def test_equally_accurate_means_an_interval_inside_the_band(gaps, verdict):
+    ((0.1, -0.1, 0.0), "holds"), ((5.0, 5.1, 4.9), "holds"), ((-5.0, -5.1, -4.9), "does not hold"),
+    ((-1.0, -3.0, -2.0), "undecided"), ((0.1,), "undecided")])
+def test_losing_no_more_than_some_points_leaves_more_open_above(gaps, verdict):
     claim = Claim("", "", (("CCN", "CCT"),), within=2.0)
     assert claim.verdict(Difference("CCN", "CCT", pairs=tuple((80.0 + gap, 80.0) for gap in gaps))) == verdict
 

@@ -19,6 +19,7 @@ from .run import Run, training
 from .tables import LARGEST, MARKED_LOGS, TABLES, Row, authors_runs, log_marks, paper_table, table_rows
 
 NOT_MEASURED = "not measured"
+SCORES = {"top1": "top-1", "top5": "top-5"}
 THIS_RUN = "this run"
 # Numbers stay on one line, and a table that is wider than its window scrolls; words and headings may break.
 STYLE = {"left": "text-align:left", "th": "text-align:right", "td": "text-align:right;white-space:nowrap"}
@@ -89,16 +90,18 @@ class Group:
         return f"{self.profile}: {self.dataset}, patch {patch}, {epochs}, {self.config} layers"
 
 
-def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path | None = None) -> Table:
+def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path | None = None,
+            score: str = "top1") -> Table:
     """The paper's table beside the authors' logs, the runs recorded in `results`, and `runs` from this session.
 
-    Accuracies are top-1 in percent on the test images. "best" is the paper's protocol, the best epoch of the
-    best seed, chosen on the test images; "last" is the last epoch, mean ± standard deviation over seeds.
+    Accuracies are `score`, "top1" or "top5", in percent on the test images. "best" is the paper's protocol, the best
+    epoch of the best seed, chosen on the test images; "last" is the last epoch, mean ± standard deviation over seeds.
     A run of a model that is none of `names()`, with a mixer of one's own for instance, gets a row below the others.
     Of several runs of one system the column "this run" shows what it would show of records: a line for each data set
     and setting, with a mean over its seeds. Of a run that was made again, the later one counts.
     """
     require_known("table", table, TABLES)
+    require_known("score", score, SCORES)
     runs = checked_runs(runs)
     rows, records = table_rows(table), read_records(results)
     live: dict[str | tuple[str, str], list[dict]] = {}
@@ -110,14 +113,16 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     protocols = [group for group in groups if group.profile == "paper"]
     others = [group for group in groups if group.profile != "paper"]
 
-    header = ["model", "parameters\nas the paper counts", "parameters\ntrue", "paper\ntop-1", "authors' log\ntop-1"]
+    header = ["model", "parameters\nas the paper counts", "parameters\ntrue", f"paper\n{SCORES[score]}",
+              f"authors' log\n{SCORES[score]}"]
     header += [f"{_heading(group)}\nbest | last" for group in protocols] or ["recorded,\npaper protocol"]
     header += [f"{_heading(group)}\nbest | last" for group in others]
     header += ["this run\nbest | last"] if runs else []
-    lines = [[*_system_cells(row, table), *([_cell(recorded[row], group) for group in protocols] or [NOT_MEASURED]),
-              *(_cell(recorded[row], group) for group in others),
-              *([_run_cell(live.get((row.model, row.position), []))] if runs else [])] for row in rows]
-    lines += [[name, *["-"] * (len(header) - 2), _run_cell(live.get(name, []))]
+    lines = [[*_system_cells(row, table, score),
+              *([_cell(recorded[row], group, score) for group in protocols] or [NOT_MEASURED]),
+              *(_cell(recorded[row], group, score) for group in others),
+              *([_run_cell(live.get((row.model, row.position), []), score)] if runs else [])] for row in rows]
+    lines += [[name, *["-"] * (len(header) - 2), _run_cell(live.get(name, []), score)]
               for name in dict.fromkeys(run.model for run in runs if run.model not in names())]
     devices = sorted({record["device"] for found in recorded.values() for record in found})
     notes = ["parameters: of the paper's layers (configuration \"paper\"); columns of runs name their own"
@@ -129,6 +134,13 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     notes += [f"this run: {'; '.join(settings)}"] if runs else []
     if any(mark in line[4] for line in lines for mark in "*†"):
         notes.append(MARKED_LOGS)
+    copies = sorted({name for name in (*(group.dataset for group in groups), *(run.dataset for run in runs))
+                     if name.endswith("-jpg")})
+    notes += [f"{name}: a JPEG copy, which has lost detail; its accuracies may lie some points from the original's"
+              for name in copies]
+    if not protocols:
+        notes.append(f"{NOT_MEASURED}: python -m vixlib.reproduce --table {table} --profile paper trains them on a GPU "
+                     "and fills the column")
     return Table(_caption(table), header, lines, tuple(notes))
 
 
@@ -154,7 +166,7 @@ def _as_record(run: Run) -> dict:
     train = {**run.config.to_dict(), "train_images": run.train_images}
     return {"profile": THIS_RUN, "dataset": run.dataset, "model": run.model, "config": run.model_config or "uniform",
             "position": position, "options": options, "seed": run.config.seed, "train": train,
-            "best_top1": run.best_top1, "last_top1": run.last_top1, "device": run.device}
+            "history": run.history, "best_top1": run.best_top1, "last_top1": run.last_top1, "device": run.device}
 
 
 def each_once(records: Iterable[dict]) -> list[dict]:
@@ -187,11 +199,11 @@ def _heading(group: Group) -> str:
     return str(group).replace(", patch", ",\npatch")  # two lines keep the table narrow
 
 
-def _system_cells(row: Row, table: int | str) -> list[str]:
+def _system_cells(row: Row, table: int | str, score: str) -> list[str]:
     name = f"{row.model}, {row.position}" if table == "rope" and row.position != "learned" else row.model
     count = count_parameters(_build(row, table))
-    logged = [f"{run['best_top1']:.2f}{log_marks(run)}" for run in authors_runs(row.model, row.position)]
-    printed = f"{row.printed['top1']:.2f}" if "top1" in row.printed else "-"
+    logged = [f"{max(run[score]):.2f}{log_marks(run)}" for run in authors_runs(row.model, row.position)]
+    printed = f"{row.printed[score]:.2f}" if row.printed.get(score) is not None else "-"
     return [name, f"{count.as_paper:,}", f"{count.true:,}", printed, ", ".join(logged) or "-"]
 
 
@@ -200,20 +212,20 @@ def _build(row: Row, table: int | str) -> nn.Module:
     return build(row.model, config, seed=0, **applicable(row.model, {"position": row.position}, config))
 
 
-def _cell(records: list[dict], group: Group) -> str:
-    return _lines([record for record in records if Group.of(record) == group]) or NOT_MEASURED
+def _cell(records: list[dict], group: Group, score: str) -> str:
+    return _lines([record for record in records if Group.of(record) == group], score) or NOT_MEASURED
 
 
-def _run_cell(records: list[dict]) -> str:
-    return _lines(records) or "not run"
+def _run_cell(records: list[dict], score: str) -> str:
+    return _lines(records, score) or "not run"
 
 
-def _lines(records: list[dict]) -> str:
+def _lines(records: list[dict], score: str) -> str:
     """A line for each setting of a system's `records`, whose seeds count together; several say how they differ."""
     found: dict[str, list[dict]] = {}
     for record in records:
         found.setdefault(as_text(_settings(record)), []).append(record)
-    lines = [_best_and_last([(r["best_top1"], r["last_top1"]) for r in own]) for own in found.values()]
+    lines = [_best_and_last([_scores(record, score) for record in own]) for own in found.values()]
     told = [_settings(own[0]) for own in found.values()]
     apart = [", ".join(f"{key}={value}" for key, value in one.items() if _differs(key, told)) for one in told]
     return "\n".join(f"{line} ({words})" if words else line for line, words in zip(lines, apart, strict=True))
@@ -225,6 +237,14 @@ def _settings(record: dict) -> dict:
 
 def _differs(key: str, settings: list[dict]) -> bool:
     return any(one.get(key) != settings[0].get(key) for one in settings)
+
+
+def _scores(record: dict, score: str) -> tuple[float, float]:
+    """Of the best epoch and of the last one."""
+    if score == "top1":
+        return record["best_top1"], record["last_top1"]
+    epochs = [epoch[score] for epoch in record["history"]]
+    return max(epochs), epochs[-1]
 
 
 def _best_and_last(scores: list[tuple[float, float]]) -> str:
