@@ -49,8 +49,8 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
 
     The model is moved to `device` (None: a working GPU, else the CPU), trained in place and left there in
     evaluation mode, with the weights that the last scores are of (after an interrupt: of the last step). With
-    config.seed the data order is the same on every device, and the run is repeatable on a CPU; seed torch before
-    building the model, too.
+    config.seed the data order is the same on every device, and the run is repeatable on a CPU; torch's global random
+    numbers start anew from it. Seed torch before building the model, too.
 
     checkpoint: file written after every epoch. If it exists the run goes on from it, on a CPU bit for bit as
         if it had never stopped; a finished one gives its Run and weights at once.
