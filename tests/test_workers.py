@@ -5,6 +5,8 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -127,3 +129,46 @@ def test_a_fault_of_every_job_does_not_use_up_the_time(tmp_path):
     data = make_shapes(train=20, test=20)
     assert len(in_turn(jobs, data, Place(tmp_path, tmp_path), None).failed) == workers.HOPELESS
     assert len(workers.at_once(jobs[:3], data, Place(tmp_path, tmp_path, at_once=1), None).failed) == 3
+
+
+ALONE = """
+import sys, torch
+sys.path[:0] = [{tests!r}, {root!r}]
+from pathlib import Path
+from test_workers import Stubborn
+from vixlib import workers
+from vixlib.jobs import Place
+from vixlib.shapes import make_shapes
+if __name__ == "__main__":
+    workers.at_once([Stubborn("one")], make_shapes(train=20, test=20), Place(Path("."), Path("."), at_once=1), None)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are looked up in /proc")
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    root = os.path.dirname(os.path.dirname(__file__))
+    (tmp_path / "alone.py").write_text(ALONE.format(tests=os.path.dirname(__file__), root=root))
+    first = subprocess.Popen([sys.executable, tmp_path / "alone.py"], env={**os.environ, "TMPDIR": str(tmp_path)})
+    until = time.time() + 90
+    while not (workers_of_it := running("spawn_main", first.pid)) and time.time() < until:
+        time.sleep(0.1)
+    first.kill()
+    first.wait()
+    while running("spawn_main") & workers_of_it and time.time() < until:
+        time.sleep(0.1)
+    assert workers_of_it and not running("spawn_main") & workers_of_it
+    assert [path.name for path in tmp_path.iterdir()] == ["alone.py"]  # the copy of the data is gone, too
+
+
+def running(words: str, parent: int | None = None) -> set[int]:
+    """The processes with `words` in their command line, children of `parent` alone if one is given."""
+    found = set()
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            command = Path("/proc", entry, "cmdline").read_text()  # empty for one that has ended
+            state = Path("/proc", entry, "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:  # it has just ended
+            continue
+        if words in command and parent in (None, int(state[1])):
+            found.add(int(entry))
+    return found

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -182,6 +184,7 @@ def _work(sender: Connection, job: Performable, data: Path, place: Place, deadli
     """What a process does: one job, whose outcome or error it sends back."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; only the first one decides
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.Thread(target=_end_with_parent, args=(data,), daemon=True).start()
     try:
         if gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # nothing has touched CUDA in this process yet
@@ -197,10 +200,16 @@ def _work(sender: Connection, job: Performable, data: Path, place: Place, deadli
         sender.send(traceback.format_exc())
 
 
+def _end_with_parent(data: Path) -> None:
+    """End this process as soon as the first one is gone, killed perhaps: a second start would train this run twice.
+    Its files are whole at any moment."""
+    multiprocessing.parent_process().join()
+    shutil.rmtree(data.parent, ignore_errors=True)
+    os._exit(1)
+
+
 def _tell(run: Run) -> None:
     """Print an epoch as a line, since the bars of several processes would overwrite each other."""
     last = run.history[-1]
     print(f"{run.model} seed {run.config.seed}: epoch {last['epoch']}/{run.config.epochs}, loss {last['loss']:.3f}, "
           f"top-1 {last['top1']:.2f} %, {last['seconds']:.0f} s", flush=True)
-    if not multiprocessing.parent_process().is_alive():
-        raise KeyboardInterrupt  # nobody is left to start the next run, and a second start would train this one twice
