@@ -246,6 +246,21 @@ class Wide(nn.Module):
         return self.layers(x)
 
 
+@pytest.mark.parametrize("growth", [lambda n: n * n, lambda n: n**3, lambda n: 2.0 ** min(n, 900),
+                                    lambda n: 1e9 * (n > 999)])
+def test_few_predictions_enclose_the_largest_batch_whatever_its_growth(growth, monkeypatch):
+    asked = []
+
+    def predicted(model, batch, *_):
+        asked.append(batch)
+        return vix.measure.PeakMemory(int(1e6 + growth(batch)), batch, "float16", measured=False)
+
+    monkeypatch.setattr(vix.measure, "predict_peak_memory", predicted)
+    found, memory = vix.measure.fitting_batch(nn.Linear(1, 1), 2**28, "float16"), 2**28 / MARGIN
+    assert 1e6 + growth(found) <= memory and len(asked) < 60
+    assert 1e6 + growth(found + 1) > memory or 1e6 + growth(found) > 0.99 * memory
+
+
 @pytest.mark.parametrize("room", [0.9, 1.01, 1.2, 3, 30])
 def test_a_batch_that_is_said_to_fit_was_predicted_to(room):
     model = Wide()

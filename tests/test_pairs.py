@@ -46,6 +46,8 @@ def test_gains_of_records_are_means_over_common_seeds_and_of_learned_positions(t
 def test_gains_of_this_run_need_both_halves(tmp_path):
     assert pairs.gains([run("ViT", 20.0), run("HybridViT", 19.0)], tmp_path)["this run"] == {"ViT": -1.0}
     assert "this run" not in pairs.gains([run("ViT", 20.0), run("HybridViT", None)], tmp_path)
+    own = run("Mine", 50.0, options={"position": "mine"})  # of other systems nothing is asked
+    assert pairs.gains([run("ViT", 20.0), run("HybridViT", 19.0), own], tmp_path)["this run"] == {"ViT": -1.0}
     with pytest.raises(TypeError, match=r"runs=\[3\]: run=3 must be a Run"):
         pairs.gains([3], tmp_path)
 

@@ -477,10 +477,30 @@ def test_a_part_that_counts_its_calls_goes_on(tmp_path):
             self.calls += 1
             return super().forward(x)
 
+    model = nn.Sequential(Counting(), nn.Linear(192, 3))
+    for epochs in (1, 2):  # eval_batch_size changes speed and memory alone
+        _, run = train(model=model, checkpoint=tmp_path / "run.pt", epochs=epochs, eval_batch_size=epochs)
+    assert run.finished and model[0].calls > 0
+
+
+def test_a_frozen_parameter_may_be_a_mask_of_infinities(tmp_path):
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.map, self.mask = nn.Linear(192, 3), nn.Parameter(torch.tensor([0.0, -torch.inf]), requires_grad=False)
+
+        def forward(self, x):
+            return self.map(x.flatten(1))
+
     for epochs in (1, 2):
-        _, run = train(model=nn.Sequential(Counting(), nn.Linear(192, 3)), checkpoint=tmp_path / "run.pt",
-                       epochs=epochs, eval_batch_size=epochs)  # which changes speed and memory alone
+        _, run = train(model=Masked(), checkpoint=tmp_path / "run.pt", epochs=epochs)
     assert run.finished
+
+
+def test_a_link_to_itself_becomes_the_file(tmp_path):
+    (tmp_path / "link").symlink_to("link")
+    write_atomic(tmp_path / "link", "new")
+    assert (tmp_path / "link").read_text() == "new"
 
 
 def test_of_a_link_the_file_behind_it_is_written_and_keeps_its_permissions(tmp_path):

@@ -288,7 +288,9 @@ def test_a_stored_attention_matrix_stands_the_scores_that_a_fused_one_stands(dty
     x = 1e3 * torch.eye(DIM + 1)[:, :DIM].expand(2, DIM + 1, DIM)
     with torch.autocast("cpu", dtype):
         torch.manual_seed(0)
-        mix_and_back(MIXERS["softmax"](DIM, heads=2, dim_head=16, fused=False), x)
+        mixer = MIXERS["softmax"](DIM, heads=2, dim_head=16, fused=False)
+        mix_and_back(mixer, x)
+    mix_and_back(mixer.to(dtype), inputs()["random"].to(dtype))  # a model made half precision as a whole
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory. Tried to allocate"), MemoryError(), RuntimeError(

@@ -70,11 +70,21 @@ class Training:
 
 def save(path: Path, training: Training, data: ImageData) -> None:
     """Write the whole state atomically: a crash while saving leaves the checkpoint of the epoch before."""
-    write_atomic(path, serialised(path, training, data))
+    write_atomic(path, _serialised(training, data))
 
 
-def serialised(path: Path, training: Training, data: ImageData) -> bytes:
-    """The whole state as it is written to `path`; ValueError for one that could not be read back as data."""
+def require_readable(path: Path, training: Training, data: ImageData) -> None:
+    """ValueError, before anything is trained, for a state that could not be read back from `path` as data."""
+    try:
+        read_tensors(_serialised(training, data))
+    except MemoryError:
+        raise
+    except Exception as error:  # neither torch.save nor torch.load has an error class of its own
+        raise ValueError(f"checkpoint {path} could not be read back: {_reason(error)}; a model's state must be tensors "
+                         "and plain data (its get_extra_state, for instance), or train without a checkpoint") from error
+
+
+def _serialised(training: Training, data: ImageData) -> bytes:
     on_cuda = training.device.type == "cuda"
     state = {
         "format": FORMAT,
@@ -92,12 +102,7 @@ def serialised(path: Path, training: Training, data: ImageData) -> bytes:
         "cuda_rng": torch.cuda.get_rng_state(training.device) if on_cuda else None,
     }
     buffer = io.BytesIO()
-    try:
-        torch.save(state, buffer)
-        read_tensors(buffer.getvalue())
-    except Exception as error:  # neither torch.save nor torch.load has an error class of its own
-        raise ValueError(f"checkpoint {path} could not be read back: {_reason(error)}; a model's state must be tensors "
-                         "and plain data (its get_extra_state, for instance), or train without a checkpoint") from error
+    torch.save(state, buffer)
     return buffer.getvalue()
 
 
@@ -160,7 +165,7 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
         run.device, run.precision = here.device, here.precision
     run.finished_at = None
     training.enter_phase(len(run.history))  # the last epoch done: the next one may begin another phase
-    _restore_optimizer(training.optimizer, saved["optimizer"])
+    _restore_optimizer(training.optimizer, saved["optimizer"], scaled=bool(saved["scaler"]))
     if saved["scaler"] and training.scaler.is_enabled():
         training.scaler.load_state_dict(saved["scaler"])
     training.order.set_state(saved["order"])
@@ -173,14 +178,16 @@ def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> 
             torch.cuda.set_rng_state(saved["cuda_rng"], training.device)
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict) -> None:
+def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict, scaled: bool) -> None:
     """Take in the moments alone: all else is the config's, and fused kernels trust the shapes that they are given."""
     names = {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, torch.optim.AdamW) else {"momentum_buffer"}
     parameters = optimizer.param_groups[0]["params"]
-    if not saved["state"]:
+    if not (saved["state"] or scaled):  # loss scaling may skip every step of a short epoch
         raise ValueError("it has no moments of the optimiser")
     for index, moments in saved["state"].items():
-        like = {name: torch.zeros((), dtype=torch.float32) if name == "step" else parameters[index] for name in names}
+        # torch counts steps in its default type.
+        like = {name: torch.zeros((), dtype=moments[name].dtype) if name == "step" else parameters[index]
+                for name in names}
         _require_same_kinds(moments, like)
     optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -191,7 +198,7 @@ def _require_same_kinds(saved: dict, given: dict) -> None:
                                           if isinstance(value, torch.Tensor)} for state in (saved, given))):
         raise ValueError(difference)
     for name, tensor in given.items():
-        if isinstance(tensor, nn.Parameter) and not saved[name].isfinite().all():
+        if tensor.requires_grad and not saved[name].isfinite().all():
             raise ValueError(f"{name} is not finite")
 
 
@@ -236,7 +243,10 @@ def layout(model: nn.Module) -> dict:
                for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
     parts = {f"part {name}": type(part).__name__ for name, part in model.named_modules()
              if name and not isinstance(part, nn.modules.batchnorm._BatchNorm)}  # several processes have one of theirs
-    settings = {f"setting {name}.{key}": repr(value) for name, part in model.named_modules()
+    # In modules of others an attribute may be anything: a counter, a path.
+    known = [(name or "model", part) for name, part in model.named_modules()
+             if type(part).__module__.split(".")[0] in (__package__, "torch")]
+    settings = {f"setting {name}.{key}": repr(value) for name, part in known
                 for key, value in vars(part).items() if _is_setting(key, value)}
     return tensors | parts | settings
 

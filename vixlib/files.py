@@ -34,8 +34,7 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
     from a process that was killed while it wrote into this folder: the next write there removes it. Of a link, the
     file that it leads to is written; a file keeps its permissions.
     """
-    path = Path(path)
-    path = path.resolve() if path.is_symlink() else path
+    path = Path(os.path.realpath(path))
     # In the same folder, because a rename is atomic only within one file system.
     temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")
     try:
@@ -64,9 +63,10 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
 
 def require_writable(path: Path) -> None:
     """A file can be written beside `path`, in a folder that is made; the OSError or ValueError names `path`."""
+    folder = Path(os.path.realpath(path)).parent  # where write_atomic writes
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, ValueError) as error:
         raise type(error)(f"cannot write {path}: {error}") from error

@@ -38,8 +38,8 @@ class ImageData:
         require_type("name", self.name, str, "a text")
         require_type("classes", self.classes, (tuple, list), "a tuple of names")
         for name in self.classes:
-            require_type(f"classes={shown(self.classes)}: a name", name, str, "a text")
-        # A subclass of str, such as np.str_, could not be read back from a checkpoint, which is plain data.
+            require_type(f"classes={shown(self.classes)}: a name", name, (str, int), "a text or a number")
+        # As plain text: np.str_, for instance, could not be read back from a checkpoint.
         object.__setattr__(self, "name", str(self.name))
         object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         require_number("train_fraction", self.train_fraction, lambda part: 0 < part <= 1, "above 0 and at most 1")

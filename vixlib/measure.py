@@ -176,7 +176,7 @@ def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: S
 
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     fits, at_fits = 0, MARGIN * (_bytes(model) + 3 * trained)  # no image: weights, their gradients and two moments
-    too_many, at_too_many, batch = MOST + 1, None, 64
+    too_many, at_too_many, batch, bisect = MOST + 1, None, 64, True
     while too_many - fits > 1 and memory - at_fits > CLOSE * memory:
         at = needed(batch)
         # A line from above is exact as soon as the bend lies behind, one from below leads beyond the answer.
@@ -187,8 +187,10 @@ def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: S
         else:
             too_many, at_too_many = batch, at
         batch = batch + floor((memory - at) / slope) if slope > 0 else MOST
-        if not fits < batch < too_many:
-            batch = min(fits + 1, MOST) if batch <= fits else (fits + too_many) // 2
+        bisect = at_too_many is not None and not bisect  # every other time: a line may be far off for long
+        if bisect or batch >= too_many:
+            batch = (fits + too_many) // 2
+        batch = max(batch, fits + 1)
     return fits
 
 

@@ -57,9 +57,11 @@ def leads(top1: Mapping[str, Mapping[str, float]], wanted: Mapping[str, tuple[st
     """
     found = {source: {label: of[a] - of[b] for label, (a, b) in wanted.items() if a in of and b in of}
              for source, of in top1.items()}
-    recorded = recorded_by_group({system for pair in wanted.values() for system in pair}, results)
+    systems = {system for pair in wanted.values() for system in pair}
+    recorded = recorded_by_group(systems, results)
     sources = {f"recorded, {group}": [r for own in models.values() for r in own] for group, models in recorded.items()}
-    for source, records in {**sources, THIS_RUN: run_records(runs)}.items():
+    live = [record for record in run_records(runs) if record["model"] in systems]
+    for source, records in {**sources, THIS_RUN: live}.items():
         positions = dict.fromkeys(record["position"] for record in records)
         for label, (a, b) in wanted.items():
             pairs = [one for position in positions for one in compared(f"{a}/{position}", f"{b}/{position}", records)

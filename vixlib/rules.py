@@ -11,7 +11,7 @@ from .precision import PRECISIONS
 
 def require_settings(settings: Mapping) -> None:
     """Each of `settings` must be such as training takes, TypeError or ValueError names the first other one. Any may be
-    missing, as from a record that is older, or unknown, as from a newer one."""
+    missing, as from a record that is older, or have a name that is unknown, as from a newer one."""
     for name, rule in RULES.items():
         if name in settings:
             rule(name, settings[name])

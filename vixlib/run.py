@@ -37,7 +37,8 @@ class TrainConfig:
     "Rethinking the Inception Architecture for Computer Vision", section 7); the training loss then contains it.
     ema_decay: 0, or how much of the running average of weights stays at every step; see `WeightAverage`.
     compile: run the model through torch.compile; "graphs": and on a GPU replay its kernels as CUDA graphs; "auto":
-        compile where a GPU and a long run make it pay, see `compile_mode`.
+        compile where a GPU and a long run make it pay, see `compile_mode`. What else this process has compiled is
+        compiled anew at its next call.
     deterministic: on a GPU, too, the same seed gives the same bits, with slower kernels; on a CPU it always does.
     """
 

@@ -95,7 +95,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         return run
     if path is not None and parallel.rank() == 0:
         require_writable(path)  # before an epoch is trained that could not be kept
-        checkpoints.serialised(path, training, data)  # likewise
+        checkpoints.require_readable(path, training, data)
     if not run.history and getattr(model, "was_trained", False):
         warnings.warn(f"this {run.model} has been trained before: it goes on from those weights, and its run counts "
                       "from epoch 1 all the same; build the model anew for a run of its own", stacklevel=3)

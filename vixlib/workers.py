@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import shutil
 import signal
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -204,7 +204,9 @@ def _end_with_parent(data: Path) -> None:
     """End this process as soon as the first one is gone, killed perhaps: a second start would train this run twice.
     Its files are whole at any moment."""
     multiprocessing.parent_process().join()
-    shutil.rmtree(data.parent, ignore_errors=True)
+    with suppress(OSError):  # another worker may have been faster
+        data.unlink(missing_ok=True)
+        data.parent.rmdir()
     os._exit(1)
 
 

@@ -46,7 +46,8 @@ def lean_norm(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 class LeanNorm(torch.autograd.Function):
-    """Layer normalisation in the type of `scale`, of which autocast's type is kept, as by the products after it."""
+    """Layer normalisation in the type of `scale`, of which autocast's type is kept, as by the products after it; the
+    output is that of the rounded x̂."""
 
     @staticmethod
     def forward(ctx, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
