@@ -144,3 +144,16 @@ def test_resizing_a_smooth_table_keeps_its_shape():
     learned.resize((10, 14))
     column = learned.table.detach()[0, :, 0].reshape(10, 14)
     assert (column.diff(dim=0) >= -1e-6).all() and (column - column[:, :1]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("position", ["learned", "rope2d"])
+def test_a_model_scores_pictures_of_another_size_once_it_takes_them(position):
+    model = vix.build("ViT", seed=0, image_size=16, patch_size=4, dim=32, depth=1, heads=2, dim_head=16, mlp_dim=32,
+                      position=position)
+    larger = vix.load("shapes", train=20, test=20)
+    with pytest.raises(ValueError, match=r"set model.image_size = \(32, 32\)"):
+        vix.evaluate(model, larger)
+    if position == "learned":
+        model.position.resize((8, 8))
+    model.image_size = (32, 32)
+    assert 0 <= vix.evaluate(model, larger).top1 <= 100

@@ -124,5 +124,7 @@ def check_fit(model: nn.Module, data: ImageData) -> None:
         if name == "image_size" and isinstance(built, int):
             built = (built, built)
         if built is not None and (tuple(built) if name == "image_size" else built) != given:
+            # Rotary positions take any size, learned ones after position.resize.
+            other = f", or where it takes that size set model.image_size = {given}" if name == "image_size" else ""
             raise ValueError(f"{name_of(model)} is built for {name}={built}, but {data.name!r} has "
-                             f"{name}={given}; build it with {name}={given}")
+                             f"{name}={given}; build it with {name}={given}{other}")
