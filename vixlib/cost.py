@@ -71,7 +71,9 @@ def _step(mixer: nn.Module, x: Tensor, precision: str) -> Callable[[], None]:
     def step() -> None:
         with computing_in(precision, x):
             out = mixer(x)
-        torch.autograd.grad(out.float().sum(), weights, allow_unused=True)  # a mixer that is not finished, too
+        # Ones that are written out: expanded from one, torch 2.6 cannot take them through an FFT. Unused weights: a
+        # mixer that is not finished is measured, too.
+        torch.autograd.grad(out, weights, torch.ones_like(out), allow_unused=True)
 
     return step
 
