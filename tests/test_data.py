@@ -7,6 +7,7 @@ import pickle
 import struct
 import urllib.error
 import zlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -605,12 +606,14 @@ def test_links_to_themselves_are_passed_over(tmp_path):
 
 @pytest.mark.parametrize("place", ["train", "train/cat"])
 def test_a_folder_of_pictures_that_may_not_be_read_is_named(tmp_path, monkeypatch, place):
-    root, scandir = image_folder(tmp_path / "pets"), os.scandir
+    root, scandir, iterdir = image_folder(tmp_path / "pets"), os.scandir, Path.iterdir
 
     def scan(path):
         return refuse() if str(path).endswith(place) else scandir(path)
 
     monkeypatch.setattr(os, "scandir", scan)
     monkeypatch.setattr(os, "listdir", lambda path: [entry.name for entry in scan(path)])
+    # Python 3.10's Path has an os.listdir of its own.
+    monkeypatch.setattr(Path, "iterdir", lambda path: refuse() if str(path).endswith(place) else iterdir(path))
     with pytest.raises(PermissionError, match="there cannot be read: Permission denied; allow it"):
         load(root)

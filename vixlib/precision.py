@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 PRECISIONS = ("float32", "float16", "bfloat16")
+# Asked once, because torch 2.6 cannot ask in a compiled model. "meta", on which shapes alone are computed, has none.
+AUTOCAST = {kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind)}
 
 
 def computing_in(precision: str, x: Tensor) -> AbstractContextManager:
@@ -15,15 +17,14 @@ def computing_in(precision: str, x: Tensor) -> AbstractContextManager:
 
 
 def autocasts(x: Tensor) -> bool:
-    """Whether autocast is on for the device of `x`; some have none ("meta", on which shapes alone are computed)."""
-    device = x.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    """Whether autocast is on for the device of `x`."""
+    return x.device.type in AUTOCAST and torch.is_autocast_enabled(x.device.type)
 
 
 def float32_region(x: Tensor) -> AbstractContextManager:
     """A context in which autocast is off: what runs inside keeps the precision of its inputs."""
     device = x.device.type  # not only where it is on: a compiled backward pass is traced as if it were off
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    return torch.autocast(device, enabled=False) if device in AUTOCAST else nullcontext()
 
 
 def at_least_float32(x: Tensor) -> Tensor:
