@@ -483,6 +483,26 @@ def test_a_part_that_counts_its_calls_goes_on(tmp_path):
     assert run.finished and model[0].calls > 0
 
 
+def test_plain_extra_state_is_kept(tmp_path):
+    class Counting(nn.Sequential):
+        seen = 0
+
+        def forward(self, x):
+            self.seen += len(x) * self.training
+            return super().forward(x)
+
+        def get_extra_state(self):
+            return {"seen": self.seen}
+
+        def set_extra_state(self, state):
+            self.seen = state["seen"]
+
+    for epochs in (1, 2):
+        model, run = train(model=Counting(nn.Flatten(), nn.Linear(192, 3)), checkpoint=tmp_path / "run.pt",
+                           epochs=epochs)
+    assert run.finished and model.seen == 120
+
+
 def test_a_frozen_parameter_may_be_a_mask_of_infinities(tmp_path):
     class Masked(nn.Module):
         def __init__(self):

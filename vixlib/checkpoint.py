@@ -186,7 +186,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict, scaled: bo
         raise ValueError("it has no moments of the optimiser")
     for index, moments in saved["state"].items():
         # torch counts steps in its default type.
-        like = {name: torch.zeros((), dtype=moments[name].dtype) if name == "step" else parameters[index]
+        like = {name: torch.zeros((), dtype=moments[name].dtype) if name == "step" else parameters[index].detach()
                 for name in names}
         _require_same_kinds(moments, like)
     optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
@@ -198,7 +198,8 @@ def _require_same_kinds(saved: dict, given: dict) -> None:
                                           if isinstance(value, torch.Tensor)} for state in (saved, given))):
         raise ValueError(difference)
     for name, tensor in given.items():
-        if tensor.requires_grad and not saved[name].isfinite().all():
+        # A module's extra state may be anything.
+        if isinstance(tensor, torch.Tensor) and tensor.requires_grad and not saved[name].isfinite().all():
             raise ValueError(f"{name} is not finite")
 
 
