@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from .device import pick_precision, require_working
+from .device import own_randomness, pick_precision, require_working
 from .errors import require_count, require_type, shown
 from .living import kept_for_backward
 from .measure import _seconds
@@ -25,7 +25,7 @@ def mixer_bytes(builders: Mapping[str, Builder], tokens: Sequence[int], dim: int
     builders: name -> a function from the number of tokens to a mixer of width `dim`.
     """
     costs: dict[str, list[int]] = {name: [] for name in builders}
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+    with own_randomness(torch.device("cpu")):
         for count in tokens:
             for name, build in builders.items():
                 mixer, x = build(count), torch.randn(1, count, dim, requires_grad=True)
@@ -51,8 +51,7 @@ def mixer_seconds(builders: Mapping[str, Builder], dim: int, *, device: torch.de
     # The dearest mixer is quadratic, so the next size takes up to four times as long as this one did.
     while count <= largest and (len(tokens) < 3 or time.perf_counter() - begun + 4 * last < budget):
         round_begun = time.perf_counter()
-        # The caller's random numbers stay as they were.
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with own_randomness(device):
             x = torch.randn(batch_size, count, dim, device=device, requires_grad=True)
             steps = {name: _step(build(count).to(device), x, precision) for name, build in builders.items()}
         for step in steps.values():

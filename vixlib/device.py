@@ -6,7 +6,7 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +58,11 @@ def training_kernels(deterministic: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warns_only)
         torch.backends.cudnn.benchmark = benchmark
+
+
+def own_randomness(device: torch.device) -> AbstractContextManager:
+    """A context whose random numbers, on the CPU and on `device`, leave torch's generators as they were."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _problem(device: torch.device) -> str | None:

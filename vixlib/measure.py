@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .cuda_autocast import CudaAutocast
-from .device import pick_precision, training_kernels
+from .device import own_randomness, pick_precision, training_kernels
 from .embeddings import Size, as_pair
 from .errors import (
     MOST,
@@ -72,7 +72,7 @@ def saved_bytes_per_image(model: nn.Module, image_size: Size | None = None, prec
     image_size = _checked(model, image_size)
     require_known("precision", precision, PRECISIONS)
     model = copy.deepcopy(model).train()  # a forward pass would move BatchNorm's statistics
-    with torch.random.fork_rng(devices=_gpus(model)):  # dropout draws
+    with own_randomness(next(model.parameters()).device):  # dropout draws
         kept = [_saved_bytes(model, _images(model, batch, image_size), precision) for batch in (2, 4)]
     return (kept[1] - kept[0]) / 2
 
@@ -110,7 +110,7 @@ def peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
     model = copy.deepcopy(model)
     before = torch.cuda.memory_allocated(device) - _bytes(model)
     step, _ = training_step(model, batch_size, precision, image_size)
-    with torch.random.fork_rng(devices=[device]):
+    with own_randomness(device):
         step()  # the first step makes the optimiser's state
         torch.cuda.reset_peak_memory_stats(device)
         step()
@@ -204,7 +204,7 @@ def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precisi
         require_room(predict_peak_memory(model, batch_size, "float32", image_size).bytes // 4, batch_size=batch_size,
                      image_size=image_size)
     step, _ = training_step(copy.deepcopy(model), batch_size, pick_precision(device, precision), image_size)
-    with training_kernels(deterministic=False), torch.random.fork_rng(devices=_gpus(model)):  # as fit trains
+    with training_kernels(deterministic=False), own_randomness(device):  # as fit trains
         step()
         return batch_size / median(_seconds(step, device) for _ in range(repeats))
 
@@ -258,11 +258,6 @@ def _loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
         scores = model(images)
         require_logits(scores, images)
         return F.cross_entropy(scores, torch.zeros(len(images), dtype=torch.long, device=images.device))
-
-
-def _gpus(model: nn.Module) -> list[torch.device]:
-    """The devices, beside the CPU, whose random numbers a call of `model` may draw."""
-    return [device for device in {parameter.device for parameter in model.parameters()} if device.type == "cuda"]
 
 
 def _bytes(model: nn.Module) -> int:

@@ -87,7 +87,7 @@ def _of_record(record: dict) -> int:
 def recorded_model(record: dict) -> nn.Module:
     """The model that a record describes, with fresh weights."""
     position = applicable(record["model"], {"position": record["position"]}, record["config"])
-    return build(record["model"], config=record["config"], **position, **record["options"])
+    return build(record["model"], config=record["config"], seed=0, **position, **record["options"])
 
 
 def read_needs(path: Path) -> dict:

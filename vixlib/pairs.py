@@ -112,11 +112,7 @@ def recorded_points(results: str | Path | None = None,
 def _point(name: str, records: list[dict]) -> Point:
     measured = [r["peak_memory_bytes"] for r in records if r["peak_memory_bytes"] is not None]
     first = records[0]
-    if measured:
-        peak = mean(measured)
-    else:
-        with torch.random.fork_rng(devices=[]):  # a model may be built for it
-            peak = of_record(first)
+    peak = mean(measured) if measured else of_record(first)
     return Point(name, mean(r["last_top1"] for r in records), peak / 2**30, first["params"]["true"],
                  "measured" if measured else "predicted")
 

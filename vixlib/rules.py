@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from .compiling import MODES
 from .errors import require_count, require_known, require_number, require_seed
 from .images import AUGMENTATIONS
 from .precision import PRECISIONS
@@ -68,4 +69,4 @@ RULES: dict[str, Callable[[str, object], None]] = {
     "label_smoothing": _number(lambda value: 0 <= value < 1, "from 0 to below 1"),
     "ema_decay": _number(lambda value: 0 <= value < 1, "from 0 to below 1, for instance 0.999"),
     "schedule": _one_of("constant", "cosine"), "precision": _one_of("auto", *PRECISIONS),
-    "compile": _one_of(False, True, "graphs", "auto"), "deterministic": _one_of(False, True)}
+    "compile": _one_of(False, *MODES, "auto"), "deterministic": _one_of(False, True)}

@@ -7,7 +7,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from .device import (
     device_name,
     fused_attention_problem,
     is_out_of_memory,
+    own_randomness,
     pick_device,
     pick_precision,
     training_kernels,
@@ -124,7 +124,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
                     checkpoints.save(path, training, data)
                     saved = len(run.history)
                 if speaks and on_epoch is not None:
-                    with _own_randomness(device):
+                    with own_randomness(device):  # a run that goes on from its checkpoint would not draw them
                         on_epoch(run)
                 longest = max(longest, time.monotonic() - begun)
     except KeyboardInterrupt:
@@ -148,12 +148,6 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         model.zero_grad(set_to_none=True)
         raise out_of_memory(model, config.batch_size, run.precision, data.image_size, run.device)
     return run
-
-
-def _own_randomness(device: torch.device) -> AbstractContextManager:
-    """A context whose random numbers leave torch's generators as they were: a run that goes on from its checkpoint
-    would not have drawn them."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
