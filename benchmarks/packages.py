@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -90,18 +91,15 @@ def nystrom_attention(shape: Shape) -> nn.Module:
                          num_landmarks=shape.landmarks)
 
 
-def vision_xformer(model: str, **own: str) -> Callable[[Shape], nn.Module]:
+def vision_xformer(model: str, shape: Shape, **own: str) -> nn.Module:
     """The blocks of a vision_xformer model. own: what it calls a field of Shape, e.g. k="landmarks"."""
-    def build(shape: Shape) -> nn.Module:
-        import vision_xformer
+    import vision_xformer
 
-        # One row of pixels, each a token, after the CLS token: any number of tokens.
-        whole = getattr(vision_xformer, model)(
-            image_size=(1, shape.tokens - 1), patch_size=1, num_classes=10, dim=shape.dim, depth=shape.depth,
-            mlp_dim=shape.mlp_dim, **{name: getattr(shape, field) for name, field in own.items()})
-        return whole.token_mixer if model == "FNet" else whole.transformer
-
-    return build
+    # One row of pixels, each a token, after the CLS token: any number of tokens.
+    whole = getattr(vision_xformer, model)(
+        image_size=(1, shape.tokens - 1), patch_size=1, num_classes=10, dim=shape.dim, depth=shape.depth,
+        mlp_dim=shape.mlp_dim, **{name: getattr(shape, field) for name, field in own.items()})
+    return whole.token_mixer if model == "FNet" else whole.transformer
 
 
 def block_names(prefix: str, mixer: dict[str, str | tuple[str, ...]], ff: tuple[str, str, str],
@@ -131,10 +129,10 @@ PACKAGES = (
         "net.layers.", PROJECTED, ("1.norm", "1.fn.w1", "1.fn.w2")), ff_factor=4),
     Package("nystrom-attention", "ViN", nystrom_attention, block_names("layers.", LANDMARKS, NET), ff_factor=4,
             differs=BATCH_SCALE, options=FRONT),
-    Package("vision-xformer", "ViP", vision_xformer("ViP", **HEADS), block_names("layers.", FAVOR, NET)),
-    Package("vision-xformer", "ViL", vision_xformer("ViL", k="landmarks", **HEADS),
+    Package("vision-xformer", "ViP", partial(vision_xformer, "ViP", **HEADS), block_names("layers.", FAVOR, NET)),
+    Package("vision-xformer", "ViL", partial(vision_xformer, "ViL", k="landmarks", **HEADS),
             block_names("layers.", PROJECTED, NET)),
-    Package("vision-xformer", "ViN", vision_xformer("ViN", num_landmarks="landmarks", **HEADS),
+    Package("vision-xformer", "ViN", partial(vision_xformer, "ViN", num_landmarks="landmarks", **HEADS),
             block_names("layers.", LANDMARKS, NET), differs=BATCH_SCALE, options=FRONT),
-    Package("vision-xformer", "FNet", vision_xformer("FNet"), block_names("layers.", {}, NET)),
+    Package("vision-xformer", "FNet", partial(vision_xformer, "FNet"), block_names("layers.", {}, NET)),
 )

@@ -5,12 +5,17 @@
 For each pair: seconds of a training step (forward, backward, AdamW) in every round, bytes that autograd keeps, peak
 bytes of a step, and how far outputs and input gradients are apart in float64 with the same weights. With --compile
 vixlib's step is measured a second time, through torch.compile, against the authors' forms.
+
+Each pair has a process of its own, as a training has: what the memory allocator hands out at once and what it asks the
+system for depends on what ran before, and changed a pair's ratio on a CPU by a third.
 """
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from statistics import median
@@ -117,6 +122,13 @@ def against_package(package: Package, shape: Shape, device: torch.device, seed: 
         return {**row, "status": f"raises {type(error).__name__}: {reason}"}
 
 
+def in_own_process(measured: Callable[..., dict], *arguments) -> dict:
+    """measured(*arguments), in a new process with as many threads as this one."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), torch.set_num_threads,
+                             (torch.get_num_threads(),)) as process:
+        return process.submit(measured, *arguments).result()
+
+
 def table(found: dict) -> Table:
     """The rows of a record; on a GPU also their float32 against our mixed precision, as each would be trained."""
     lines, notes = [], []
@@ -173,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
                          compile=chosen.compile)
     for measured, what in [*((partial(against_textbook, mode=chosen.compile), model) for model in MODELS),
                            *((against_package, package) for package in PACKAGES)]:
-        found["rows"].append(measured(what, shape, device, chosen.seed, rounds))
+        found["rows"].append(in_own_process(measured, what, shape, device, chosen.seed, rounds))
         print(".", end="", file=sys.stderr, flush=True)
         record.save(found, chosen.results)
     path = record.save(found, chosen.results, finished=True)

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 
 import pytest
 import torch
@@ -199,6 +201,7 @@ def test_records_come_back_as_written_and_the_readme_shows_them(tmp_path, monkey
     assert summary.summary(tmp_path / "nothing") == "not measured"
     monkeypatch.setattr(peers, "PACKAGES", ())
     monkeypatch.setattr(peers, "precisions", lambda device: ["float32", "bfloat16"])      # as on a GPU
+    monkeypatch.setattr(peers, "in_own_process", lambda measured, *arguments: measured(*arguments))    # patched, too
     sizes = ["--device", "cpu", "--batch", "2", "--quick", "--results", str(tmp_path)]
     assert peers.main([*sizes, "--tokens", "9", "--rounds", "2", "--seed", "3"]) == 0
     (found,) = measured.read(tmp_path)
@@ -221,10 +224,28 @@ def test_records_come_back_as_written_and_the_readme_shows_them(tmp_path, monkey
     assert "stopped before its end" in summary.summary(tmp_path)
 
 
+def test_each_pair_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch):
+    threads = torch.get_num_threads()
+    first, second = (peers.in_own_process(surroundings) for _ in range(2))
+    assert len({first["process"], second["process"], os.getpid()}) == 3
+    assert first["threads"] == second["threads"] == threads
+    asked = []
+    monkeypatch.setattr(peers, "in_own_process", lambda measured, what, *rest: asked.append(what) or {})
+    monkeypatch.setattr(peers, "table", str)
+    assert peers.main(["--device", "cpu", "--results", str(tmp_path)]) == 0
+    assert asked == [*stacks.MODELS, *packages.PACKAGES]
+    assert len(pickle.loads(pickle.dumps(asked))) == len(asked)                  # can be sent to a process
+
+
+def surroundings() -> dict:
+    return {"process": os.getpid(), "threads": torch.get_num_threads()}
+
+
 def test_compiled_steps_are_rows_of_their_own(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "compile", lambda model, mode: asked.append((type(model), mode)) or model)
     monkeypatch.setattr(peers, "PACKAGES", ())
+    monkeypatch.setattr(peers, "in_own_process", lambda measured, *arguments: measured(*arguments))
     sizes = ["--device", "cpu", "--batch", "2", "--tokens", "9", "--rounds", "2", "--quick", "--results", str(tmp_path)]
     assert peers.main([*sizes, "--compile", "reduce-overhead"]) == 0
     (found,) = measured.read(tmp_path)
