@@ -39,14 +39,13 @@ class FourierTransform(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        half = torch.fft.fft(torch.fft.rfft(x, dim=2), dim=1).real  # features 0 to D/2
         # x is real, so feature D-j at token n is feature j at token -n: half the work, the rest mirrored.
-        width = x.shape[2]
-        mirrored = half[:, :, 1:(width + 1) // 2]
+        half = x.shape[2] // 2 + 1
         out = torch.empty_like(x)
-        out[:, :, :width // 2 + 1] = half
-        out[:, :1, width // 2 + 1:] = mirrored[:, :1].flip(2)
-        out[:, 1:, width // 2 + 1:] = mirrored[:, 1:].flip(1, 2)
+        out[:, :, :half] = torch.fft.fft(torch.fft.rfft(x, dim=2), dim=1).real
+        mirrored = out[:, :, 1:x.shape[2] - half + 1]  # of `out`, as its features lie side by side; the FFT's do not
+        out[:, :1, half:] = mirrored[:, :1].flip(2)
+        out[:, 1:, half:] = mirrored[:, 1:].flip(1, 2)
         return out
 
     @staticmethod
