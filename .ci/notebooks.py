@@ -70,7 +70,7 @@ def run(source: Path) -> None:
 def timed(action: Callable[[Path], None], source: Path) -> None:
     """Do it, and keep in data/minutes.json how long it took, beside the speed of this machine just then."""
     import vixlib as vix
-    from vixlib.durations import write_minutes, yardstick
+    from vixlib.measure.durations import write_minutes, yardstick
 
     device = vix.pick_device()
     profile = vix.current_profile(device=device)

@@ -5,8 +5,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from vixlib import figures
-from vixlib.measured import BENCHMARKS, read
+from vixlib.figures import common as figures
+from vixlib.report.benchmarks import BENCHMARKS, read
 
 PICTURE = BENCHMARKS / "scaling.png"
 KEY = "Source"  # of the PNG's own text: what it was drawn from, because its bytes differ with every matplotlib

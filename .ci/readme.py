@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import vixlib as vix
-from vixlib.durations import read_minutes
-from vixlib.memory import fits_table
-from vixlib.reasons import reasons_table
-from vixlib.verdicts import verdict_table
+from vixlib.measure.durations import read_minutes
+from vixlib.report.experiments import reasons_table
+from vixlib.report.memory import fits_table
+from vixlib.report.verdicts import verdict_table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / ".ci")]  # neither is an installed package

@@ -23,9 +23,9 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from vixlib.compiling import MODES
-from vixlib.measured import duration, size, where
-from vixlib.report import Table
+from vixlib.report.benchmarks import duration, size, where
+from vixlib.table import Table
+from vixlib.train.compiling import MODES
 
 from . import record
 from .packages import PACKAGES, Package, installed, load_weights

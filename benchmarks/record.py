@@ -12,9 +12,8 @@ import torch
 
 from vixlib.device import pick_device
 from vixlib.files import write_atomic
-from vixlib.measured import BENCHMARKS
-from vixlib.provenance import environment
-from vixlib.run import now
+from vixlib.provenance import environment, now
+from vixlib.report.benchmarks import BENCHMARKS
 
 
 def count(text: str) -> int:

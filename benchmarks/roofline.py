@@ -22,9 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from vixlib.measured import duration, where
 from vixlib.models import build, names
-from vixlib.report import Table
+from vixlib.report.benchmarks import duration, where
+from vixlib.table import Table
 
 from . import record
 from .stacks import MODELS

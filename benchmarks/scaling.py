@@ -16,9 +16,9 @@ from statistics import median
 import torch
 
 from vixlib.errors import machine_memory
-from vixlib.measured import COSTS, PHASES, REFERENCE, by_precision, crossings, duration, size
 from vixlib.mixers import MIXERS
-from vixlib.report import Table
+from vixlib.report.benchmarks import COSTS, PHASES, REFERENCE, by_precision, crossings, duration, size
+from vixlib.table import Table
 
 from . import record
 from .stacks import Shape

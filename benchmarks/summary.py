@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vixlib.measured import BENCHMARKS, crossings, read
-from vixlib.report import NOT_MEASURED
+from vixlib.report.benchmarks import BENCHMARKS, crossings, read
+from vixlib.report.comparison import NOT_MEASURED
 
 from . import peers, roofline
 

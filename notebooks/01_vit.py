@@ -301,7 +301,7 @@ for way, choice in TODAY.items():
 # **Where does 16 GB end?** Drag the size of a patch and watch the tokens move along the axis. Each curve is the memory of a training step of a four-layer model, a *prediction* for a machine that need not exist: a straight line in N (for the materialised matrix a parabola without constant term) through two computed lengths, 257 and 1,025 tokens. Against a third one, 4,097 tokens, four of the five curves are exact, and Nyström's promises some per cent too little. The coloured three are the linear mixers of notebook 02, here already so that you can see what they have to beat: the black solid line, which is softmax, fused.
 
 # %%
-from vixlib import explore
+from vixlib.figures import explore
 
 explore.interact(explore.memory_by_patch, patch_size=[16, 8, 4, 2, 1], image_side=[32, 64, 224],
                  batch_size=[1, 8, 16, 64, 256])
@@ -374,7 +374,7 @@ print(f"config 'uniform' has the log's layers: {uniform.as_paper:,} counted thei
 # **Where does the class token look?** Row 0 of each attention matrix says from which patches the class token collects. With even attention every patch would get 1/N; the colours below count in multiples of that. White is an even share, orange is more, purple less. In colour beside them is the picture that you cut up in section 3.
 
 # %%
-from vixlib.probe import attention_maps
+from vixlib.measure import attention_maps
 
 index = torch.tensor([picture])
 seen, label = (tensor.to(device) for tensor in data.batch(index, "test"))
@@ -567,7 +567,7 @@ figures.show_pictures(mine.test_images[shown], titles, columns=4, size=2.2);
 # <details><summary>Solution</summary>
 #
 # ```python
-# from vixlib import lengths
+# from vixlib.measure import lengths
 #
 # for way in ("softmax materialised", "softmax"):
 #     needs = lengths.stored()[way]  # of the configuration "uniform", whose heads are half as wide as the paper's; 1 GB and 15 % to spare

@@ -107,7 +107,8 @@ print(f"data      {data}")
 # To scale, with m = N/5. Only the large grey square grows with N in both directions:
 
 # %%
-from vixlib import diagrams, figures
+from vixlib import figures
+from vixlib.figures import diagrams
 
 diagrams.factor_shapes();
 
@@ -252,7 +253,7 @@ print("with as many landmarks as tokens and the exact inverse it is softmax atte
 # Training must keep, between the forward and the backward pass, whatever the backward pass needs. `kept` is that, in bytes, for one mixer and one picture; it is a count, the same on every machine. Width 128 and m = 64 landmarks or mixtures, as in the paper; four heads of 32 for all (Table 1's ViT, ViP and ViN have 64), which gives Performer 110 features. Softmax appears twice: *materialised*, as was usual in 2021, and *fused*, today's kernel, which recomputes the matrix piece by piece in the backward pass.
 
 # %%
-from vixlib.cost import crossing, mixer_bytes, mixer_seconds
+from vixlib.measure import crossing, mixer_bytes, mixer_seconds
 
 COMPARED = {"softmax materialised": ("softmax", {"fused": False}), "softmax": ("softmax", {}),
             "performer": ("performer", {}), "linformer": ("linformer", {"rank": 64}),
@@ -334,7 +335,7 @@ print("For scale: 8×8 patches of a 224-pixel picture make N = 784, 16×16 patch
 
 # %%
 from IPython.display import display
-from vixlib.measured import crossings, read, relative
+from vixlib.report.benchmarks import crossings, read, relative
 
 for found in read(benchmark="scaling"):
     display(*relative(found), *crossings(found))
@@ -407,12 +408,12 @@ print("This run follows the paper's protocol, with one seed." if same_protocol e
 # The other half of the paper's claim is memory. Today's figures for the same systems, three ways: as the paper ran them, in mixed precision with the matrix stored, and with the fused kernel. Then the claims, each with a verdict that is computed from the records when this cell runs: one seed shows a direction and decides nothing.
 
 # %%
-from vixlib.memory import cost_table
+from vixlib.report import cost_table
 
 cost_table(1)
 
 # %%
-from vixlib.verdicts import verdict_table
+from vixlib.report import verdict_table
 
 verdict_table("02")
 
@@ -458,7 +459,7 @@ assert 2 * once + rest == 1_588_234 and once + rest + bare == vix.count_paramete
 # Linformer has no say in this contest, because its P is trained together with the rest. It gets two guesses for P: the random start of training, and segment means, Nyström's landmarks without the correction by A⁺.
 
 # %%
-from vixlib.probe import mixer_inputs
+from vixlib.measure import mixer_inputs
 
 vit = models["ViT"]
 layer = max(0, len(vit.blocks) - 2)  # in the last layer only the class token's row matters, the others go nowhere
@@ -527,7 +528,7 @@ print(f"  {'1/N everywhere':26} {uniform:8.1%}")
 # An error alone is half of the matter: a larger m also keeps more bytes for the backward pass. Here each method is a path through both, one point for each m; drag the large markers along. The bytes are counted, for one layer as wide as your models'. Softmax has no m and no error: the solid line is its fused form, the dashed one stores the matrix.
 
 # %%
-from vixlib import explore
+from vixlib.figures import explore
 
 kept_at = explore.kept_by_size(vit, ranks)
 drawn = {"performer": "performer", "linformer": "linformer, segment means", "nystrom": "nystrom"}
@@ -648,7 +649,7 @@ else:
 # One seed each, early in training: that is a direction. The same experiment on photographs, with more seeds and paired runs, is among the records:
 
 # %%
-from vixlib.reasons import reasons_table
+from vixlib.report import reasons_table
 
 reasons_table("02")
 
@@ -682,7 +683,7 @@ class GatedMean(nn.Module):
 # Before it trains: is it what it claims to be? `check_mixer` reorders tokens, exchanges the other pictures of the batch, compares autograd's gradient with finite differences, and measures how cost grows with N.
 
 # %%
-from vixlib.checkup import check_mixer
+from vixlib.measure import check_mixer
 
 check_mixer(GatedMean)
 

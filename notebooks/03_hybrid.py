@@ -91,7 +91,7 @@ checkpoints = ""  #@param {type:"string"}
 # %%
 from dataclasses import replace
 
-from vixlib import pairs
+from vixlib.figures import pairs
 
 profile = vix.current_profile(profile, device)
 given = {name: value for name, value in dict(epochs=epochs, batch_size=batch_size).items() if value}
@@ -257,8 +257,7 @@ for name, kind in (("linear", LinearEmbedding), ("conv", ConvEmbedding)):
 # **Bytes.** Between forward and backward pass the linear embedding keeps its input, three numbers a pixel. The Hybrid's keeps its input and two intermediate results, of 32 and 64 numbers. Both grow linearly with the number of tokens N. For scale: one layer of fused softmax attention.
 
 # %%
-from vixlib.cost import mixer_bytes
-from vixlib.living import kept_for_backward
+from vixlib.measure import kept_for_backward, mixer_bytes
 from vixlib.mixers import SoftmaxAttention
 
 EMBEDDINGS = {"linear": LinearEmbedding(3, 128), "conv": ConvEmbedding(3, 128)}
@@ -366,7 +365,7 @@ for name in ("ViT", "HybridViT"):
 # In the paper's 40 epochs the optimiser gets over this. For `smoke`, and only there, `normalisation="auto"` puts a batch normalisation after each convolution, which makes the tokens loud from the start. Once trained it is a fixed scaling, so that the embedding remains one linear map. But it does mean that the Hybrid of `smoke` has *two* advantages over its ViT; exercise 1 separates them. The other profiles train the paper's embedding. Does the normalisation help on photographs, too? Among the records there are runs with that one option changed:
 
 # %%
-from vixlib.reasons import reasons_table
+from vixlib.report import reasons_table
 
 reasons_table("03")
 
@@ -414,12 +413,12 @@ print("This run follows the paper's protocol, with one seed." if same_protocol e
 # The paper's claim, pair by pair, with a verdict that is computed from the records; one seed shows a direction and decides nothing. Below it, what the four Hybrids cost:
 
 # %%
-from vixlib.verdicts import verdict_table
+from vixlib.report import verdict_table
 
 verdict_table("03")
 
 # %%
-from vixlib.memory import cost_table
+from vixlib.report import cost_table
 
 cost_table(3)
 
@@ -549,7 +548,7 @@ with torch.no_grad():
 # - Are the **features** the same, the vector from which the class is read? Their cosine is taken after subtracting the mean over the pictures, so that 1 is "identical" and 0 is "like any other picture".
 
 # %%
-from vixlib.probe import shift_consistency
+from vixlib.measure import shift_consistency
 
 count = min(len(data.test_labels), 2000 if device.type == "cuda" else 400)
 drawn = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(seed))[:count]

@@ -107,7 +107,8 @@ print(f"data      {data}")
 # %%
 from math import pi
 
-from vixlib import figures, places
+from vixlib import figures
+from vixlib.figures import places
 
 speeds = 10_000.0 ** (-torch.arange(16, dtype=torch.float64) / 16)
 shown = [0, 2, 4, 8]
@@ -305,7 +306,7 @@ assert 464_906 - 415_754 == 4 * 128 * (128 - 32)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-from vixlib.tables import ROPE_MODELS
+from vixlib.report import ROPE_MODELS
 
 print(f"{'':10}{'none':>10}{'rope':>10}{'rope2d':>10}{'learned':>10}   in the authors' rope log")
 for name in ROPE_MODELS:
@@ -327,7 +328,7 @@ for name in ROPE_MODELS:
 # %%
 from torch import nn
 
-from vixlib.cost import mixer_bytes, mixer_seconds
+from vixlib.measure import mixer_bytes, mixer_seconds
 
 
 class Turned(nn.Module):
@@ -409,7 +410,7 @@ for position, run in runs.items():
 # Rows are models, columns positions. First the authors' logs, then what this project has recorded with equal layers and equal settings, then your runs. In brackets stands the difference to the learned table.
 
 # %%
-from vixlib.claims import rope_claims, rope_table
+from vixlib.report import rope_claims, rope_table
 
 rope_table(runs.values())
 
@@ -425,7 +426,7 @@ print(*(line for line in rope_claims() if not line.startswith("    ")), sep="\n"
 # If the table costs something, is it because its numbers start so large? The same models with a table that starts at 0.02:
 
 # %%
-from vixlib.reasons import reasons_table
+from vixlib.report import reasons_table
 
 reasons_table("04")
 
@@ -435,7 +436,7 @@ reasons_table("04")
 # And the authors' own claim, 1-D RoPE against the learned table, pair by pair beside their logs:
 
 # %%
-from vixlib.verdicts import verdict_table
+from vixlib.report import verdict_table
 
 verdict_table("04")
 

@@ -117,7 +117,8 @@ print(f"data      {data}")
 
 # %%
 # NBVAL_CHECK_OUTPUT
-from vixlib import figures, hosts
+from vixlib import figures
+from vixlib.figures import hosts
 
 traces = {name: hosts.trace(vix.build(name)) for name in ("ViT", "LeViT", "CCT")}
 for name, stages in traces.items():
@@ -360,7 +361,7 @@ for name, host in hosts.SWAPS:
 # Bytes that one layer of each host keeps for the backward pass, for one picture: mixer, normalisation and feed-forward together. Softmax appears twice, as in notebook 02: *materialised*, with its N × N matrix stored as was usual in 2021, and *fused*, by today's kernels.
 
 # %%
-from vixlib.cost import mixer_bytes
+from vixlib.measure import mixer_bytes
 
 SIDES = (8, 16, 32, 48)
 LENGTHS = [side**2 for side in SIDES]
@@ -394,7 +395,7 @@ for host, values in kept.items():
 # The host adds a fixed number of bytes for each token, whoever mixes; a swap saves the same matrix in either. That is the paper's claim about memory, and it does not depend on the host. How close is it to the paper's last column? Whole models now, in the paper's layers, softmax materialised. Bytes for one picture are no gigabytes of a training step, but *shares* of softmax can be compared:
 
 # %%
-from vixlib.living import kept_for_backward
+from vixlib.measure import kept_for_backward
 
 
 def megabytes(name, **own):
@@ -440,7 +441,7 @@ for name, model in models.items():
     print(f"{name:6} {vix.count_parameters(model).true:9,} parameters, {grid[0] * grid[1]:,} tokens")
 
 # %%
-from vixlib import pairs
+from vixlib.figures import pairs
 
 runs, draw = {}, figures.live_curves(f"{data.name}, {grid[0] * grid[1]:,} tokens", style=hosts.line_style)
 for name, model in models.items():
@@ -502,12 +503,12 @@ print(f"The paper's swaps need {min(shares):.0%} to {max(shares):.0%} of the GPU
 # The recorded runs, equal in everything but the system, as pairs with a verdict each (one seed shows a direction and decides nothing), and what each system costs. (For softmax the paper's gigabytes are nearly twice what is predicted here in float32; 02, section 8, has the likely reason: `vixlib` keeps one copy of the matrix a layer.)
 
 # %%
-from vixlib.verdicts import verdict_table
+from vixlib.report import verdict_table
 
 verdict_table("05")
 
 # %%
-from vixlib.memory import cost_table
+from vixlib.report import cost_table
 
 cost_table(4)
 

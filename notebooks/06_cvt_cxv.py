@@ -126,7 +126,7 @@ print(f"data      {data}")
 # Three ways to put convolutions (blue) and a token mixer (orange) together. What stands in a dashed frame is repeated; a line around a branch means that the branch is *added* to what it started from.
 
 # %%
-from vixlib import diagrams
+from vixlib.figures import diagrams
 
 diagrams.layer_stacks();
 
@@ -169,7 +169,7 @@ for name in ("CPV", "CNV", "CLTV"):
 # Two 3 × 3 convolutions (the *stem*) let a place see 5 × 5 pixels, and each further one adds a pixel on every side. A mixer sees everything at once. Both can be read off the model itself: take the features of the middle place after each layer, and ask by how much they change with each pixel. The derivative says so exactly where *no* path leads, since it is zero there (grey). The model is untrained; in the lower row its mixers have been taken out.
 
 # %%
-from vixlib import layers
+from vixlib.figures import layers
 
 untrained = vix.build("CPV", seed=0, dim=32, mlp_dim=64, dim_head=8, channels=data.channels,
                       image_size=data.image_size)
@@ -389,7 +389,7 @@ print(f"{timed[-1]**2 / timed[-2]**2:.2f} times the tokens take {min(growth):.2f
 # Memory is CPV's price, and the source of the quoted accuracies names it: 3.2 GB against ResNet-18's 0.6. It does not say for which batch. Here is what a whole step needs at its peak for 64 pictures, the batch of the series' paper:
 
 # %%
-from vixlib.memory import cost_table, stored
+from vixlib.report.memory import cost_table, stored
 
 cost_table("cxv")
 
@@ -493,7 +493,7 @@ for name, run in runs.items():
 vix.compare("cxv", runs=runs.values())
 
 # %%
-from vixlib.claims import claims
+from vixlib.report import claims
 
 print("quoted:", ", ".join(f"CPV against {name} {quoted['CPV']['top1'] - quoted[name]['top1']:+.2f} points"
                            for name in ("HybridViP-6/8", "ResNet18")))
@@ -505,7 +505,7 @@ print("this run: one seed" + "".join(f", {what} {here} instead of {there}" for w
                                      if here != there))
 
 # %%
-from vixlib.verdicts import verdict_table
+from vixlib.report import verdict_table
 
 verdict_table("06")
 
@@ -513,7 +513,7 @@ verdict_table("06")
 # Where CPV is behind ResNet-18 in a short training: is that the architecture, or the dropout of 0.5, which the ResNet does not have? One option changed:
 
 # %%
-from vixlib.reasons import reasons_table
+from vixlib.report import reasons_table
 
 reasons_table("06")
 
@@ -590,7 +590,7 @@ print(f"{ablation_seeds} seed(s) each: " + ("even ten points between two of them
 # **What each variant makes of a picture.** The mean over all channels, after the stem and after each layer, of the models just trained. Each map has its own scale, orange above zero, purple below.
 
 # %%
-from vixlib import pairs
+from vixlib.figures import pairs
 
 seen = data.batch(torch.tensor([picture]), "test")[0].to(device)
 with torch.no_grad():

@@ -1,7 +1,7 @@
 """A record with nothing in it, of the types that records have: tests fill in what they are about."""
 from __future__ import annotations
 
-from vixlib.records import FIELDS
+from vixlib.report.records import FIELDS
 
 
 def history(epochs: int = 1) -> list[dict]:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from benchmarks import packages, peers, record, roofline, scaling, stacks, summary, timing
-from vixlib import measured
-from vixlib.living import kept_for_backward
+from vixlib.measure.live_bytes import kept_for_backward
+from vixlib.report import benchmarks as measured
 
 SMALL = stacks.Shape(batch=2, tokens=37, depth=2, dim=24, heads=3, dim_head=8, mlp_dim=48, landmarks=5)
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from vixlib import mixers
-from vixlib.checkup import check_mixer
+from vixlib.measure.checkup import check_mixer
 
 
 class Interface(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vixlib as vix
-from vixlib.compiling import FEWEST_STEPS, Compiled, compile_mode
+from vixlib.train.compiling import FEWEST_STEPS, Compiled, compile_mode
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 TINY = {"image_size": 8, "patch_size": 2, "dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "mlp_dim": 24}

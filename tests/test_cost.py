@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vixlib.cost import crossing, mixer_bytes, mixer_seconds
+from vixlib.measure.cost import crossing, mixer_bytes, mixer_seconds
 from vixlib.mixers import LinformerAttention, SoftmaxAttention
 
 

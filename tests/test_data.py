@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from vixlib import folders, sources
-from vixlib.data import NAMES, load
+from vixlib.data import folders, sources
+from vixlib.data.images import ImageData
+from vixlib.data.loading import NAMES, load
+from vixlib.data.shapes import make_shapes
 from vixlib.errors import as_file_path
-from vixlib.images import ImageData
-from vixlib.shapes import make_shapes
 
 
 @pytest.fixture(autouse=True)

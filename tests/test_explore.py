@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import vixlib as vix
-from vixlib import controls, explore, lengths, mixers
-from vixlib.probe import imitated_rows, mixer_row
+from vixlib import mixers
+from vixlib.figures import controls, explore
+from vixlib.measure import lengths
+from vixlib.measure.probe import imitated_rows, mixer_row
 
 matplotlib.use("Agg")
 
@@ -131,7 +133,7 @@ def test_the_fit_of_memory_holds_beyond_the_lengths_that_it_goes_through():
 def test_the_file_of_lengths_is_what_the_code_predicts_today():
     peaks = json.loads(lengths.FILE.read_text())["peaks"]
     assert lengths.predict("linformer", 257) == pytest.approx(peaks["linformer"]["257"], rel=0.02), \
-        "python -m vixlib.lengths"
+        "python -m vixlib.measure.lengths"
 
 
 def test_memory_by_patch_counts_tokens_and_names_a_patch_that_does_not_fit():

@@ -5,7 +5,7 @@ import matplotlib.pyplot
 import pytest
 import torch
 
-from vixlib import figures
+from vixlib.figures import common as figures
 
 matplotlib.use("Agg")
 PICTURE = torch.zeros(3, 32, 32)

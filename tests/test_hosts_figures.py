@@ -6,8 +6,9 @@ import torch
 from blank import BLANK
 
 import vixlib as vix
-from vixlib import figures, hosts, pairs
-from vixlib.records import write_record
+from vixlib.figures import common as figures
+from vixlib.figures import hosts, pairs
+from vixlib.report.records import write_record
 
 SMALL = {"patch_size": 4, "dim": 32, "depth": 2, "heads": 2, "dim_head": 16, "mlp_dim": 32}
 

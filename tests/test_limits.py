@@ -6,12 +6,13 @@ import json
 import pytest
 import torch
 
-from vixlib import gpujobs, memory
-from vixlib.gpujobs import BatchJob, ColumnsJob
-from vixlib.jobs import Place
-from vixlib.limits import cap_memory, largest_batch
-from vixlib.shapes import make_shapes
-from vixlib.tables import table_rows
+from vixlib.data.shapes import make_shapes
+from vixlib.measure.limits import cap_memory, largest_batch
+from vixlib.report import memory
+from vixlib.report.paper import table_rows
+from vixlib.reproduce import gpu_jobs as gpujobs
+from vixlib.reproduce.gpu_jobs import BatchJob, ColumnsJob
+from vixlib.reproduce.jobs import Place
 
 
 class Card:

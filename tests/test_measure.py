@@ -11,9 +11,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import vixlib as vix
-from vixlib.measure import MARGIN, training_step, with_fake_tensors
+from vixlib.measure.model import MARGIN, training_step, with_fake_tensors
+from vixlib.measure.probe import attention_maps, mixer_inputs
 from vixlib.models.zoo import applicable
-from vixlib.probe import attention_maps, mixer_inputs
 
 SMALL = {"image_size": 16, "patch_size": 2, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 48}
 
@@ -253,10 +253,10 @@ def test_few_predictions_enclose_the_largest_batch_whatever_its_growth(growth, m
 
     def predicted(model, batch, *_):
         asked.append(batch)
-        return vix.measure.PeakMemory(int(1e6 + growth(batch)), batch, "float16", measured=False)
+        return vix.measure.model.PeakMemory(int(1e6 + growth(batch)), batch, "float16", measured=False)
 
     monkeypatch.setattr(vix.measure, "predict_peak_memory", predicted)
-    found, memory = vix.measure.fitting_batch(nn.Linear(1, 1), 2**28, "float16"), 2**28 / MARGIN
+    found, memory = vix.measure.model.fitting_batch(nn.Linear(1, 1), 2**28, "float16"), 2**28 / MARGIN
     assert 1e6 + growth(found) <= memory and len(asked) < 60
     assert 1e6 + growth(found + 1) > memory or 1e6 + growth(found) > 0.99 * memory
 

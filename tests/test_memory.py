@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import vixlib as vix
-from vixlib import memory
-from vixlib.measure import predict_peak_memory, saved_bytes_per_image
-from vixlib.records import read_records, record_name
+from vixlib.measure.model import predict_peak_memory, saved_bytes_per_image
+from vixlib.report import memory
+from vixlib.report.records import read_records, record_name
 
 
 @pytest.mark.parametrize(("name", "config"), [("ViT", "paper"), ("LeViN", "uniform")])
@@ -60,5 +60,5 @@ def test_measured_figures_go_before_predicted_ones_once_they_are_complete(tmp_pa
 
 
 def test_a_folder_without_figures_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="run python -m vixlib.memory"):
+    with pytest.raises(FileNotFoundError, match="run python -m vixlib.report.memory"):
         memory.stored(Path(tmp_path))

@@ -10,13 +10,13 @@ import jupytext
 import nbformat
 import pytest
 
-from vixlib.claims import rope_table
-from vixlib.durations import read_minutes, readable
 from vixlib.files import DATA
-from vixlib.memory import cost_table
-from vixlib.records import read_records
-from vixlib.report import compare
-from vixlib.verdicts import verdict_table
+from vixlib.measure.durations import read_minutes, readable
+from vixlib.report.comparison import compare
+from vixlib.report.differences import rope_table
+from vixlib.report.memory import cost_table
+from vixlib.report.records import read_records
+from vixlib.report.verdicts import verdict_table
 
 TABLES = {"compare": compare, "verdict_table": verdict_table, "cost_table": cost_table}
 OTHERS = {"93.02"}  # of another repository, which 06 cites

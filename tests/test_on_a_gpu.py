@@ -9,9 +9,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import vixlib as vix
-from vixlib import limits, parallel
-from vixlib.cuda_autocast import CudaAutocast
+from vixlib.measure import limits
+from vixlib.measure.cuda_autocast import CudaAutocast
 from vixlib.mixers import BatchNormTokens
+from vixlib.train import parallel
 
 SMALL = {"patch_size": 4, "dim": 32, "heads": 2, "dim_head": 8, "mlp_dim": 64, "depth": 2, "depths": (1, 1),
          "num_landmarks": 4, "rank": 4}

@@ -12,7 +12,7 @@ import jupytext
 import pytest
 
 import vixlib as vix
-from vixlib import durations
+from vixlib.measure import durations
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
@@ -139,7 +139,7 @@ def test_the_wheel_attached_at_kaggle_has_the_package_and_its_tables(machine, wh
     machine.network(False)
     # The real packages, but no vixlib among them: a path given this way reads no .pth of an editable installation.
     sites = [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
-    then = ("import json; from vixlib.memory import fits_table; from vixlib.durations import read_minutes\n"
+    then = ("import json; from vixlib.report import fits_table; from vixlib.measure.durations import read_minutes\n"
             "counts = len(vix.read_records()), len(fits_table().rows), len(read_minutes())\n"
             "print(json.dumps([vix.paper_table(1), *counts]))")
     done = machine.run(then=then, path=os.pathsep.join(sites))

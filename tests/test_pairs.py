@@ -6,8 +6,9 @@ import torch
 from blank import BLANK
 
 import vixlib as vix
-from vixlib import figures, pairs
-from vixlib.records import write_record
+from vixlib.figures import common as figures
+from vixlib.figures import pairs
+from vixlib.report.records import write_record
 
 
 def record(model, last, seed=0, peak=None, position="learned", **options):

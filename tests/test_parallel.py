@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from vixlib import ImageData, TrainConfig, fit, parallel
+from vixlib import ImageData, TrainConfig, fit
+from vixlib.train import parallel
 
 HERE = Path(__file__).resolve().parent
 CONFIG = TrainConfig(epochs=2, batch_size=15, augment=("flip", "crop"), warmup_epochs=1, schedule="cosine",

@@ -12,9 +12,10 @@ from test_records import a_record
 from test_reproduce import TINY, go
 
 import vixlib as vix
-from vixlib import parcels, reproduce
-from vixlib.records import read_records, record_name
-from vixlib.shapes import make_shapes
+from vixlib.data.shapes import make_shapes
+from vixlib.report.records import read_records, record_name
+from vixlib.reproduce import command as reproduce
+from vixlib.reproduce import parcels
 
 LONGER = dataclasses.replace(TINY, train=vix.TrainConfig(epochs=3, batch_size=32))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vixlib.places import neighbour_similarity, similarity, similarity_maps
+from vixlib.figures.places import neighbour_similarity, similarity, similarity_maps
 
 
 def test_similarity_is_a_cosine_that_no_common_part_can_hide():

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import vixlib as vix
+from vixlib.measure.probe import attention_maps, mixer_inputs, mixer_row, shift_consistency, shift_images
 from vixlib.mixers import LinformerAttention
-from vixlib.probe import attention_maps, mixer_inputs, mixer_row, shift_consistency, shift_images
 
 SMALL = {"image_size": 16, "patch_size": 4, "dim": 32, "depth": 1, "heads": 2, "dim_head": 8, "mlp_dim": 32}
 

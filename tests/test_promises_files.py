@@ -27,10 +27,10 @@ from torch import nn
 
 import vixlib as vix
 from vixlib import files
-from vixlib.archives import unpack
-from vixlib.checkpoint import peek
+from vixlib.data.archives import unpack
 from vixlib.files import write_atomic
-from vixlib.records import read_records, write_record
+from vixlib.report.records import read_records, write_record
+from vixlib.train.checkpoint import peek
 
 HERE = Path(__file__).resolve().parent
 # Python and torch take seconds to start: one process has them ready and forks for each task that it reads. A task is a
@@ -372,7 +372,7 @@ def test_what_is_no_folder_is_not_replaced_by_one(tmp_path, there):
 
 
 def test_a_download_with_another_checksum_is_refused(tmp_path, monkeypatch):
-    from vixlib import sources
+    from vixlib.data import sources
 
     wrong = archive(tmp_path / "tiny-imagenet-200.zip", {"tiny-imagenet-200/train/a/1.jpg": b"x"})
     monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, max_hops: url)

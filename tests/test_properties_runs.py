@@ -12,7 +12,7 @@ from test_properties import FLAG, NAMES, SMALL, TINY, tiny
 from torch import nn
 
 import vixlib as vix
-from vixlib.images import ImageData
+from vixlib.data.images import ImageData
 
 
 def data(count: int = 7, classes: int = 3, size: tuple[int, int] = (8, 8), one_class: bool = False) -> ImageData:

@@ -14,7 +14,7 @@ from blank import BLANK
 from vixlib import provenance
 from vixlib.files import write_atomic
 from vixlib.provenance import environment
-from vixlib.records import read_records, record_name, write_record
+from vixlib.report.records import read_records, record_name, write_record
 
 
 def a_record(**changes):

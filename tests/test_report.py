@@ -8,9 +8,9 @@ import torch
 from blank import BLANK
 
 import vixlib as vix
-from vixlib.records import write_record
-from vixlib.report import NOT_MEASURED, spread
-from vixlib.tables import LARGEST, table_rows
+from vixlib.report.comparison import NOT_MEASURED, spread
+from vixlib.report.paper import LARGEST, table_rows
+from vixlib.report.records import write_record
 
 
 def record(model, seed=0, best=50.0, last=49.0, profile="quick", dataset="shapes", position="learned", **options):

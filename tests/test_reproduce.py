@@ -13,11 +13,11 @@ import torch
 from blank import BLANK
 
 import vixlib as vix
-from vixlib import reproduce
-from vixlib.jobs import Place, missing, most_missing_first, plan
+from vixlib.data.shapes import make_shapes
 from vixlib.profiles import PROFILES, Profile
-from vixlib.records import read_records, write_record
-from vixlib.shapes import make_shapes
+from vixlib.report.records import read_records, write_record
+from vixlib.reproduce import command as reproduce
+from vixlib.reproduce.jobs import Place, missing, most_missing_first, plan
 
 TINY = Profile("tiny", "for tests", "shapes", "uniform", vix.TrainConfig(epochs=2, batch_size=32),
                {"patch_size": 8, "num_landmarks": 4, "rank": 4, "dim": 16, "depth": 1, "dim_head": 4, "mlp_dim": 16})
@@ -91,8 +91,8 @@ sys.path[:0] = [{tests!r}, {root!r}]
 from pathlib import Path
 import torch
 from test_reproduce import TINY, go
-from vixlib.jobs import plan
-from vixlib.shapes import make_shapes
+from vixlib.reproduce.jobs import plan
+from vixlib.data.shapes import make_shapes
 import dataclasses, vixlib as vix
 torch.set_num_threads(1)
 profile = dataclasses.replace(TINY, train=vix.TrainConfig(epochs={epochs}, batch_size=8))
@@ -194,7 +194,7 @@ def test_a_command_that_makes_no_sense_is_refused(words):
 
 
 def test_a_data_set_that_is_not_here_is_a_sentence_and_no_traceback(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("vixlib.data.find", lambda name, root=None: None)
+    monkeypatch.setattr("vixlib.data.loading.find", lambda name, root=None: None)
     command = ["--table", "cxv", "--profile", "quick", "--data", "cifar10-jpg", "--results", str(tmp_path)]
     assert reproduce.main(command) == 1
     assert "cifar10-jpg has no download" in capsys.readouterr().err

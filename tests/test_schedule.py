@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from vixlib import TrainConfig
-from vixlib.averaging import WeightAverage
-from vixlib.schedule import learning_rate
+from vixlib.train.averaging import WeightAverage
+from vixlib.train.schedule import learning_rate
 
 
 def rates(steps_per_epoch: int = 10, **settings) -> list[float]:

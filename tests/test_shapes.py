@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vixlib.shapes import CLASSES, make_shapes
+from vixlib.data.shapes import CLASSES, make_shapes
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """Speeds of recorded runs: only runs that had a GPU to themselves count."""
 from __future__ import annotations
 
-from test_claims import record
+from test_differences import record
 
-from vixlib.memory import cost_table
-from vixlib.records import write_record
-from vixlib.report import NOT_MEASURED
-from vixlib.speeds import seconds_to, speed_cells
+from vixlib.report.comparison import NOT_MEASURED
+from vixlib.report.memory import cost_table
+from vixlib.report.records import write_record
+from vixlib.report.speeds import seconds_to, speed_cells
 
 
 def run(**changed) -> dict:

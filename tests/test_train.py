@@ -21,15 +21,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from vixlib import ViX, build
-from vixlib import train as trainer
-from vixlib.checkpoint import Training
-from vixlib.images import ImageData
-from vixlib.measure import saved_bytes_per_image, throughput
+from vixlib.data.images import ImageData
+from vixlib.data.shapes import make_shapes
+from vixlib.measure.model import saved_bytes_per_image, throughput
+from vixlib.measure.scoring import evaluate, predict
 from vixlib.mixers import NystromAttention
-from vixlib.run import Run, TrainConfig
-from vixlib.scoring import evaluate, predict
-from vixlib.shapes import make_shapes
-from vixlib.train import fit
+from vixlib.train import loop as trainer
+from vixlib.train.checkpoint import Training
+from vixlib.train.loop import fit
+from vixlib.train.run import Run, TrainConfig
 
 CLASSES = ("red", "green", "blue")
 

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import pytest
-from test_claims import record
+from test_differences import record
 
-from vixlib.claims import Difference
-from vixlib.records import write_record
-from vixlib.report import NOT_MEASURED
-from vixlib.verdicts import CLAIMS, Claim, printed_difference, verdict_table
+from vixlib.report.comparison import NOT_MEASURED
+from vixlib.report.differences import Difference
+from vixlib.report.records import write_record
+from vixlib.report.verdicts import CLAIMS, Claim, printed_difference, verdict_table
 
 
 def test_without_records_every_claim_stands_there_unmeasured(tmp_path):

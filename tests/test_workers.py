@@ -16,11 +16,12 @@ import torch
 from test_reproduce import TINY, go
 
 import vixlib as vix
-from vixlib import reproduce, workers
-from vixlib.jobs import Outcome, Place, plan
-from vixlib.records import read_records
-from vixlib.shapes import make_shapes
-from vixlib.workers import Clock, in_turn, visible_gpus
+from vixlib.data.shapes import make_shapes
+from vixlib.report.records import read_records
+from vixlib.reproduce import command as reproduce
+from vixlib.reproduce import workers
+from vixlib.reproduce.jobs import Outcome, Place, plan
+from vixlib.reproduce.workers import Clock, in_turn, visible_gpus
 
 LONG = dataclasses.replace(TINY, train=vix.TrainConfig(epochs=400, batch_size=8))
 
@@ -136,9 +137,9 @@ import sys, torch
 sys.path[:0] = [{tests!r}, {root!r}]
 from pathlib import Path
 from test_workers import Stubborn
-from vixlib import workers
-from vixlib.jobs import Place
-from vixlib.shapes import make_shapes
+from vixlib.reproduce import workers
+from vixlib.reproduce.jobs import Place
+from vixlib.data.shapes import make_shapes
 if __name__ == "__main__":
     workers.at_once([Stubborn("one")], make_shapes(train=20, test=20), Place(Path("."), Path("."), at_once=1), None)
 """

@@ -6,22 +6,21 @@
     vix.compare(table=1, runs=[run])
 
 Where what is, from the bottom up:
-    errors, precision, device, files              what all the rest stands on
-    mixers/, positions, embeddings, models/       the architectures; models/zoo.py names them
-    images, shapes, data (sources, folders)       pictures, and where they come from
-    run, train (checkpoint, schedule, limits, …)  a training run; scoring evaluates
-    measure, memory, cost, lengths                parameters, bytes, seconds
-    records (rules), tables, report, claims, …    what was recorded, and how the paper's tables look beside it
-    reproduce (jobs, workers, agenda, parcels)    the command that trains a table
-    figures, diagrams, explore (controls), probe  pictures for all notebooks; and for one each: pairs (03), places (04),
-                                                  hosts (05), layers (06)
+    errors, precision, device, files, provenance, table   what all the rest stands on
+    mixers/, positions, embeddings, models/               the architectures; models/zoo.py names them
+    data/                                                 pictures, and where they come from
+    measure/                                              parameters, bytes, seconds, accuracy
+    train/, profiles                                      a training run, and how large a notebook's may be
+    report/                                               records, and how the paper's tables look beside them
+    reproduce/                                            the command that trains a table
+    figures/                                              the notebooks' pictures
 """
 __version__ = "0.1.0"
 
-from .data import load
+from .data.images import ImageData
+from .data.loading import load
 from .device import describe, pick_device, pick_precision
-from .images import ImageData
-from .measure import (
+from .measure.model import (
     count_parameters,
     max_batch_size,
     peak_memory,
@@ -29,14 +28,14 @@ from .measure import (
     saved_bytes_per_image,
     throughput,
 )
+from .measure.scoring import Scores, evaluate, predict
 from .models import FNet, ViL, ViN, ViP, ViT, ViX, applicable, build, names
 from .profiles import PROFILES, Profile, announce, current_profile
-from .records import read_records
-from .report import compare
-from .run import Run, TrainConfig
-from .scoring import Scores, evaluate, predict
-from .tables import authors_runs, paper_table
-from .train import fit
+from .report.comparison import compare
+from .report.paper import authors_runs, paper_table
+from .report.records import read_records
+from .train.loop import fit
+from .train.run import Run, TrainConfig
 
 __all__ = ["FNet", "ImageData", "PROFILES", "Profile", "Run", "Scores", "TrainConfig", "ViL", "ViN", "ViP", "ViT",
            "ViX", "announce", "applicable", "authors_runs", "build", "compare", "count_parameters", "current_profile",

@@ -1,9 +1,9 @@
 """python -m vixlib: every system by name, with its parameters."""
 import argparse
 
-from .measure import count_parameters
+from .measure.model import count_parameters
 from .models.zoo import SYSTEMS, build
-from .report import Table
+from .table import Table
 
 
 def main() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
+from .data.sources import HELP, SOURCES, find
 from .device import describe, pick_precision
-from .durations import notebook_time
 from .errors import as_device, require_known, require_type
 from .files import ROOT
+from .measure.durations import notebook_time
 from .models.zoo import applicable
-from .run import TrainConfig
-from .sources import HELP, SOURCES, find
+from .train.run import TrainConfig
 
 
 @dataclass(frozen=True)

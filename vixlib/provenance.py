@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -39,3 +40,8 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def now() -> str:
+    """The time in UTC, to the second: 2026-01-31T12:00:00+00:00."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

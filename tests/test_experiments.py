@@ -1,0 +1,60 @@
+"""Experiments on the reasons: one option changed, paired by seed, and never mistaken for a seed of the plain system."""
+from __future__ import annotations
+
+import pytest
+from test_differences import record
+
+import vixlib as vix
+from vixlib.profiles import PROFILES
+from vixlib.report.comparison import NOT_MEASURED
+from vixlib.report.differences import differences
+from vixlib.report.experiments import reasons_table
+from vixlib.report.paper import EXPERIMENTS
+from vixlib.report.records import VARIANTS, read_records, write_record
+from vixlib.reproduce.jobs import plan
+
+
+def vip(top1, seed=0, kernel=None, **more):
+    options = {} if kernel is None else {"kernel": kernel}
+    return {**record("ViP", "learned", top1, seed=seed, **more, **options), "table": VARIANTS if kernel else 1}
+
+
+@pytest.mark.parametrize("profile", ["quick", "paper"])
+def test_each_experiment_trains_the_plain_row_with_one_option_more(profile):
+    for experiment, job in zip(EXPERIMENTS, plan(VARIANTS, PROFILES[profile], "shapes"), strict=True):
+        name, value = experiment.option
+        assert job.identity()["options"] == {**PROFILES[profile].options_for(experiment.model), name: value}
+        assert name in vix.applicable(experiment.model, {name: value}, job.config)  # an option of this system
+    assert len({job.name for job in plan(VARIANTS, PROFILES[profile], "shapes")}) == len(EXPERIMENTS)
+
+
+def test_pairs_have_the_same_seed_and_setting(tmp_path):
+    for seed, top1 in enumerate((47.0, 46.0, 48.0)):
+        write_record(vip(top1, seed, "relu"), tmp_path)
+        write_record(vip(33.0 + seed, seed), tmp_path)
+    write_record(vip(60.0, 3, "relu"), tmp_path)  # without its plain run
+    write_record(vip(99.0, 0, lr=2e-3, profile="paper"), tmp_path)
+    table = reasons_table("02", tmp_path)
+    # differences 14, 12 and 13: mean 13, standard deviation 1, t(0.975, 2) = 4.3027: 13 ± 4.3027/√3
+    assert [row[3:6] for row in table.rows] == [["47.00", "34.00", "+13.00 ± 2.48 (n=3)"]]
+    assert table.notes[0].startswith("[1] quick: cifar10-jpg, patch 4")
+
+
+def test_other_training_is_no_pair_and_nothing_recorded_says_so(tmp_path):
+    write_record(vip(47.0, 0, "relu", lr=2e-3), tmp_path)
+    write_record(vip(33.0), tmp_path)
+    assert reasons_table("02", tmp_path).rows[0][3:] == [NOT_MEASURED, NOT_MEASURED, "-", "-"]
+    assert len(reasons_table(results=tmp_path).rows) == len(EXPERIMENTS)
+    with pytest.raises(ValueError, match="notebook='05' is unknown"):
+        reasons_table("05")
+
+
+def test_an_experiment_is_no_seed_of_the_table(tmp_path):
+    write_record(record("ViT", "learned", 45.0), tmp_path)
+    write_record(vip(33.0), tmp_path)
+    write_record(vip(47.0, 0, "relu"), tmp_path)
+    assert [r["last_top1"] for r in read_records(tmp_path, model="ViP")] == [33.0]
+    assert [r["last_top1"] for r in read_records(tmp_path, table=VARIANTS)] == [47.0]
+    assert [found.mean for found in differences("ViP", "ViT", tmp_path)] == [pytest.approx(-12)]
+    row = next(row for row in vix.compare(1, results=tmp_path).rows if row[0] == "ViP")
+    assert any("33.00" in cell for cell in row) and not any("47.00" in cell for cell in row)

@@ -1,0 +1,275 @@
+"""The figures of the series: one style and one colour per mixer throughout, told apart with any colour vision."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import require_count, require_type, shown
+from ..measure.cost import require_curves
+from ..models.zoo import names, position_of
+from ..report.paper import authors_runs, log_marks
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ..train.run import Run
+
+# Okabe and Ito, "Color Universal Design", 2008; markers tell the mixers apart in print, too.
+COLOURS = {"softmax": "#000000", "performer": "#D55E00", "linformer": "#0072B2", "nystrom": "#009E73",
+           "linear": "#E69F00", "fourier": "#CC79A7", "mlp": "#56B4E9"}
+MARKERS = {"softmax": "o", "performer": "s", "linformer": "^", "nystrom": "D",
+           "linear": "P", "fourier": "v", "mlp": "X"}
+MODEL_COLOURS = {"ViT": COLOURS["softmax"], "ViP": COLOURS["performer"], "ViL": COLOURS["linformer"],
+                 "ViN": COLOURS["nystrom"]}
+
+
+def new_axes(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.2,
+             **options) -> tuple[Figure, Axes | np.ndarray]:
+    """A figure with rows × columns axes in the house style: (figure, axes); width and height are inches an axis."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained",
+                                **options)
+    for ax in axes.flat if hasattr(axes, "flat") else [axes]:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25, linewidth=0.6)
+    return figure, axes
+
+
+def show_pictures(images: Tensor, titles: Sequence[str] = (), columns: int = 8, size: float = 1.25) -> Figure:
+    """A grid of pictures, uint8 `[B, C, H, W]` or float in [-1, 1]; returns the figure."""
+    import matplotlib.pyplot as plt
+
+    require_count(columns=columns)
+    require_type("images", images, (Tensor, Sequence), "a tensor [B, C, H, W] or a list of pictures")
+    if not len(images):
+        raise ValueError(f"images={shown(images)} holds no picture to show; pass at least one")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.25) * rows), squeeze=False,
+                                layout="constrained")
+    for ax in axes.flat:
+        ax.axis("off")
+    for i, (ax, image) in enumerate(zip(axes.flat, images)):  # noqa: B905 - the last row may be short
+        ax.imshow(as_picture(image))
+        if i < len(titles):
+            ax.set_title(titles[i], fontsize=9)
+    return figure
+
+
+def as_picture(image: Tensor) -> Tensor:
+    """`[C, H, W]` as uint8 or normalised float -> `[H, W, C]` in [0, 1] for imshow."""
+    require_type("image", image, Tensor, "a tensor [C, H, W]")
+    if image.ndim != 3:
+        raise ValueError(f"image has shape {tuple(image.shape)}; expected one picture [C, H, W]")
+    image = image.detach().cpu()
+    image = image.float() / 255 if image.dtype == torch.uint8 else image.float() / 2 + 0.5
+    return image.clamp(0, 1).permute(1, 2, 0)
+
+
+def cost_curves(ax: Axes, tokens: Sequence[int], curves: Mapping[str, Sequence[float]], label: str) -> None:
+    """Measured cost against the number of tokens, both logarithmic, one curve a mixer, with the slope of its end.
+
+    curves: mixer name (of `mixers.MIXERS`, or any text beginning with one) -> a value for each of `tokens`.
+    The slope in the legend is the exponent p in cost ~ N^p over the last two points.
+    """
+    import math
+
+    require_curves(tokens, curves)
+    if len(tokens) < 2 or tokens[-2] == tokens[-1]:
+        raise ValueError(f"tokens={shown(tokens)} must end in two different sizes, between which there is a slope")
+    for name, values in curves.items():
+        mixer = name.split()[0]
+        slope = math.log(values[-1] / values[-2]) / math.log(tokens[-1] / tokens[-2])
+        ax.plot(tokens, values, color=COLOURS.get(mixer, "#777777"), marker=MARKERS.get(mixer, "o"), markersize=4,
+                linestyle="-" if name == mixer else "--", label=f"{name}  (N^{slope:.1f})")
+    ax.set(xscale="log", yscale="log", xlabel="tokens N", ylabel=label)
+    ax.set_xticks(tokens, [f"{n:,}" for n in tokens])
+    ax.minorticks_off()
+    ax.legend(fontsize=8, frameon=False)
+
+
+def in_colours(colours: Mapping[str, str]) -> Callable[[str], dict]:
+    """For `live_curves`: each curve in its colour of `colours`."""
+    return lambda name: {"color": colours.get(name), "marker": "o", "markersize": 3.5, "label": name}
+
+
+MODEL_STYLE = in_colours(MODEL_COLOURS)
+
+
+def learning_curves(ax: Axes, curves: Mapping[str, Sequence[float]], logs: Mapping[str, Sequence[float]],
+                    style: Callable[[str], dict]) -> None:
+    """Top-1 accuracy in percent by epoch, each curve in `style(name)`; behind them, thin and dashed, the authors' logs.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    for name, values in curves.items():
+        line, = ax.plot(range(1, len(values) + 1), values, **style(name))
+        if log := logs.get(name):
+            ax.plot(range(1, len(log) + 1), log, "--", color=line.get_color(), linewidth=0.9, alpha=0.6, zorder=0,
+                    label=f"{name}, authors' log")
+    ax.set(xlabel="epoch", ylabel="test top-1 accuracy (%)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(fontsize=8, frameon=False)
+
+
+def cut_into_patches(image: Tensor, patch_size: int, pixel: int = 8, gap: int = 3) -> Tensor:
+    """The picture `[C, H, W]` with its patches pulled apart by white lines, each pixel drawn `pixel` wide."""
+    require_count(patch_size=patch_size, pixel=pixel, gap=gap)
+    large = as_picture(image).permute(2, 0, 1)
+    channels, height, width = large.shape
+    if height % patch_size or width % patch_size:
+        raise ValueError(f"patch_size={patch_size} does not divide a picture of {height}x{width}; use a divisor")
+    large = large.repeat_interleave(pixel, 1).repeat_interleave(pixel, 2)
+    side = patch_size * pixel
+    tiles = large.reshape(channels, height // patch_size, side, width // patch_size, side)
+    tiles = torch.nn.functional.pad(tiles.permute(0, 1, 3, 2, 4), (0, gap, 0, gap), value=1.0)
+    return tiles.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)[:, :-gap, :-gap] * 2 - 1
+
+
+def slope_guides(ax: Axes, tokens: Sequence[int], ends: Mapping[int, float]) -> None:
+    """Thin dotted lines of cost ~ N^p for each exponent p of `ends`, drawn at half the value given for the last N, so
+    that they run beside the curve that the value is taken from."""
+    for exponent, end in ends.items():
+        values = [end / 2 * (n / tokens[-1]) ** exponent for n in tokens]
+        ax.plot(tokens, values, ":", color="#777777", linewidth=1, zorder=0)
+        # Lines that cross have their labels apart: the steepest at its lower end.
+        at, offset = (0, (14, 0)) if len(ends) > 1 and exponent == max(ends) else (len(tokens) // 2, (6, -11))
+        ax.annotate(f"slope {exponent}", (tokens[at], values[at]), xytext=offset,
+                    textcoords="offset points", fontsize=8, color="#555555")
+
+
+def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[int, int] | None = None) -> Figure:
+    """Where attention goes, over the picture in grey: a row a layer, a column a head; returns the figure.
+
+    picture: `[C, H, W]`, uint8 or normalised.   weights: `[layers, heads, rows, columns]`, one value a patch, in
+    multiples of even attention: orange above 1, purple below, on a logarithmic scale that ends at 16 and 1/16.
+    query: (row, column) of the patch that looks, ringed in the coloured picture; None for CLS.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import LogNorm
+
+    require_type("weights", weights, Tensor, "a tensor [layers, heads, rows, columns]")
+    if weights.ndim != 4 or 0 in weights.shape:
+        raise ValueError(f"weights has shape {tuple(weights.shape)}; expected [layers, heads, rows, columns], at least "
+                         "one of each")
+    layers, heads, rows, columns = weights.shape
+    seen = as_picture(picture)
+    height, width = seen.shape[:2]
+    place = {"extent": (0, width, height, 0)}
+    figure, axes = plt.subplots(layers, heads + 1, figsize=(1.5 * (heads + 1) + 0.9, 1.6 * layers + 0.2),
+                                squeeze=False, layout="constrained")
+    for layer, line in enumerate(axes):
+        line[0].imshow(seen, **place)
+        line[0].set_ylabel(f"layer {layer + 1}", fontsize=9)
+        for head, ax in enumerate(line[1:]):
+            ax.imshow(seen.mean(dim=-1), cmap="gray", vmin=-0.5, vmax=1, **place)  # no black under the colours
+            heat = ax.imshow(weights[layer, head].cpu().clamp(min=1e-6), cmap="PuOr_r", alpha=0.7,
+                             norm=LogNorm(1 / 16, 16), **place)
+            if layer == 0:
+                ax.set_title(f"head {head + 1}", fontsize=9)
+        for ax in line:
+            ax.set(xticks=[], yticks=[])
+            if query is not None:
+                centre = ((query[1] + 0.5) * width / columns, (query[0] + 0.5) * height / rows)
+                for colour, thickness in (("white", 3.5), ("black", 1.5)):  # visible on any ground
+                    ax.plot(*centre, "o", markersize=9, markerfacecolor="none", markeredgecolor=colour,
+                            markeredgewidth=thickness)
+    bar = figure.colorbar(heat, ax=axes, label=label, extend="both")
+    bar.set_ticks([1 / 16, 1 / 4, 1, 4, 16], labels=["1/16", "1/4", "1", "4", "16"])
+    bar.minorticks_off()
+    return figure
+
+
+def redrawn(paint: Callable[[Run], Figure]) -> Callable[[Run], None]:
+    """A function for `fit(on_epoch=...)` that shows `paint(run)` after every epoch, in the place of the one before."""
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    place = None
+
+    def draw(run: Run) -> None:
+        nonlocal place
+        figure = paint(run)
+        if place is None:
+            place = display(figure, display_id=True)  # None outside a notebook, where nothing can be redrawn
+        else:
+            place.update(figure)
+        plt.close(figure)  # an open figure would be drawn once more below the cell
+
+    return draw
+
+
+def live_curve() -> Callable[[Run], None]:
+    """A function for `fit(on_epoch=...)` that redraws one figure of the run's loss and accuracy in place."""
+    import matplotlib.pyplot as plt
+
+    def paint(run: Run) -> Figure:
+        figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+        run.plot(ax)
+        return figure
+
+    return redrawn(paint)
+
+
+def live_curves(title: str = "", label: Callable[[Run], str] = lambda run: run.model,
+                style: Callable[[str], dict] = MODEL_STYLE) -> Callable[[Run], None]:
+    """A function for `fit(on_epoch=...)` that redraws one figure in place after every epoch, one curve a `label`, drawn
+    in `style(label)`."""
+    runs, logs = {}, {}
+
+    def paint(run: Run) -> Figure:
+        runs[label(run)] = [epoch["top1"] for epoch in run.history]
+        logs[label(run)] = _authors_curve(run)
+        figure, ax = new_axes(width=6, height=3.2)
+        learning_curves(ax, runs, logs, style)
+        if run.config.sgd_from and 1 < run.config.sgd_from <= run.config.epochs:
+            mark_switch(ax, run.config.sgd_from)
+        ax.set_title(title, fontsize=9)
+        return figure
+
+    return redrawn(paint)
+
+
+def _authors_curve(run: Run) -> list[float]:
+    """The authors' accuracies of the system of `run` on CIFAR-10, as many epochs as it is to have; none for other data,
+    or where they published no whole log."""
+    if run.dataset not in ("cifar10", "cifar10-jpg") or run.model not in names():
+        return []
+    logs = [log for log in authors_runs(run.model, run.options.get("position") or position_of(run.model))
+            if not log_marks(log)]
+    return logs[0]["top1"][:run.config.epochs] if logs else []
+
+
+def mark_switch(ax: Axes, epoch: int) -> None:
+    """A dotted line before `epoch`, the first of a second training phase (TrainConfig.sgd_from)."""
+    ax.axvline(epoch - 0.5, linestyle=":", color="#777777", linewidth=1)
+    for text, side, gap in (("AdamW", "right", -4), ("SGD", "left", 4)):
+        ax.annotate(text, (epoch - 0.5, 1), (gap, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
+                    ha=side, va="top", fontsize=8, color="#555555")
+
+
+def heat_maps(axes: Sequence[Axes], image: Tensor, maps: Mapping[str, Tensor], query: tuple[int, int]) -> None:
+    """Weights `[rows, columns]` of one query token over its picture, one of `axes` each, all on one scale.
+
+    query: its (row, column) in the token grid, framed. Orange is weight, purple negative weight. The scale ends at the
+    largest, but not below four times 1/N, so that even attention is pale.
+    """
+    from matplotlib.patches import Rectangle
+
+    height, width = image.shape[-2:]
+    largest = max(max(float(weights.abs().max()), 4 / weights.numel()) for weights in maps.values())
+    for ax, (name, weights) in zip(axes, maps.items(), strict=True):
+        rows, columns = weights.shape
+        ax.imshow(as_picture(image).mean(-1), cmap="gray", vmin=-1.0, vmax=1.3)  # pale, so that colour is weight
+        ax.imshow(weights.detach().cpu(), cmap="PuOr_r", vmin=-largest, vmax=largest, alpha=0.6,
+                  extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+        corner = (query[1] * width / columns - 0.5, query[0] * height / rows - 0.5)
+        ax.add_patch(Rectangle(corner, width / columns, height / rows, fill=False, edgecolor="black", linewidth=1.5))
+        ax.set_title(name, fontsize=8.5)
+        ax.axis("off")

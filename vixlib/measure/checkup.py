@@ -1,0 +1,198 @@
+"""Trying a token mixer that somebody has just written: shape, what it mixes, gradient, cost."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import require_count, require_gradients
+from ..table import Table
+from .cost import mixer_bytes, mixer_seconds
+
+SHORT, LONG = 256, 1024  # tokens between which the growth of cost is measured
+
+# Relative differences below which a gradient is what the text says; vixlib's Performer detaches what nearly cancels.
+GRADIENTS = {1e-5: "right", 1e-2: "close: some small part is detached",
+             math.inf: "WRONG: the backward pass is not that of the forward pass"}
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What `check_mixer` found. A notebook shows it as a table.
+
+    permutation: largest change of the output, less its reordering, when tokens are reordered; 0: the mixer sees a set.
+        None where it draws random numbers in evaluation, so that nothing can be told.
+    neighbours: largest change of one picture's output with another picture in its batch; 0: pictures are independent.
+    reach: part of the tokens, 0 ... 1, that the output of the one in the middle depends on.
+    gradient: relative difference between autograd's slope in a random direction and the one by finite differences.
+    idle: parameters whose gradient is zero or missing.
+    kept, seconds: bytes for backward of an image, and seconds of a forward and backward pass, at SHORT and LONG tokens.
+    """
+
+    name: str
+    permutation: float | None
+    neighbours: float
+    reach: float
+    gradient: float
+    idle: tuple[str, ...]
+    kept: tuple[int, int]
+    seconds: tuple[float, float]
+
+    @property
+    def exponents(self) -> tuple[float, float]:
+        """p of cost ~ N^p between SHORT and LONG tokens, of bytes kept (0 where it keeps none) and of seconds."""
+        return tuple(math.log(long / short) / math.log(LONG / SHORT) if short else 0.0
+                     for short, long in (self.kept, self.seconds))
+
+    @property
+    def table(self) -> Table:
+        """The findings in words."""
+        bytes_grow, time_grows = self.exponents
+        if self.permutation is None:
+            order = ["-", "not told: it draws random numbers in evaluation, too"]
+        else:
+            order = [_small(self.permutation), "a set: tell it places, or it sees none" if self.permutation < 1e-9 else
+                     "it knows an order of its own"]
+        rows = [
+            ["reordered tokens give reordered outputs", *order],
+            ["pictures of a batch are independent", _small(self.neighbours),
+             "yes" if self.neighbours < 1e-9 else "no: what shares the batch changes the answer"],
+            ["tokens that one token can see", f"{self.reach:.0%}",
+             "global mixing" if self.reach == 1 else "the others only through further layers"],
+            ["gradient against finite differences", f"{self.gradient:.0e}",
+             next(text for limit, text in GRADIENTS.items() if self.gradient < limit)],
+            ["parameters that do nothing", str(len(self.idle)), ", ".join(self.idle) or "none"],
+            [f"kept for backward at {LONG:,} tokens", f"{self.kept[1] / 2**20:.2f} MiB",
+             f"grows like N^{bytes_grow:.1f}"],
+            [f"forward and backward at {LONG:,} tokens", f"{1e3 * self.seconds[1]:.1f} ms",
+             f"grows like N^{time_grows:.1f} on this machine"]]
+        return Table(f"{self.name}, looked over", ["what", "found", "that means"], rows, left=(0, 2))
+
+    def __str__(self) -> str:
+        return str(self.table)
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
+
+
+def _small(value: float) -> str:
+    return "exactly" if value == 0 else f"up to {value:.0e}"
+
+
+def check_mixer(mixer: type[nn.Module], dim: int = 64, heads: int = 4, dim_head: int = 16, **own) -> Checkup:
+    """Build `mixer` as a host would and look it over, on the CPU: some seconds.
+
+    own: options of the mixer itself. Random numbers that it draws are the same in each call that is compared. Raises
+    TypeError or ValueError that says what the interface
+    `Mixer(dim, *, heads, dim_head, seq_len, **own)`, `mixer(x, rotary=None)`, `[B, N, D] -> [B, N, D]` misses.
+    """
+    require_count(dim=dim, heads=heads, dim_head=dim_head)
+    require_gradients("check_mixer")
+    if not (isinstance(mixer, type) and issubclass(mixer, nn.Module)):
+        raise TypeError(f"mixer={mixer!r} must be a class that inherits from torch.nn.Module, not an instance of one")
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        return _looked_over(mixer, dim, {"heads": heads, "dim_head": dim_head, **own})
+
+
+def _looked_over(mixer: type[nn.Module], dim: int, options: dict) -> Checkup:
+    name = mixer.__name__
+
+    def build(tokens: int) -> nn.Module:
+        torch.manual_seed(0)
+        try:
+            return mixer(dim, seq_len=tokens, **options)
+        except TypeError as error:
+            given = ", ".join(f"{key}=..." for key in (*options, "seq_len"))
+            raise TypeError(f"{error}; it was built as {name}(dim, {given}), as a host does") from error
+
+    tokens, generator = 33, torch.Generator().manual_seed(0)
+    x = torch.randn(2, tokens, dim, generator=generator, dtype=torch.float64)
+    part, trained = _double(build(tokens)).eval(), _double(build(tokens)).train()
+    out = _first_output(part, x, name)
+    order = torch.randperm(tokens, generator=generator)
+    with torch.no_grad():
+        random = not torch.equal(_mixed(part, x), _mixed(part, x, seed=1))
+        permutation = None if random else (_mixed(part, x[:, order]) - out[:, order]).abs().max().item()
+        # Batches of one size, so that what is drawn at random is the same for the first picture of both.
+        other = torch.stack([x[0], torch.randn(x[1].shape, generator=generator, dtype=x.dtype)])
+        neighbours = (_mixed(trained, x)[0] - _mixed(_double(build(tokens)).train(), other)[0]).abs().max().item()
+    gradient, idle = _gradient(part, x, generator)
+    builders = {name: build}
+    kept = mixer_bytes(builders, (SHORT, LONG), dim)[name]
+    _, seconds = mixer_seconds(builders, dim, batch_size=1, smallest=SHORT, largest=LONG, repeats=3)
+    return Checkup(name, permutation, neighbours, _reach(part, x), gradient, idle, tuple(kept),
+                   (seconds[name][0], seconds[name][-1]))
+
+
+def _double(part: nn.Module) -> nn.Module:
+    """`part` in float64; complex numbers, which .double() passes over, in complex128."""
+    wide = {torch.complex64: torch.complex128}
+    for tensor in (*part.double().parameters(), *part.buffers()):
+        tensor.data = tensor.data.to(wide.get(tensor.dtype, tensor.dtype))
+    return part
+
+
+def _mixed(part: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
+    torch.manual_seed(seed)
+    return part(x, rotary=None)
+
+
+def _first_output(part: nn.Module, x: Tensor, name: str) -> Tensor:
+    try:
+        out = _mixed(part, x)
+    except RuntimeError as error:
+        if "dtype" not in str(error) and "scalar type" not in str(error):
+            raise
+        raise TypeError(f"{name} cannot mix float64 tokens, with which gradients are checked ({error}); make tensors "
+                        "of its own in the type and on the device of x: torch.ones(n, n).to(x)") from error
+    if not isinstance(out, Tensor) or out.shape != x.shape:
+        found = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"{name} turned {list(x.shape)} into {found}; a mixer must return the shape "
+                         "[B, N, D] that it was given")
+    if not out.isfinite().all():
+        raise ValueError(f"{name} turned ordinary tokens into NaN or infinite numbers; look for a division by zero, or "
+                         "an exponential of large scores")
+    if not _mixed(part, x.clone().requires_grad_()).requires_grad:
+        raise ValueError(f"{name}'s output depends on nothing that could be trained; look for a detach or no_grad")
+    return out.detach()
+
+
+def _reach(part: nn.Module, x: Tensor) -> float:
+    x = x[:1].clone().requires_grad_()
+    weights = torch.randn(x.shape[-1], dtype=x.dtype, generator=torch.Generator().manual_seed(1))
+    seen, = torch.autograd.grad((_mixed(part, x)[0, x.shape[1] // 2] * weights).sum(), x, allow_unused=True)
+    return 0.0 if seen is None else (seen[0].abs().amax(-1) > 0).double().mean().item()
+
+
+def _gradient(part: nn.Module, x: Tensor, generator: torch.Generator) -> tuple[float, tuple[str, ...]]:
+    """Relative error of the slope along one random direction of input and parameters; the parameters without slope."""
+    x = x.clone().requires_grad_()
+    named = {name: p for name, p in part.named_parameters() if p.requires_grad}
+    weights = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+
+    def value() -> Tensor:
+        return (_mixed(part, x) * weights).sum()
+
+    variables = [x, *named.values()]
+    slopes = torch.autograd.grad(value(), variables, allow_unused=True)
+    idle = tuple(name for name, slope in zip(named, slopes[1:], strict=True)
+                 if slope is None or slope.abs().max() < 1e-12)
+    slopes = [torch.zeros_like(p) if slope is None else slope for p, slope in zip(variables, slopes, strict=True)]
+    ways = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in variables]
+
+    def after(step: float) -> float:
+        with torch.no_grad():
+            for p, way in zip(variables, ways, strict=True):
+                p.add_(step * way)
+            result = value().item()
+            for p, way in zip(variables, ways, strict=True):
+                p.sub_(step * way)
+        return result
+
+    step = 1e-6
+    measured = (after(step) - after(-step)) / (2 * step)
+    # Of complex parameters autograd gives the conjugate: the change is the real part of the product.
+    promised = sum((slope.conj() * way).sum().real for slope, way in zip(slopes, ways, strict=True)).item()
+    return abs(promised - measured) / max(abs(measured), 1e-12), idle

@@ -1,0 +1,68 @@
+"""How long a notebook takes here: minutes measured elsewhere, scaled by one quick training step on both machines."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from ..device import device_name
+from ..files import DATA, write_atomic
+from ..models.zoo import build
+from ..provenance import environment, now
+from .model import throughput
+
+MINUTES = DATA / "minutes.json"
+# The yardstick's model and batch: large enough to keep the device busy, small enough for a fraction of a second.
+STEPS = {"cpu": ({"patch_size": 4, "dim": 64, "depth": 2, "dim_head": 16, "mlp_dim": 128}, 64),
+         "cuda": ({"patch_size": 2}, 128)}
+
+
+def yardstick(device: torch.device | str) -> float:
+    """Images a second of a small ViT's training step on `device`; torch's random numbers stay as they were."""
+    device = torch.device(device)
+    options, batch = STEPS[device.type]
+    return throughput(build("ViT", seed=0, **options).to(device), batch, repeats=5)
+
+
+def read_minutes(path: str | Path = MINUTES) -> list[dict]:
+    """The measured notebooks, [{notebook, profile, data, seconds, images_per_second, device, kind, ...}]; none: []."""
+    return json.loads(Path(path).read_text()) if Path(path).exists() else []
+
+
+def write_minutes(notebook: str, profile: str, data: str, seconds: float, images_per_second: float,
+                  device: torch.device | str, path: str | Path = MINUTES) -> None:
+    """Keep what a notebook took and how fast `yardstick` was beside it; an older row of the same device goes."""
+    row = {"notebook": notebook, "profile": profile, "data": data, "seconds": round(seconds, 1),
+           "images_per_second": round(images_per_second, 1), "kind": torch.device(device).type,
+           **environment(device), "finished": now()}
+    rows = {_key(old): old for old in read_minutes(path)} | {_key(row): row}
+    write_atomic(path, json.dumps([rows[key] for key in sorted(rows)], indent=1) + "\n")
+
+
+def _key(row: dict) -> tuple[str, str, str]:
+    return row["notebook"], row["profile"], row["device"]
+
+
+def notebook_time(notebook: str, profile: str, device: torch.device | str, path: str | Path = MINUTES) -> str:
+    """In words: how long `notebook` takes at `profile` on `device` with nothing changed in its form, or "unknown".
+
+    Where several machines have measured it, one of the same name counts, else the latest of the same kind. A GPU is
+    never estimated from a CPU, nor one profile from another.
+    """
+    kind, name = torch.device(device).type, device_name(device)
+    rows = [row for row in read_minutes(path)
+            if (row["notebook"], row["profile"], row["kind"]) == (notebook, profile, kind)]
+    if not rows:
+        return f"unknown: {notebook} has not been measured at {profile} on a {'GPU' if kind == 'cuda' else 'CPU'} yet"
+    row = max(rows, key=lambda row: (row["device"] == name, row["finished"]))
+    faster = yardstick(device) / row["images_per_second"]
+    return (f"about {readable(row['seconds'] / faster)} for the whole notebook with an unchanged form "
+            f"(recorded: {readable(row['seconds'])} on {row['device']}, where a step takes {faster:.1f} times as long)")
+
+
+def readable(seconds: float) -> str:
+    """"40 s", "12 min", "3.2 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,274 @@
+"""Measuring a model: parameters, bytes kept for backward, peak memory, largest batch, speed of a training step."""
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from math import floor
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..device import own_randomness, pick_precision, training_kernels
+from ..embeddings import Size, as_pair
+from ..errors import (
+    MOST,
+    require_count,
+    require_gradients,
+    require_known,
+    require_logits,
+    require_model,
+    require_room,
+    require_trainable,
+    require_weights,
+    shown,
+)
+from ..precision import PRECISIONS, computing_in
+from .cuda_autocast import CudaAutocast
+from .live_bytes import Living, kept_for_backward
+
+CARD_GB = 16  # memory of the paper's GPU, and of a T4
+MARGIN = 1.15  # predictions fall a few percent short of a real step; what a plan needs is an upper bound
+CLOSE = 0.002  # how much of the memory may stay unused by the largest batch
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """true: every trainable number.   as_paper: what the paper's column counts (see `count_parameters`)."""
+
+    true: int
+    as_paper: int
+
+
+def count_parameters(model: nn.Module) -> ParameterCount:
+    """All parameters, and the count that torchsummary printed for the paper.
+
+    torchsummary adds up `weight` and `bias` of modules: position tables, CLS token and Linformer's sequence
+    projections are bare parameters and left out; modules reachable by two paths were hooked, and counted,
+    twice, which the zoo states in `model.counted_twice_by_paper` for the Performer rows of tables 1 and 3.
+    """
+    require_model(model)
+
+    def weights_and_biases(part: nn.Module) -> int:
+        return sum(p.numel() for module in part.modules()
+                   for name, p in module.named_parameters(recurse=False) if name in ("weight", "bias"))
+
+    twice = getattr(model, "counted_twice_by_paper", None)
+    as_paper = weights_and_biases(model) + (weights_and_biases(model.get_submodule(twice)) if twice else 0)
+    return ParameterCount(true=sum(p.numel() for p in model.parameters()), as_paper=as_paper)
+
+
+def saved_bytes_per_image(model: nn.Module, image_size: Size | None = None, precision: str = "float32") -> float:
+    """Bytes that autograd keeps between forward and backward for each image; needs no GPU.
+
+    Counted once per storage, parameters left out, as the difference between batches of 4 and 2, so that what
+    does not grow with the batch cancels. precision "float16" or "bfloat16" counts under autocast.
+    """
+    image_size = _checked(model, image_size)
+    require_known("precision", precision, PRECISIONS)
+    model = copy.deepcopy(model).train()  # a forward pass would move BatchNorm's statistics
+    with own_randomness(next(model.parameters()).device):  # dropout draws
+        kept = [_saved_bytes(model, _images(model, batch, image_size), precision) for batch in (2, 4)]
+    return (kept[1] - kept[0]) / 2
+
+
+def _saved_bytes(model: nn.Module, images: Tensor, precision: str) -> int:
+    return kept_for_backward(model, lambda: _loss(model, images, precision))
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Bytes at the peak of a training step; `measured` on a GPU, else predicted; str() says which."""
+
+    bytes: int
+    batch_size: int
+    precision: str
+    measured: bool
+
+    def __str__(self) -> str:
+        return (f"{self.bytes / 2**30:.2f} GiB at batch {self.batch_size}, {self.precision}, "
+                f"{'measured' if self.measured else 'predicted'}")
+
+
+def peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
+                image_size: Size | None = None) -> PeakMemory:
+    """Peak memory of a training step (forward, backward, AdamW): measured if `model` is on a GPU, else predicted.
+
+    The measure is torch's own allocations; the CUDA context adds about half a GiB that no model decides.
+    """
+    require_count(batch_size=batch_size)
+    image_size = _checked(model, image_size)
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        return predict_peak_memory(model, batch_size, precision, image_size)
+    precision = pick_precision(device, precision)
+    model = copy.deepcopy(model)
+    before = torch.cuda.memory_allocated(device) - _bytes(model)
+    step, _ = training_step(model, batch_size, precision, image_size)
+    with own_randomness(device):
+        step()  # the first step makes the optimiser's state
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+    return PeakMemory(torch.cuda.max_memory_allocated(device) - before, batch_size, precision, measured=True)
+
+
+def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
+                        image_size: Size | None = None) -> PeakMemory:
+    """The same without a GPU and without the memory: a training step on tensors that have shapes but no data.
+
+    No margin is added; a real step on a CPU needs the same within 10 % (a test holds that). precision "auto" means
+    float16, a T4's; half types need the same bytes.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    require_count(batch_size=batch_size)
+    image_size = _checked(model, image_size)
+    require_known("precision", precision, ("auto", *PRECISIONS))
+    precision = "float16" if precision == "auto" else precision
+    mode = FakeTensorMode()
+    fake = with_fake_tensors(model, mode)
+    with mode:
+        half = precision != "float32"  # either half type keeps the same bytes
+        step, optimizer = training_step(fake, batch_size, "bfloat16" if half else precision, image_size)
+        for parameter in fake.parameters():  # an update without a backward pass makes the optimiser's state
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+        optimizer.step()
+        state = [value for one in optimizer.state.values() for value in one.values() if isinstance(value, Tensor)]
+        with Living((*fake.parameters(), *fake.buffers(), *state)) as living:
+            step()
+    return PeakMemory(living.peak, batch_size, precision, measured=False)
+
+
+def with_fake_tensors(model: nn.Module, mode: TorchDispatchMode) -> nn.Module:
+    """A copy of `model` on the CPU whose parameters and buffers have shapes but no data; mode: a FakeTensorMode."""
+    memo = {id(t): nn.Parameter(mode.from_tensor(t.detach().cpu()), t.requires_grad) if isinstance(t, nn.Parameter)
+            else mode.from_tensor(t.detach().cpu()) for t in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, memo)  # deepcopy takes what memo holds instead of copying it
+
+
+def max_batch_size(model: nn.Module, memory_gb: float = CARD_GB, precision: str = "auto",
+                   image_size: Size | None = None) -> int:
+    """The largest batch whose predicted training step fits `memory_gb` (GiB); 0: none does.
+
+    A plan needs an upper bound, so MARGIN is added, and about 1 GiB of the card is left to CUDA's context and
+    fragmentation.
+    """
+    if isinstance(memory_gb, bool) or not isinstance(memory_gb, (int, float)) or not 1 < memory_gb < 2**20:
+        raise ValueError(f"memory_gb={shown(memory_gb)} must exceed 1, which CUDA's context and fragmentation take, "
+                         "and be below 2**20")
+    return fitting_batch(model, (memory_gb - 1) * 2**30, precision, image_size)
+
+
+def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: Size | None = None) -> int:
+    """The largest batch whose predicted training step, MARGIN added, fits `memory` bytes; 0: none does.
+
+    Few images hide behind the gradients of many weights and seem to need nothing: the peak bends upwards. So the
+    answer is enclosed between a batch that fits and one that does not, and every batch that is given was predicted. It
+    may be below the largest by as many images as take CLOSE of the memory.
+    """
+    def needed(batch: int) -> float:
+        return MARGIN * predict_peak_memory(model, batch, precision, image_size).bytes
+
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    fits, at_fits = 0, MARGIN * (_bytes(model) + 3 * trained)  # no image: weights, their gradients and two moments
+    too_many, at_too_many, batch, bisect = MOST + 1, None, 64, True
+    while too_many - fits > 1 and memory - at_fits > CLOSE * memory:
+        at = needed(batch)
+        # A line from above is exact as soon as the bend lies behind, one from below leads beyond the answer.
+        other, at_other = (fits, at_fits) if at_too_many is None else (too_many, at_too_many)
+        slope = (at - at_other) / (batch - other)
+        if at <= memory:
+            fits, at_fits = batch, at
+        else:
+            too_many, at_too_many = batch, at
+        batch = batch + floor((memory - at) / slope) if slope > 0 else MOST
+        bisect = at_too_many is not None and not bisect  # every other time: a line may be far off for long
+        if bisect or batch >= too_many:
+            batch = (fits + too_many) // 2
+        batch = max(batch, fits + 1)
+    return fits
+
+
+def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precision: str = "auto",
+               image_size: Size | None = None) -> float:
+    """Images a second of a whole training step on the model's device, median of `repeats` after one warm-up."""
+    require_count(batch_size=batch_size, repeats=repeats)
+    image_size = _checked(model, image_size)
+    device = next(model.parameters()).device
+    if device.type == "cpu" and batch_size > 128:  # where memory does not suffice, the system ends the process
+        require_room(predict_peak_memory(model, batch_size, "float32", image_size).bytes // 4, batch_size=batch_size,
+                     image_size=image_size)
+    step, _ = training_step(copy.deepcopy(model), batch_size, pick_precision(device, precision), image_size)
+    with training_kernels(deterministic=False), own_randomness(device):  # as fit trains
+        step()
+        return batch_size / median(_seconds(step, device) for _ in range(repeats))
+
+
+def training_step(model: nn.Module, batch_size: int, precision: str,
+                  image_size: Size | None = None) -> tuple[Callable[[], None], torch.optim.Optimizer]:
+    """(a call that trains `model` one step on a fixed random batch, its optimiser): forward, backward, AdamW."""
+    require_gradients("a training step")
+    require_trainable(model, type(model).__name__)
+    images = _images(model.train(), batch_size, image_size)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=may_fuse(model))  # as fit trains
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        _loss(model, images, precision).backward()
+        optimizer.step()
+
+    return step, optimizer
+
+
+def may_fuse(model: nn.Module) -> bool:
+    """Whether torch's fused optimisers, one kernel for all parameters, take those of `model`: no complex numbers."""
+    return all(parameter.is_floating_point() for parameter in model.parameters())
+
+
+def _checked(model: nn.Module, image_size: Size | None) -> tuple[int, int] | None:
+    """`image_size` as (height, width); errors for what is no model to measure or no size."""
+    require_weights(model)
+    if next(model.parameters(), None) is None:
+        raise ValueError(f"model={type(model).__name__} has no parameters to measure a training step of")
+    return None if image_size is None else as_pair("image_size", image_size)
+
+
+def _images(model: nn.Module, batch_size: int, image_size: tuple[int, int] | None) -> Tensor:
+    size = image_size or getattr(model, "image_size", (32, 32))
+    # A network of one's own need not say its channels; its first convolution does.
+    channels = getattr(model, "channels", None) or next(
+        (part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
+    size = as_pair("image_size", size)
+    require_room(batch_size * channels * size[0] * size[1], batch_size=batch_size, image_size=size)
+    generator = torch.Generator().manual_seed(0)  # its own: the caller's random numbers stay as they were
+    return torch.randn(batch_size, channels, *size, generator=generator, device="cpu", dtype=torch.float32).to(
+        next(model.parameters()).device)
+
+
+def _loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
+    require_known("precision", precision, PRECISIONS)
+    require_gradients("a training step")
+    with (torch.enable_grad(), computing_in(precision, images),
+          CudaAutocast() if images.device.type == "cpu" else nullcontext()):
+        scores = model(images)
+        require_logits(scores, images)
+        return F.cross_entropy(scores, torch.zeros(len(images), dtype=torch.long, device=images.device))
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers()))
+
+
+def _seconds(call, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

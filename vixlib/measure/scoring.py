@@ -1,0 +1,130 @@
+"""Scoring a classifier: `evaluate` on a data set, `predict` on pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.images import ImageData, normalised
+from ..device import is_out_of_memory, pick_device, pick_precision
+from ..errors import require_count, require_known, require_logits, require_type, require_weights
+from ..precision import computing_in
+
+
+class Scores(NamedTuple):
+    """Accuracies in percent, mean cross-entropy in nats, over `images` images."""
+
+    top1: float
+    top5: float
+    loss: float
+    images: int
+
+
+def evaluate(model: nn.Module, data: ImageData, split: str = "test", batch_size: int = 256,
+             device: str | torch.device | None = None, precision: str = "float32") -> Scores:
+    """Score `model` on every image of `split` ("test" or "train"): the exact mean over images, in evaluation
+    mode; the modes of all modules are as before afterwards. top5 counts the best min(5, num_classes) classes.
+
+    device: where to compute, the model is moved there; None: where the model is.
+    precision: as in `pick_precision`.
+    """
+    check_fit(model, data)
+    require_known("split", split, ("train", "test"))
+    require_count(batch_size=batch_size)
+    device = _place(model, device)
+    precision = pick_precision(device, precision)
+    images_in_split = len(data.test_labels if split == "test" else data.train_labels)
+    top1 = top5 = torch.zeros((), dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    with evaluating(model), torch.no_grad():  # in inference_mode, what a module caches could never be trained with
+        for index in torch.arange(images_in_split, device=data.device).split(batch_size):
+            images, labels = (tensor.to(device) for tensor in data.batch(index, split))
+            logits = in_parts(lambda part: logits_of(model, part, precision, data.num_classes), images)
+            # A picture without an answer (NaN) is missed: topk would order its classes somehow.
+            hits = (logits.topk(min(5, data.num_classes)).indices == labels[:, None]) & ~logits.isnan().any(1, True)
+            top1, top5 = top1 + hits[:, 0].sum(), top5 + hits.sum()
+            loss += F.cross_entropy(logits, labels, reduction="sum")
+    # Counted as integers and divided once, so that 100 % is 100.0.
+    return Scores(100 * top1.item() / images_in_split, 100 * top5.item() / images_in_split,
+                  loss.item() / images_in_split, images_in_split)
+
+
+def predict(model: nn.Module, images: Tensor, device: str | torch.device | None = None) -> Tensor:
+    """Class probabilities [B, num_classes], float32 on the CPU, of images uint8 [B, C, H, W], in evaluation
+    mode. device: as in `evaluate`."""
+    require_weights(model)
+    require_type("images", images, Tensor, "a tensor, uint8 [B, C, H, W]")
+    if images.dtype != torch.uint8 or images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images are {images.dtype} {list(images.shape)}, not uint8 [B, C, H, W], B >= 1; "
+                         "pass a single one as image[None], and pixels as 0 ... 255")
+    device = _place(model, device)
+    with evaluating(model), torch.no_grad():
+        parts = [in_parts(lambda part: logits_of(model, normalised(part.to(device))).softmax(dim=1).cpu(), part)
+                 for part in images.split(256)]
+    return torch.cat(parts)
+
+
+def in_parts(compute: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """compute(images); where a GPU has no room for all at once, of one half after the other."""
+    try:
+        return compute(images)
+    except RuntimeError as error:
+        if len(images) == 1 or not is_out_of_memory(error):
+            raise
+    # Not above, where the exception still holds what the attempt had made.
+    return torch.cat([in_parts(compute, half) for half in images.chunk(2)])
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode: dropout draws nothing. Afterwards each module is in the mode it was in."""
+    were_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in were_training:
+            module.training = True
+
+
+def logits_of(model: nn.Module, images: Tensor, precision: str = "float32", num_classes: int | None = None) -> Tensor:
+    """float32 logits [B, num_classes]; the loss of half-precision ones would be too coarse."""
+    with computing_in(precision, images):
+        logits = model(images)
+    require_logits(logits, images, num_classes)
+    return logits.float()
+
+
+def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
+    if device is None:
+        first = next(chain(model.parameters(), model.buffers()), None)
+        return torch.device("cpu") if first is None else first.device
+    device = pick_device(device, argument="device")
+    model.to(device)
+    return device
+
+
+def name_of(model: nn.Module) -> str:
+    name = getattr(model, "name", None)
+    return name if isinstance(name, str) else type(model).__name__
+
+
+def check_fit(model: nn.Module, data: ImageData) -> None:
+    """The model's image_size, channels and num_classes, where it has them, must be the data's."""
+    require_weights(model)
+    require_type("data", data, ImageData, "an ImageData, for instance from vixlib.load()")
+    for name in ("image_size", "channels", "num_classes"):
+        built, given = getattr(model, name, None), getattr(data, name)
+        if name == "image_size" and isinstance(built, int):
+            built = (built, built)
+        if built is not None and (tuple(built) if name == "image_size" else built) != given:
+            # Rotary positions take any size, learned ones after position.resize.
+            other = f", or where it takes that size set model.image_size = {given}" if name == "image_size" else ""
+            raise ValueError(f"{name_of(model)} is built for {name}={built}, but {data.name!r} has "
+                             f"{name}={given}; build it with {name}={given}{other}")

@@ -1,0 +1,214 @@
+"""Side-by-side tables: what the paper printed, what its authors logged, what is recorded here, what just ran."""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from torch import nn
+
+from ..embeddings import as_pair
+from ..errors import require_known, require_type, shown
+from ..measure.model import count_parameters
+from ..models.zoo import applicable, build, names, position_of
+from ..table import Table
+from ..train.run import Run, training
+from .paper import LARGEST, MARKED_LOGS, TABLES, Row, authors_runs, log_marks, paper_table, table_rows
+from .records import IDENTITY, read_records
+
+NOT_MEASURED = "not measured"
+SCORES = {"top1": "top-1", "top5": "top-5"}
+THIS_RUN = "this run"
+
+
+@dataclass(frozen=True, order=True)
+class Group:
+    """Recorded runs that may share a column: one profile and configuration, data set, patch size, number of epochs."""
+
+    profile: str
+    dataset: str
+    patch_size: tuple[int, int]
+    epochs: int
+    config: str
+
+    @classmethod
+    def of(cls, record: dict) -> Group:
+        rows, columns = as_pair("patch_size", record["options"].get("patch_size", 1))
+        return cls(record["profile"], record["dataset"], (rows, columns), record["train"]["epochs"],
+                   str(record["config"]))
+
+    def __str__(self) -> str:
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        rows, columns = self.patch_size
+        patch = f"{rows}" if rows == columns else f"{rows}×{columns}"
+        return f"{self.profile}: {self.dataset}, patch {patch}, {epochs}, {self.config} layers"
+
+
+def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path | None = None,
+            score: str = "top1") -> Table:
+    """The paper's table beside the authors' logs, the runs recorded in `results`, and `runs` from this session.
+
+    Accuracies are `score`, "top1" or "top5", in percent on the test images. "best" is the paper's protocol, the best
+    epoch of the best seed, chosen on the test images; "last" is the last epoch, mean ± standard deviation over seeds.
+    A run of a model that is none of `names()`, with a mixer of one's own for instance, gets a row below the others.
+    Of several runs of one system the column "this run" shows what it would show of records: a line for each data set
+    and setting, with a mean over its seeds. Of a run that was made again, the later one counts.
+    """
+    require_known("table", table, TABLES)
+    require_known("score", score, SCORES)
+    runs = checked_runs(runs)
+    rows, records = table_rows(table), read_records(results)
+    live: dict[str | tuple[str, str], list[dict]] = {}
+    for record in run_records(runs):
+        known = record["model"] in names()
+        live.setdefault((record["model"], record["position"]) if known else record["model"], []).append(record)
+    recorded = {row: _recorded(row, table, records) for row in rows}
+    groups = sorted({Group.of(record) for found in recorded.values() for record in found})
+    protocols = [group for group in groups if group.profile == "paper"]
+    others = [group for group in groups if group.profile != "paper"]
+
+    header = ["model", "parameters\nas the paper counts", "parameters\ntrue", f"paper\n{SCORES[score]}",
+              f"authors' log\n{SCORES[score]}"]
+    header += [f"{_heading(group)}\nbest | last" for group in protocols] or ["recorded,\npaper protocol"]
+    header += [f"{_heading(group)}\nbest | last" for group in others]
+    header += ["this run\nbest | last"] if runs else []
+    lines = [[*_system_cells(row, table, score),
+              *([_cell(recorded[row], group, score) for group in protocols] or [NOT_MEASURED]),
+              *(_cell(recorded[row], group, score) for group in others),
+              *([_run_cell(live.get((row.model, row.position), []), score)] if runs else [])] for row in rows]
+    lines += [[name, *["-"] * (len(header) - 2), _run_cell(live.get(name, []), score)]
+              for name in dict.fromkeys(run.model for run in runs if run.model not in names())]
+    devices = sorted({record["device"] for found in recorded.values() for record in found})
+    notes = ["parameters: of the paper's layers (configuration \"paper\"); columns of runs name their own"
+             if table != "rope" else "parameters: of the uniform configuration",
+             f"recorded on: {'; '.join(devices)}" if devices else "no run of this table is recorded yet",
+             "best: the best epoch of the best seed, chosen on the test images, as the paper reports; "
+             "last: the last epoch, mean ± sd over seeds"]
+    settings = dict.fromkeys(f"{run.dataset}, {run.config.epochs} epoch(s), {run.device}" for run in runs)
+    notes += [f"this run: {'; '.join(settings)}"] if runs else []
+    if any(mark in line[4] for line in lines for mark in "*†"):
+        notes.append(MARKED_LOGS)
+    copies = sorted({name for name in (*(group.dataset for group in groups), *(run.dataset for run in runs))
+                     if name.endswith("-jpg")})
+    notes += [f"{name}: a JPEG copy, which has lost detail; its accuracies may lie some points from the original's"
+              for name in copies]
+    if not protocols:
+        notes.append(f"{NOT_MEASURED}: python -m vixlib.reproduce --table {table} --profile paper trains them on a GPU "
+                     "and fills the column")
+    return Table(_caption(table), header, lines, tuple(notes))
+
+
+def checked_runs(runs: Iterable[Run]) -> list[Run]:
+    """`runs` as a list; a TypeError names what is no Run."""
+    require_type("runs", runs, Iterable, "a list of runs that fit returned")
+    runs = list(runs)
+    said = shown(runs)
+    for run in runs:
+        require_type(f"runs={said}: run", run, Run, "a Run, as fit returns it")
+    return runs
+
+
+def run_records(runs: Iterable[Run]) -> list[dict]:
+    """Runs of this session that have an epoch, with the fields that tables and pairs read of records."""
+    return each_once(_as_record(run) for run in checked_runs(runs) if run.history)
+
+
+def _as_record(run: Run) -> dict:
+    options = dict(run.options)
+    position = options.pop("position", None) or (position_of(run.model) if run.model in names() else "none")
+    # How many pictures it was trained on is no setting of a run, but tells it from one on a part of them.
+    train = {**run.config.to_dict(), "train_images": run.train_images}
+    return {"profile": THIS_RUN, "dataset": run.dataset, "model": run.model, "config": run.model_config or "uniform",
+            "position": position, "options": options, "seed": run.config.seed, "train": train,
+            "history": run.history, "best_top1": run.best_top1, "last_top1": run.last_top1, "device": run.device}
+
+
+def each_once(records: Iterable[dict]) -> list[dict]:
+    """`records` without those that a later one replaces: of the same run, with the same settings and seed."""
+    return list({as_text([*(record[field] for field in IDENTITY), training(record)]): record
+                 for record in records}.values())
+
+
+def as_text(settings: object) -> str:
+    """Equal settings as equal text."""
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def _recorded(row: Row, table: int | str, records: list[dict]) -> list[dict]:
+    """The records of one row. Table 2 has its own under the paper's protocol: those with the batch it prints."""
+    found = [r for r in records if (r["model"], r["position"]) == (row.model, row.position)]
+    if table != 2:
+        return [r for r in found if r["profile"] != LARGEST]
+    return [{**r, "profile": "paper"} if r["profile"] == LARGEST else r for r in found
+            if r["profile"] not in ("paper", LARGEST) or r["train"]["batch_size"] == row.printed["batch_size"]]
+
+
+def _caption(table: int | str) -> str:
+    if table == "rope":
+        return "Rotary positions (no table in the paper; the authors' logs are the reference)"
+    return f"Table {table}: {paper_table(table)['caption']}" if table != "cxv" else paper_table(table)["caption"]
+
+
+def _heading(group: Group) -> str:
+    return str(group).replace(", patch", ",\npatch")  # two lines keep the table narrow
+
+
+def _system_cells(row: Row, table: int | str, score: str) -> list[str]:
+    name = f"{row.model}, {row.position}" if table == "rope" and row.position != "learned" else row.model
+    count = count_parameters(_build(row, table))
+    logged = [f"{max(run[score]):.2f}{log_marks(run)}" for run in authors_runs(row.model, row.position)]
+    printed = f"{row.printed[score]:.2f}" if row.printed.get(score) is not None else "-"
+    return [name, f"{count.as_paper:,}", f"{count.true:,}", printed, ", ".join(logged) or "-"]
+
+
+def _build(row: Row, table: int | str) -> nn.Module:
+    config = "uniform" if table == "rope" else "paper"
+    return build(row.model, config, seed=0, **applicable(row.model, {"position": row.position}, config))
+
+
+def _cell(records: list[dict], group: Group, score: str) -> str:
+    return _lines([record for record in records if Group.of(record) == group], score) or NOT_MEASURED
+
+
+def _run_cell(records: list[dict], score: str) -> str:
+    return _lines(records, score) or "not run"
+
+
+def _lines(records: list[dict], score: str) -> str:
+    """A line for each setting of a system's `records`, whose seeds count together; several say how they differ."""
+    found: dict[str, list[dict]] = {}
+    for record in records:
+        found.setdefault(as_text(_settings(record)), []).append(record)
+    lines = [_best_and_last([_scores(record, score) for record in own]) for own in found.values()]
+    told = [_settings(own[0]) for own in found.values()]
+    apart = [", ".join(f"{key}={value}" for key, value in one.items() if _differs(key, told)) for one in told]
+    return "\n".join(f"{line} ({words})" if words else line for line, words in zip(lines, apart, strict=True))
+
+
+def _settings(record: dict) -> dict:
+    return {"dataset": record["dataset"], "config": record["config"], **record["options"], **training(record)}
+
+
+def _differs(key: str, settings: list[dict]) -> bool:
+    return any(one.get(key) != settings[0].get(key) for one in settings)
+
+
+def _scores(record: dict, score: str) -> tuple[float, float]:
+    """Of the best epoch and of the last one."""
+    if score == "top1":
+        return record["best_top1"], record["last_top1"]
+    epochs = [epoch[score] for epoch in record["history"]]
+    return max(epochs), epochs[-1]
+
+
+def _best_and_last(scores: list[tuple[float, float]]) -> str:
+    return f"{max(best for best, _ in scores):.2f} | {spread([last for _, last in scores])}"
+
+
+def spread(values: list[float]) -> str:
+    """"71.20" for one value, "71.20 ± 0.30 (n=3)" for several: mean ± standard deviation over seeds."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{mean(values):.2f} ± {stdev(values):.2f} (n={len(values)})"

@@ -1,0 +1,199 @@
+"""What a training step of every system needs in memory, by `python -m vixlib.report.memory` once, then from a file.
+
+On a CPU the figures are predictions, on a GPU measurements; each has its own file in data/memory, and every table says
+which it shows.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..device import device_name, is_out_of_memory, pick_device
+from ..errors import require_kinds
+from ..files import DATA, write_atomic
+from ..measure.model import CARD_GB, MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
+from ..models.zoo import CONFIGS, applicable, build, names, settings
+from ..provenance import environment
+from ..table import Table
+from ..train.rules import NUMBER
+from .paper import table_rows
+from .records import read_records, record_name
+from .speeds import SPEED_HEADER, SPEED_NOTE, speed_cells
+
+MEMORY = DATA / "memory"
+BATCH = 64
+# How softmax attention may be computed, dearest first: as the paper ran it, in half precision, and as one would today.
+WAYS = {"float32, matrix stored": ("float32", False), "mixed, matrix stored": ("float16", False),
+        "mixed, fused": ("float16", True)}
+
+
+def needs(name: str, config: str, device: torch.device) -> dict:
+    """One system: bytes kept an image, peak bytes of a step at batch 64 three ways (None: out of memory), and the
+    largest batch in 16 GB the last way, predicted."""
+    model, ways = build(name, config), distinct_ways(name, config)
+    peaks = {(precision, options): _peak(build(name, config, **dict(options)).to(device), precision)
+             for precision, options in dict.fromkeys(ways.values())}
+    return {"model": name, "config": config, "parameters": sum(p.numel() for p in model.parameters()),
+            "kept_bytes_per_image": saved_bytes_per_image(model),
+            "peak_bytes": {way: peaks[key] for way, key in ways.items()},
+            "largest_batch": max_batch_size(model, CARD_GB, "float16")}
+
+
+def distinct_ways(name: str, config: str) -> dict[str, tuple[str, tuple]]:
+    """Each of WAYS as (precision, build options) of a system: most have no `fused`, so that two ways are one."""
+    return {way: (precision, tuple(applicable(name, {"fused": fused}, config).items()))
+            for way, (precision, fused) in WAYS.items()}
+
+
+def _peak(model: nn.Module, precision: str) -> int | None:
+    try:
+        return peak_memory(model, BATCH, precision).bytes
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+
+
+def write(folder: Path = MEMORY, device: torch.device | None = None, only: list[str] | None = None) -> Path:
+    """Compute the needs of every system on `device` and write their file; `only`: these names, the others stay."""
+    device = device or pick_device()
+    path = folder / f"{'predicted' if device.type == 'cpu' else device_name(device).replace(' ', '-')}.json"
+    before = json.loads(path.read_text()) if path.exists() else {"rows": [], "records": {}}
+    known = before["records"] if only else {}  # computed by an older vixlib, they may no longer be true
+    rows = {(row["model"], row["config"]): row for row in before["rows"]}
+    for name in only or names():
+        for config in CONFIGS:
+            # Where both configurations are the same model, one row serves both.
+            if config == "uniform" or settings(name, config) != settings(name, "uniform"):
+                rows[name, config] = needs(name, config, device)
+                print(f"{name} {config}: {rows[name, config]['peak_bytes']}")
+    content = {"measured": device.type == "cuda", "batch_size": BATCH, "memory_gb": CARD_GB, **environment(device),
+               "rows": [rows[key] for key in sorted(rows)],
+               # Of recorded runs predictions alone are read, and a borrowed GPU's minutes are dear.
+               "records": {} if device.type == "cuda" else
+               {record_name(record): known.get(record_name(record)) or _of_record(record)
+                for record in read_records()}}
+    return write_atomic(path, json.dumps(content, indent=1) + "\n")
+
+
+def _of_record(record: dict) -> int:
+    return predict_peak_memory(recorded_model(record), record["train"]["batch_size"], "float32").bytes
+
+
+def recorded_model(record: dict) -> nn.Module:
+    """The model that a record describes, with fresh weights."""
+    position = applicable(record["model"], {"position": record["position"]}, record["config"])
+    return build(record["model"], config=record["config"], seed=0, **position, **record["options"])
+
+
+def read_needs(path: Path) -> dict:
+    """What `write` wrote into `path`; the ValueError for something else names it."""
+    try:
+        return parse_needs(path.read_bytes())
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no memory figures ({type(error).__name__}: {error}); "
+                         "delete it, and run python -m vixlib.report.memory") from error
+
+
+def parse_needs(content: bytes) -> dict:
+    """The figures in the content of a file; a KeyError, TypeError or ValueError says what is wrong with it."""
+    held = json.loads(content)
+    require_kinds(held, {"rows": list, "device": str, "torch": str, "measured": bool}, "a memory file")
+    for row in held["rows"]:
+        require_kinds(row, {"model": str, "config": str, "kept_bytes_per_image": NUMBER, "peak_bytes": dict,
+                            "largest_batch": int}, "a row")
+    return held
+
+
+_file = cache(read_needs)
+
+
+def of_record(record: dict) -> int:
+    """Predicted bytes at the peak of a recorded run's training step, float32: from the file, else computed."""
+    path = MEMORY / "predicted.json"
+    known = _file(path)["records"] if path.exists() else {}
+    return known.get(record_name(record)) or _of_record(record)
+
+
+def stored(folder: Path = MEMORY) -> tuple[dict[tuple[str, str], dict], str]:
+    """The needs by (name, config), measured ones where a GPU has measured any, and a line that says what they are."""
+    files = [_file(path) for path in sorted(folder.glob("*.json"))]
+    # A file that a GPU has filled in part comes last: it would leave the other systems' cells empty.
+    files.sort(key=lambda file: (not {row["model"] for row in file["rows"]} >= set(names()), not file["measured"]))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no memory figures; run python -m vixlib.report.memory")
+    chosen = files[0]
+    rows = {(row["model"], row["config"]): row for row in chosen["rows"]}
+    for name in names():
+        if (name, "uniform") in rows:
+            rows.setdefault((name, "paper"), rows[name, "uniform"])
+    how = f"measured on {chosen['device']}" if chosen["measured"] else "predicted, not measured on a GPU yet"
+    return rows, f"{how} (torch {chosen['torch']})"
+
+
+def cost_table(table: int | str, results: str | Path | None = None) -> Table:
+    """What each row of a paper's table costs in memory and time, beside the memory that the paper printed.
+
+    results: the folder of recorded runs; None: the project's.
+    """
+    rows, source = stored()
+    records = read_records(results)
+    lines = []
+    for row in table_rows(table):
+        paper = f"{row.printed['gpu_gb']:.2f}".removesuffix("0") if "gpu_gb" in row.printed else "-"
+        own = [record for record in records if (record["model"], record["position"]) == (row.model, row.position)]
+        lines.append([row.model, paper, *_cells(rows[row.model, "paper"]),
+                      *speed_cells(own, row.printed.get("top1"))])
+    return Table(f"What a training step costs, the systems of table {table}",
+                 ["system", "paper\nGPU (GB)", *HEADER, *SPEED_HEADER], lines, (*_notes(source), SPEED_NOTE))
+
+
+def fits_table(folder: Path = MEMORY) -> Table:
+    """What fits into 16 GB, for every system that the file holds, uniform, at CIFAR-10's shape, a token a pixel."""
+    rows, source = stored(folder)
+    return Table(f"What fits into {CARD_GB} GB", ["system", *HEADER],
+                 [[name, *_cells(rows[name, "uniform"])] for name in names() if (name, "uniform") in rows],
+                 _notes(source))
+
+
+HEADER = ["kept for backward\nMiB an image", *(f"{way.replace(', ', chr(10))} (GB)" for way in WAYS),
+          f"largest batch\nin {CARD_GB} GB"]
+
+
+def _cells(row: dict) -> list[str]:
+    peaks = ("out of memory" if peak is None else f"{peak / 2**30:.2f}" for peak in row["peak_bytes"].values())
+    return [f"{row['kept_bytes_per_image'] / 2**20:.1f}", *peaks, f"{row['largest_batch']:,}"]
+
+
+def _notes(source: str) -> tuple[str, ...]:
+    return (f"GB: 2^30 bytes at the peak of a step at batch {BATCH}, {source}",
+            "matrix stored: softmax attention writes its N×N matrix, as in 2021; no other mixer forms one here, and "
+            "their columns differ in precision only",
+            "mixed, matrix stored: softmax is computed in float32 then, too, and beside it a half copy is kept for the "
+            "product with V: six bytes an entry instead of four",
+            f"kept for backward: float32, fused; largest batch: mixed, fused, predicted, {MARGIN - 1:.0%} to spare")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m vixlib.report.memory", description=__doc__.split("\n")[0])
+    parser.add_argument("--names", nargs="+", choices=names(), metavar="NAME", help="only these systems")
+    parser.add_argument("--to", type=Path, default=MEMORY, help="folder of the files")
+    parser.add_argument("--show", action="store_true", help="print what fits, from the file")
+    chosen = parser.parse_args(arguments)
+    try:
+        if not chosen.show:
+            print(write(chosen.to, only=chosen.names))
+        _file.cache_clear()
+        print(fits_table(chosen.to))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

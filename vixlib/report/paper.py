@@ -1,0 +1,112 @@
+"""The paper's tables, the authors' logs, and which runs a table needs. The numbers are in data/*.json alone."""
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cache
+
+from ..errors import require_known
+from ..files import DATA
+from ..models.zoo import names, position_of
+from ..positions import POSITIONS
+from .records import VARIANTS
+
+
+@cache
+def _load(name: str) -> dict:
+    path = DATA / name
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: vixlib/ was copied without the project's data/; "
+                                "clone the whole repository, or use the wheel that `make wheel` builds")
+    return json.loads(path.read_text())
+
+
+@dataclass(frozen=True)
+class Row:
+    """A system of a table: its name, position, and what the paper printed for it, if anything.
+
+    options: (name, value) pairs for `build`, beyond those of the profile; none but in the table of VARIANTS.
+    """
+
+    model: str
+    position: str
+    printed: dict = field(compare=False, default_factory=dict)
+    options: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An experiment on why a claim holds or fails: one option of a system changed and nothing else.
+
+    notebook: where the question is asked.   option: (name, value), for `build`.
+    """
+
+    question: str
+    notebook: str
+    model: str
+    option: tuple[str, object]
+
+
+ROPE_MODELS = ("ViT", "ViP", "ViL", "ViN", "HybridViT", "HybridViP", "HybridViL", "HybridViN")
+ROPE_POSITIONS = ("none", "learned", "rope", "rope2d")
+TABLES = (1, 2, 3, 4, "cxv", "rope")
+# What is trained beside the tables, to learn the reasons for what they say.
+EXPERIMENTS = (
+    Variant("is it the linear form or the random features that hold ViP back?", "02", "ViP", ("kernel", "relu")),
+    Variant("does the convolutional embedding need normalisation to learn early?", "03", "HybridViT",
+            ("normalisation", "batch")),
+    Variant("does the convolutional embedding need normalisation to learn early?", "03", "HybridViP",
+            ("normalisation", "batch")),
+    Variant("is RoPE ahead of learned positions because those start too large?", "04", "ViT", ("position_std", 0.02)),
+    Variant("is RoPE ahead of learned positions because those start too large?", "04", "ViL", ("position_std", 0.02)),
+    Variant("does its dropout of 0.5 hold CPV back in a short training?", "06", "CPV", ("dropout", 0.0)),
+)
+# The profile in records of Table 2's runs: the paper's protocol with the largest batch that it found to fit 16 GB.
+LARGEST = "paper-largest"
+# Systems of the sources that a table is compared with and that it does not print.
+BESIDE = {1: ("FNet", "MLPMixer"), 3: ("HybridFNet", "HybridMLPMixer"), "cxv": ("CNV", "CLTV", "CvT", "CvP", "CvN")}
+
+
+def paper_table(table: int | str) -> dict:
+    """A table as the paper printed it: {"caption", "rows": [{"model", "top1", ...}]}, accuracies in percent.
+
+    "cxv" is what a summary of the article on Convolutional X-formers (in the newsletter The Batch) quotes for CIFAR-10.
+    """
+    require_known("table", table, TABLES[:-1])
+    return deepcopy(_load("paper_tables.json")[table if table == "cxv" else f"table{table}"])  # the caller's own
+
+
+def table_rows(table: int | str) -> list[Row]:
+    """The runs that a table needs. "rope" is the claim about positions, which the paper prints no table for, VARIANTS
+    the experiments beside the tables."""
+    require_known("table", table, (*TABLES, VARIANTS))
+    if table == VARIANTS:
+        return [Row(experiment.model, position_of(experiment.model), options=(experiment.option,))
+                for experiment in EXPERIMENTS]
+    if table == "rope":
+        return [Row(model, position) for model in ROPE_MODELS for position in ROPE_POSITIONS]
+    printed = {row["model"]: row for row in paper_table(table)["rows"]}
+    return [Row(model, position_of(model), printed.get(model, {})) for model in (*printed, *BESIDE.get(table, ()))]
+
+
+def authors_runs(model: str, position: str = "learned", dataset: str = "cifar10") -> list[dict]:
+    """The authors' own training logs of a system: [{"best_top1", "top1": [per epoch], "resumed", ...}]."""
+    require_known("model", model, names())
+    require_known("position", position, POSITIONS)
+    runs = _load("authors_logs.json")["runs"]
+    require_known("dataset", dataset, sorted({run["dataset"] for run in runs}))
+    return [deepcopy(run) for run in runs
+            if (run["model"], run["position"], run["dataset"]) == (model, position, dataset)]
+
+
+SHORTEST_LOG = 10  # epochs, below which a log tells nothing about where its system ends
+
+
+def log_marks(log: dict) -> str:
+    """What keeps a log of `authors_runs` from being a whole curve: "*" continued from an earlier checkpoint, "†" fewer
+    than SHORTEST_LOG epochs; "" for a log that may be compared."""
+    return ("*" if log["resumed"] else "") + ("†" if len(log["top1"]) < SHORTEST_LOG else "")
+
+
+MARKED_LOGS = f"* continued from an earlier checkpoint, † a log of fewer than {SHORTEST_LOG} epochs: no whole curve"

@@ -1,0 +1,170 @@
+"""Recorded runs on disk: one JSON file a run. A table is a query over these files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from ..embeddings import as_pair
+from ..errors import (
+    as_path,
+    require_count,
+    require_kinds,
+    require_known,
+    require_mapping,
+    require_number,
+    require_seed,
+    shown,
+)
+from ..files import DATA, write_atomic
+from ..models.zoo import CONFIGS
+from ..train.rules import NUMBER, is_percentage, require_epochs, require_settings
+
+RESULTS = DATA / "results"
+
+# In a record's "table": an experiment beside the tables, with an option changed (see tables.EXPERIMENTS).
+VARIANTS = "variants"
+IDENTITY = ("dataset", "profile", "model", "config", "position", "options", "seed")
+FIELDS = (*IDENTITY, "table", "train", "params", "history", "best_top1", "last_top1", "peak_memory_bytes",
+          "images_per_second", "device", "memory_limit_gb", "torch", "vixlib", "commit", "started",
+          "finished")
+
+OR_NONE = (*NUMBER, type(None))
+PLAIN = (*OR_NONE, str)  # values of options, or lists of these
+# Of the fields that tables and verdicts compute with.
+KINDS = {"dataset": str, "profile": str, "model": str, "config": str, "position": str, "options": dict, "seed": int,
+         "table": (int, str, type(None)), "train": dict, "params": dict, "history": list, "best_top1": NUMBER,
+         "last_top1": NUMBER, "peak_memory_bytes": OR_NONE, "images_per_second": OR_NONE, "memory_limit_gb": OR_NONE,
+         "device": str, "finished": (str, type(None))}
+TRAIN_KINDS = {"epochs": int, "batch_size": int}
+PARAMS_KINDS = {"true": int, "as_paper": int}
+
+
+def record_name(record: dict) -> str:
+    """The file name of a record, from the fields in IDENTITY alone: the same run always has the same name.
+
+    The readable part is shortened and cleaned; the digest at its end tells apart whatever that merged.
+    """
+    _require(record, IDENTITY, "record_name")
+    require_mapping("options", record["options"])
+    options = "-".join(f"{key}={value}" for key, value in sorted(record["options"].items()))
+    parts = [record["dataset"], record["profile"], record["model"], record["config"],
+             record["position"], options, f"seed{record['seed']}"]
+    cleaned = (re.sub(r"[^A-Za-z0-9=.-]+", "-", str(part)).strip("-.")[:60] for part in parts)
+    identity = json.dumps([record[field] for field in IDENTITY], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    return "_".join([*filter(None, cleaned), digest]) + ".json"
+
+
+def write_record(record: dict, folder: str | Path | None = None) -> Path:
+    """Write one run to `folder` (default: the repository's data/results) and return its path.
+
+    A record with the same identity is replaced. ValueError or TypeError names missing fields, non-finite numbers and
+    whatever `read_records` would refuse.
+    """
+    folder = RESULTS if folder is None else as_path("folder", folder)
+    _require(record, FIELDS, "write_record")
+    try:
+        text = json.dumps(record, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the record of {shown(record['model'])}, seed {shown(record['seed'])}, cannot be written as "
+                         f"JSON: {error}") from error
+    _require_values(json.loads(text))
+    return write_atomic(folder / record_name(record), text + "\n")
+
+
+def read_records(folder: str | Path | None = None, **match) -> list[dict]:
+    """All records of `folder` (default: the repository's data/results) whose fields equal `match`.
+
+    `read_records(model="ViN", profile="paper")`; sorted by file name; a missing folder holds no records, and one that
+    may not be read is an OSError.
+    Runs of the experiments beside the tables are no seeds of a table's systems: only `table="variants"` reads them.
+    A damaged or incomplete file, and a copy of another one, is a ValueError that names it; an unknown field in `match`
+    a TypeError.
+    """
+    unknown = sorted(set(match) - set(FIELDS))
+    if unknown:
+        raise TypeError(f"read_records() got unknown fields {unknown}; a record has {', '.join(FIELDS)}")
+    folder = RESULTS if folder is None else as_path("folder", folder)
+    try:
+        wanted = json.loads(json.dumps(match))  # as it would come back from a file: tuples are lists
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"match={match!r} holds what no record can hold: {error}") from error
+    records: dict[str, dict] = {}
+    files: dict[str, Path] = {}
+    for path in _files(folder):
+        record = read_record(path)
+        name = record_name(record)
+        if name in records:  # counted as two seeds it would decide what one cannot
+            raise ValueError(f"{path} and {files[name]} record the same run; delete one of them")
+        records[name], files[name] = record, path
+    return [record for record in records.values() if all(record[field] == value for field, value in wanted.items())
+            and (record["table"] != VARIANTS or "table" in wanted)]
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of records; glob would find none where the folder may not be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.name.endswith(".json"))
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise ValueError(f"folder={str(folder)!r} is a file; name the folder that holds the records") from None
+    except OSError as error:
+        raise OSError(error.errno, f"folder={str(folder)!r} cannot be read: {error.strerror}; change its permissions, "
+                      "or name another folder") from error
+
+
+def read_record(path: Path) -> dict:
+    """The record in the file `path`; ValueError, which names the file, if it is damaged or something else."""
+    try:
+        return parse_record(path.read_bytes(), path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}); restore it or delete it") from error
+
+
+def parse_record(content: bytes, where: str | Path) -> dict:
+    """The record that a file's `content` is; ValueError, which begins with `where`, if it is damaged or none."""
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is no valid JSON ({error}); restore it or delete it") from error
+    _require(record, FIELDS, where)
+    try:
+        _require_values(record)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}; restore it or delete it") from error
+    return record
+
+
+def _require_values(record: dict) -> None:
+    """The fields of `record` must be such as runs have; TypeError or ValueError names the first other one."""
+    require_kinds(record, KINDS, "the record")
+    require_kinds(record["train"], TRAIN_KINDS, "train")
+    require_settings(record["train"])
+    require_kinds(record["params"], PARAMS_KINDS, "params")
+    require_epochs(record["history"])
+    if len(record["history"]) != record["train"]["epochs"]:
+        raise ValueError(f"history has {len(record['history'])} epochs, and train says {record['train']['epochs']}")
+    require_known("config", record["config"], CONFIGS)
+    require_seed("seed", record["seed"])
+    require_count(concurrent_runs=record.get("concurrent_runs", 1))
+    for name, value in record["options"].items():
+        if not all(isinstance(one, PLAIN) for one in (value if isinstance(value, list) else [value])):
+            raise TypeError(f"option {name}={shown(value)} must be a number, text, True, False, None or a list of them")
+    as_pair("patch_size", record["options"].get("patch_size", 1))
+    for name in ("best_top1", "last_top1"):
+        require_number(name, record[name], is_percentage, "from 0 to 100")
+    for holder, names in ((record["params"], PARAMS_KINDS), (record, ("peak_memory_bytes", "images_per_second"))):
+        for name in names:
+            require_number(name, holder[name] or 0, lambda number: number >= 0, "of 0 or above")
+
+
+def _require(record: dict, fields: tuple[str, ...], where: str | Path) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: a record is a JSON object, not {type(record).__name__}")
+    missing = [field for field in fields if field not in record]
+    if missing:
+        raise ValueError(f"{where}: the record lacks {', '.join(missing)}")

@@ -1,0 +1,41 @@
+"""How fast recorded runs trained: images a second, and the seconds until the paper's accuracy was reached."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from .comparison import NOT_MEASURED
+
+SPEED_HEADER = ["images/s", "seconds to the\npaper's accuracy"]
+SPEED_NOTE = ("images/s and seconds: medians over the recorded runs of the paper's protocol that had a GPU to "
+              "themselves; seconds: training epochs until the test accuracy first was what the paper prints")
+
+
+def alone_on_a_gpu(record: dict) -> bool:
+    """Whether the run's times say something about its device: a CPU, or several runs at once, shares with others."""
+    return not record["device"].startswith("CPU") and record.get("concurrent_runs", 1) == 1
+
+
+def seconds_to(record: dict, top1: float) -> float | None:
+    """Seconds of training until an epoch's test accuracy (%) was at least `top1`; None if none was."""
+    seconds = 0.0
+    for epoch in record["history"]:
+        seconds += epoch["seconds"]
+        if epoch["top1"] >= top1:
+            return seconds
+    return None
+
+
+def speed_cells(records: Sequence[dict], top1: float | None) -> list[str]:
+    """SPEED_HEADER's cells for the records of one system. top1: what the paper prints for it (%), or None."""
+    found = [record for record in records if record["profile"] == "paper" and alone_on_a_gpu(record)]
+    if not found:
+        return [NOT_MEASURED, NOT_MEASURED if top1 is not None else "-"]
+    speed = f"{median(record['images_per_second'] for record in found):,.0f}"
+    if top1 is None:
+        return [speed, "-"]
+    taken = [seconds_to(record, top1) for record in found]
+    reached = [seconds for seconds in taken if seconds is not None]
+    if not reached:
+        return [speed, f"not reached (n={len(found)})"]
+    return [speed, f"{median(reached):,.0f} ({len(reached)} of {len(found)} runs)"]

@@ -1,0 +1,124 @@
+"""The paper's claims, each with a verdict that is computed from the recorded runs."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import require_known
+from ..table import Table
+from .comparison import NOT_MEASURED
+from .differences import Difference, Results, as_records, compared
+from .memory import stored
+from .paper import ROPE_MODELS, authors_runs, log_marks, paper_table
+
+HALF = 0.6  # up to here a part is called half
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper about pairs of systems (a, b): a is more accurate than b.
+
+    within: instead, a is behind by no more than so many points.   notebook: where it is discussed.
+    """
+
+    text: str
+    notebook: str
+    pairs: tuple[tuple[str, str], ...]
+    within: float | None = None
+
+    def verdict(self, difference: Difference) -> str:
+        """"holds", "does not hold", "undecided" or "not measured"; one seed never decides."""
+        if self.within is None or difference.interval is None:
+            return difference.verdict
+        low, high = difference.interval
+        if low >= -self.within:
+            return "holds"
+        return "does not hold" if high < -self.within else "undecided"
+
+
+CLAIMS = (
+    Claim("Nyström and Performer beat softmax on pixels", "02", (("ViN", "ViT"), ("ViP", "ViT"))),
+    Claim("a convolutional embedding raises accuracy", "03",
+          tuple((f"Hybrid{name}", name) for name in ("ViT", "ViP", "ViL", "ViN"))),
+    Claim("RoPE raises accuracy at the same size", "04", tuple((f"{m}/rope", f"{m}/learned") for m in ROPE_MODELS)),
+    Claim("in LeViT, Nyström and Performer beat softmax", "05", (("LeViN", "LeViT"), ("LeViP", "LeViT"))),
+    Claim("in CCT they lose no more than 2 points to softmax", "05", (("CCN", "CCT"), ("CCP", "CCT")), within=2.0),
+    Claim("a convolution in every layer beats one in front", "06", (("CPV", "HybridViP-6/8"),)),
+    Claim("a small CXV beats ResNet-18", "06", (("CPV", "ResNet18"),)),
+)
+
+
+def printed_difference(a: str, b: str) -> str:
+    """What the sources print for a less b, in points: from the paper's tables, else from the authors' logs."""
+    top1 = {row["model"]: row["top1"] for table in (1, 3, 4, "cxv") for row in paper_table(table)["rows"]}
+    if a in top1 and b in top1:
+        return f"{top1[a] - top1[b]:+.2f}"
+    logs = [authors_runs(*system.split("/")) if "/" in system and system not in top1 else [] for system in (a, b)]
+    if not all(logs) or any(log_marks(log[0]) for log in logs):
+        return "-"
+    return f"{logs[0][0]['best_top1'] - logs[1][0]['best_top1']:+.2f} (logs)"
+
+
+def verdict_table(notebook: str | None = None, results: Results = None) -> Table:
+    """Every claim (of one `notebook`, "02" to "06"), pair by pair: printed difference, recorded ones, the verdict."""
+    require_known("notebook", notebook, (None, *sorted({claim.notebook for claim in CLAIMS})))
+    rows, marks, records = [], {}, as_records(results)  # read once, not for every pair
+    for claim in CLAIMS:
+        if notebook not in (None, claim.notebook):
+            continue
+        for i, (a, b) in enumerate(claim.pairs):
+            for j, found in enumerate(compared(a, b, records)):
+                rows.append([claim.text if i == j == 0 else "", claim.notebook, f"{a} against {b}",
+                             printed_difference(a, b), in_points(found), _verdict(claim, found),
+                             mark(marks, found.group)])
+    if notebook in (None, "02"):
+        *cells, source = _memory_row()
+        rows.append([*cells, mark(marks, source)])
+    return Table("The paper's claims and what the records say",
+                 ["claim", "notebook", "pair", "printed\n(points)", "recorded\n(points)", "verdict", "setting"],
+                 rows,
+                 (*(f"{sign} {setting}" for setting, sign in marks.items()),
+                  "printed: best epoch of the best run, (logs): of one log of the authors' each",
+                  "recorded: last epoch, ± half a 95 % interval over seeds",
+                  "undecided: too few seeds, or an interval that leaves both open; one seed shows a direction only",
+                  "of 20 pairs without any difference one would be decided by chance: a narrow verdict is a weak one",
+                  "profile quick (one epoch, 4×4 patches) cannot confirm or refute a claim about 40 epochs on pixels"),
+                 left=(0, 1, 2, 5, 6))
+
+
+def _verdict(claim: Claim, found: Difference) -> str:
+    """The claim's verdict; what other profiles than the paper's decide is said to be theirs."""
+    verdict = claim.verdict(found)
+    decided = verdict in ("holds", "does not hold")
+    return f"{verdict} at {found.group.profile}" if decided and found.group.profile != "paper" else verdict
+
+
+def mark(marks: dict[str, str], setting: object) -> str:
+    """"[1]" for the first setting that `marks` is asked for, and so on; "-" for None. It grows with each new one."""
+    return "-" if setting is None else marks.setdefault(str(setting), f"[{len(marks) + 1}]")
+
+
+def in_points(found: Difference) -> str:
+    """"+2.95 (one seed)", "+2.95 ± 0.80 (n=3)", "-" without a pair: the mean and half its 95 % interval."""
+    if not found.pairs:
+        return "-"
+    if found.interval is None:
+        return f"{found.mean:+.2f} (one seed)"
+    return f"{found.mean:+.2f} ± {(found.interval[1] - found.interval[0]) / 2:.2f} (n={found.n})"
+
+
+def _memory_row() -> list[str]:
+    """"Half the memory": ViN's peak at batch 64 against ViT's, as the paper ran them and as one would today."""
+    rows, source = stored()
+    printed = {row["model"]: row["gpu_gb"] for row in paper_table(1)["rows"]}
+    peaks, softmax = (rows[name, "paper"]["peak_bytes"] for name in ("ViN", "ViT"))
+    if None in (*peaks.values(), *softmax.values()):
+        said, verdict = "out of memory", "undecided"
+    else:
+        ratios = [peaks[way] / softmax[way] for way in softmax]
+        said = f"{ratios[0]:.2f} with the matrix stored, {ratios[-1]:.2f} fused"
+        then, now = ("holds" if ratio <= HALF else "does not hold" for ratio in (ratios[0], ratios[-1]))
+        verdict = f"{then} as run then, {now} today"
+        if not source.startswith("measured"):
+            verdict = f"{NOT_MEASURED}; predicted: {verdict}"
+    return [f"half the memory (at most {HALF} of it)", "02", "ViN over ViT",
+            f"{printed['ViN'] / printed['ViT']:.2f} times", said, verdict, source]

@@ -1,0 +1,1 @@
+"""What `python -m vixlib.reproduce` does: train what a table needs, record it, resume, share and carry the work."""

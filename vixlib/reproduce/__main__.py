@@ -1,0 +1,4 @@
+"""python -m vixlib.reproduce"""
+from .command import main
+
+raise SystemExit(main())

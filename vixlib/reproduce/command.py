@@ -1,0 +1,250 @@
+"""Train what a table needs and record it: python -m vixlib.reproduce --table 1 --profile quick --data cifar10-jpg
+
+Runs that are recorded are skipped, unfinished ones go on from their checkpoints (also from those of another machine),
+every finished one becomes a JSON file in data/results. Needs no Jupyter.
+
+  --list            what is done, partial or missing, and how long it will take here
+  --minutes 9       stop cleanly before
+  --jobs 4          four runs at once, on one GPU or over the CPU's cores; with several GPUs, one on each in turn
+  --compile graphs  train through torch.compile with CUDA graphs; minutes of compiling, then faster steps
+  --memory-gb 16    let no run have more of the GPU than a card of 16 GiB would
+  --batches         instead of training, find the largest batch of the table's rows that --memory-gb lets through
+  --todo            what a borrowed GPU should run next; --next runs it, --export takes it home, --import merges it
+
+One run over several GPUs, by torchrun: every process trains its share of each batch (see vixlib/train/parallel.py).
+  torchrun --nproc_per_node=2 -m vixlib.reproduce --table 1 --profile paper
+Over several machines, the same command on each of them, HOST being the first one's address:
+  torchrun --nnodes=2 --nproc_per_node=8 --rdzv_backend=c10d --rdzv_endpoint=HOST:29500 --rdzv_id=1 \\
+      -m vixlib.reproduce --table 1 --profile paper
+The first process of all writes records and checkpoints; only its machine needs to have them.
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data.images import ImageData
+from ..data.loading import load
+from ..data.sources import find
+from ..device import describe, device_name, pick_device
+from ..errors import require_seed
+from ..files import ROOT, require_writable
+from ..profiles import PROFILES
+from ..report.paper import TABLES, VARIANTS
+from ..report.records import RESULTS, read_records
+from ..train import parallel
+from . import parcels
+from .estimate import Estimator, readable
+from .gpu_jobs import BatchJob
+from .jobs import Job, Place, most_missing_first, plan
+from .todo import AnyJob, coming, describe_agenda
+from .workers import at_once, in_turn, visible_gpus
+
+CHECKPOINTS = ROOT / "data" / "checkpoints"
+COMPILE = {"no": False, "yes": True, "graphs": "graphs", "auto": "auto"}  # what TrainConfig calls it
+PACKING_MINUTES = 0.5  # kept back of --minutes for --export
+
+
+class RunsFailed(RuntimeError):
+    """Some runs ended with an error, which the message repeats; the others are done all the same."""
+
+    def __init__(self, failed: dict[str, str]) -> None:
+        super().__init__(f"{len(failed)} run(s) failed:\n" + "\n".join(
+            f"{name}\n  " + error.strip().replace("\n", "\n  ") for name, error in failed.items()))
+
+
+def reproduce(todo: Sequence[AnyJob], data: ImageData, place: Place, deadline: float | None = None) -> int:
+    """Run `todo` until `deadline` (seconds of time.time()); how many of it are still missing.
+
+    At least one epoch is trained, so that even a short allowance gets somewhere. RunsFailed, once the others are
+    through, if some ended with an error.
+    """
+    report = (in_turn if place.at_once == 1 else at_once)(todo, data, place, deadline)
+    if report.failed:
+        raise RunsFailed(report.failed)
+    return len(todo) - len(report.done)
+
+
+def show(jobs: list[Job], data: ImageData | None, results: Path, checkpoints: Path) -> int:
+    """Print each job as done, partial or missing, with the time it still takes here; how many are not done.
+
+    data: what a step is measured with where no record tells the time; None: then the time is unknown.
+    """
+    device = device_name(pick_device())
+    estimator, seconds = Estimator(device, read_records(results), data), []
+    for job in jobs:
+        if job.recorded(results):
+            print(f"done     {job.name}", flush=True)
+            continue
+        run = job.progress(checkpoints)
+        estimate = estimator.of(job, run)
+        seconds.append(estimate.seconds)
+        state = f"partial  {job.name} ({len(run.history)} of {job.epochs} epochs)" if run else f"missing  {job.name}"
+        print(f"{state}: {estimate}", flush=True)
+    time_left = "time unknown" if None in seconds else f"{readable(sum(seconds))} one after another"
+    print(f"total    {len(seconds)} of {len(jobs)} to do, {time_left} on {device}")
+    return len(seconds)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; the exit status is 0 when nothing is missing any more, 3 when time ran out before that, 1 when
+    runs failed."""
+    started, parser = time.time(), _parser()
+    chosen = parser.parse_args(arguments)
+    chosen.results, chosen.checkpoints = chosen.results.absolute(), chosen.checkpoints.absolute()
+    if chosen.merge is not None or chosen.todo:
+        try:
+            print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)) if chosen.merge
+                  else _todo(chosen))
+        except (OSError, ValueError) as error:
+            print(error, file=sys.stderr)
+            return 1
+        return 0
+    if chosen.table is None and not chosen.next:
+        parser.error("name a --table, or one of --next, --todo, --import")
+    if chosen.table is None and chosen.list:
+        parser.error("--list needs a --table; what --next would run is listed by --todo")
+    if chosen.batches and chosen.memory_gb is None:
+        parser.error("--batches needs --memory-gb, for instance 16, the paper's card")
+    if chosen.export is not None and (chosen.export / parcels.LIST).exists():
+        parser.error(f"--export {chosen.export} holds parcels already; name another folder")
+    for name in ("export", "results", "checkpoints"):  # before anything is trained that could not be kept
+        folder = getattr(chosen, name)
+        if folder is not None and folder.exists() and not folder.is_dir():
+            parser.error(f"--{name} {folder} is a file; name a folder")
+    with parallel.processes():
+        if parallel.size() > 1 and (chosen.jobs or 1) > 1:
+            parser.error(f"--jobs {chosen.jobs} under torchrun: its {parallel.size()} processes train one run together")
+        try:
+            if not chosen.list and parallel.rank() == 0:  # before anything is trained that could not be kept
+                for folder in filter(None, (chosen.export, chosen.results, chosen.checkpoints)):
+                    require_writable(folder / "any")
+            return _work(chosen, started)
+        except (OSError, ValueError) as error:  # it says what is wrong; a run's own errors are in RunsFailed
+            print(error, file=sys.stderr)
+            return 1
+
+
+def _todo(chosen: argparse.Namespace) -> str:
+    wanted = _found(chosen.data)
+    return describe_agenda(_called(_here(wanted), wanted), chosen.results, chosen.checkpoints)
+
+
+def _work(chosen: argparse.Namespace, started: float) -> int:
+    profile = PROFILES[chosen.profile].on(pick_device())
+    table = int(chosen.table) if str(chosen.table).isdigit() else chosen.table
+    wanted = _found(chosen.data) if chosen.next else chosen.data or profile.data
+    try:
+        # Several processes must find the data set there: they would download it into one another's files.
+        data = _here(wanted) if chosen.list else load(wanted, download=parallel.size() == 1)
+        jobs = [] if chosen.next else plan(table, profile, _called(data, wanted), chosen.seeds, chosen.models)
+    except (OSError, RuntimeError, ValueError) as error:  # not here, no such name; it says what helps
+        print(error, file=sys.stderr)
+        return 1
+    if chosen.list:
+        if data is None:
+            print(f"{wanted} is not here, so runs without a record have no time; --data NAME lists another data set's")
+        return 3 if show(jobs, data, chosen.results, chosen.checkpoints) else 0
+    processes = 1 if parallel.size() > 1 else chosen.jobs or max(1, len(visible_gpus()))
+    place = Place(chosen.results, chosen.checkpoints, chosen.memory_gb, processes, COMPILE[chosen.compile])
+    if chosen.next:
+        todo = coming(data.name, place.results, place.checkpoints)
+    elif chosen.batches:
+        todo = [BatchJob(row, config, chosen.memory_gb)
+                for row, config in dict.fromkeys((job.row, job.config) for job in jobs)]
+    else:
+        todo = most_missing_first(jobs, place.results, place.checkpoints)
+    todo = parallel.from_first(todo)
+    if parallel.rank() == 0:
+        print(f"{len(todo)} to run on {describe(pick_device())}, records in {place.results}", flush=True)
+    deadline = None if chosen.minutes is None else started + 60 * chosen.minutes
+    if chosen.export is not None and deadline is not None:
+        deadline -= 60 * PACKING_MINUTES
+    before = parcels.stamps(parcels.contents(place.results, place.checkpoints))
+    try:
+        return 3 if reproduce(todo, data, place, deadline) else 0
+    except RunsFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        if chosen.export is not None and parallel.rank() == 0:
+            _export(chosen.export, before, place)
+
+
+def _export(folder: Path, before: dict, place: Place) -> None:
+    files = parcels.contents(place.results, place.checkpoints)
+    new = {name: files[name] for name, stamp in parcels.stamps(files).items() if before.get(name) != stamp}
+    left_out = parcels.export(new, folder)
+    print(f"{len(new) - len(left_out)} files to take home are packed in {folder}"
+          + "".join(f"\nleft out, too large: {name}" for name in left_out))
+
+
+def _found(name: str | None) -> str:
+    """The data set's name as given, else CIFAR-10 or the JPEG copy of it, whichever is here."""
+    return name or next((known for known in ("cifar10", "cifar10-jpg") if find(known)), "cifar10")
+
+
+def _here(name: str) -> ImageData | None:
+    """The data set if it is on this machine."""
+    try:
+        return load(name, download=False)
+    except RuntimeError:
+        return None
+
+
+def _called(data: ImageData | None, name: str) -> str:
+    """How records call the data set; as named, where it isn't here."""
+    return name if data is None else data.name
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m vixlib.reproduce", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", choices=[str(table) for table in (*TABLES, VARIANTS)])
+    parser.add_argument("--profile", default="quick", choices=list(PROFILES))
+    parser.add_argument("--seeds", type=_seed, nargs="+", default=[0])
+    parser.add_argument("--models", nargs="+", help="only these rows of the table")
+    parser.add_argument("--data", help="name or folder for vixlib.load (default: the profile's)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
+    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
+    parser.add_argument("--minutes", type=_positive, help="begin no epoch that would end later than this")
+    parser.add_argument("--jobs", type=_count, help="runs at once (default: one a GPU)")
+    parser.add_argument("--memory-gb", type=_positive, help="cap on each run's GPU memory, in GiB")
+    parser.add_argument("--compile", default="no", choices=COMPILE, help="train through torch.compile")
+    parser.add_argument("--batches", action="store_true", help="find the rows' largest batches in --memory-gb")
+    parser.add_argument("--list", action="store_true", help="say what is done, partial and missing; train nothing")
+    parser.add_argument("--todo", action="store_true", help="say what a borrowed GPU should run next")
+    parser.add_argument("--next", action="store_true", help="run that")
+    parser.add_argument("--export", type=Path, metavar="DIR", help="pack what this call made into DIR, to take home")
+    parser.add_argument("--import", type=Path, metavar="DIR", dest="merge", help="merge what --export left in DIR")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be above 0 and finite")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    try:
+        require_seed("seed", value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,168 @@
+"""What there is to run: a Job is one training run of a table; plans, their order, and what is done of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from ..data.images import ImageData
+from ..measure.model import count_parameters
+from ..models.zoo import applicable, build
+from ..profiles import Profile
+from ..provenance import environment
+from ..report.paper import LARGEST, Row, table_rows
+from ..report.records import read_record, record_name, write_record
+from ..train import parallel
+from ..train.checkpoint import peek
+from ..train.loop import fit
+from ..train.run import Run, TrainConfig
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs are kept and what they share: the folders, the cap on a process's GPU memory in GiB (None: no cap),
+    how many runs are trained on the device at once, and whether they are compiled (see TrainConfig)."""
+
+    results: Path
+    checkpoints: Path
+    memory_gb: float | None = None
+    at_once: int = 1
+    compile: bool | str = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: done or not, one line about it, its longest epoch in seconds, stopped by the user."""
+
+    done: bool
+    text: str
+    longest_epoch: float = 0.0
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that a table needs."""
+
+    table: int | str
+    row: Row
+    profile: Profile
+    dataset: str
+    seed: int
+
+    @property
+    def config(self) -> str:
+        """The zoo's configuration: positions are compared at equal sizes, whatever the profile says."""
+        return "uniform" if self.table == "rope" else self.profile.config
+
+    @property
+    def train_config(self) -> TrainConfig:
+        """The profile's, with this run's seed; under the paper's protocol Table 2's rows have a batch size each."""
+        batch_size = self.profile.train.batch_size
+        if self.table == 2 and self.profile.name == "paper":
+            batch_size = self.row.printed["batch_size"]
+        return replace(self.profile.train, seed=self.seed, batch_size=batch_size)
+
+    def identity(self) -> dict:
+        """The fields of a record that tell this run from every other."""
+        same_batch = self.train_config.batch_size == self.profile.train.batch_size  # ViT's in Table 2 is Table 1's
+        return {"dataset": self.dataset, "profile": self.profile.name if same_batch else LARGEST,
+                "model": self.row.model, "config": self.config, "position": self.row.position,
+                "options": self.profile.options_for(self.row.model, **dict(self.row.options)), "seed": self.seed}
+
+    @property
+    def name(self) -> str:
+        """The file name of this run's record, without its ending."""
+        return record_name(self.identity()).removesuffix(".json")
+
+    @property
+    def epochs(self) -> int:
+        return self.profile.train.epochs
+
+    def recorded(self, results: Path) -> bool:
+        """Whether `results` holds this run: a record's name is made from what tells it from every other. A ValueError
+        for a damaged record, which would count as done for ever."""
+        path = results / f"{self.name}.json"
+        return path.exists() and bool(read_record(path))
+
+    def progress(self, checkpoints: Path) -> Run | None:
+        """The run as its checkpoint holds it, None before the first epoch."""
+        return peek(checkpoints / f"{self.name}.pt")
+
+    def build(self, data: ImageData) -> nn.Module:
+        """This run's model for `data`, its weights drawn from the seed."""
+        return build(self.row.model, config=self.config, seed=self.seed, image_size=data.image_size,
+                     channels=data.channels, num_classes=data.num_classes, **self.identity()["options"],
+                     **applicable(self.row.model, {"position": self.row.position}, self.config))
+
+    def train(self, model: nn.Module, data: ImageData, place: Place, minutes: float | None, **more) -> Run:
+        """Train, from this run's checkpoint if there is one; `run.finished` tells whether time sufficed."""
+        return fit(model, data, replace(self.train_config, compile=place.compile),
+                   checkpoint=place.checkpoints / f"{self.name}.pt", minutes=minutes, **more)
+
+    def record(self, model: nn.Module, run: Run, place: Place) -> dict:
+        """The run as its file keeps it (see records.FIELDS).
+
+        concurrent_runs: how many were trained on the device at once; with more than one, images_per_second and the
+        history's seconds are not the device's speed for this model alone.
+        """
+        counts = count_parameters(model)
+        return {**self.identity(), "table": self.table, "train": run.config.to_dict(),
+                "params": {"true": counts.true, "as_paper": counts.as_paper},
+                "history": run.history, "best_top1": run.best_top1, "last_top1": run.last_top1,
+                "peak_memory_bytes": run.peak_memory_bytes, "images_per_second": run.images_per_second,
+                "memory_limit_gb": place.memory_gb, "concurrent_runs": place.at_once, "precision": run.precision,
+                "started": run.started, "finished": run.finished_at, **environment(), "device": run.device}
+
+    def perform(self, data: ImageData, place: Place, minutes: float | None = None, progress: bool = True,
+                on_epoch: Callable[[Run], None] | None = None) -> Outcome:
+        """Train for at most `minutes` and, once finished, write the record."""
+        model = self.build(data)
+        seconds = [0.0]
+
+        def note(run: Run) -> None:
+            seconds.append(run.history[-1]["seconds"])
+            if on_epoch is not None:
+                on_epoch(run)
+
+        run = self.train(model, data, place, minutes, progress=progress, on_epoch=note)
+        if run.interrupted or not run.finished:
+            return Outcome(False, f"stopped after epoch {len(run.history)} of {run.config.epochs} of {self.name}; "
+                                  "the same command goes on from there", max(seconds), run.interrupted)
+        if parallel.rank() == 0:
+            write_record(self.record(model, run, place), place.results)
+        return Outcome(True, f"{run} -> {self.name}.json", max(seconds))
+
+
+def plan(table: int | str, profile: Profile, dataset: str, seeds: Iterable[int] = (0,),
+         models: Iterable[str] | None = None) -> list[Job]:
+    """The runs of a table, one seed of every row before the second seed of any."""
+    rows = table_rows(table)
+    known = {row.model for row in rows}
+    unknown = sorted(set(models or ()) - known)
+    if unknown:
+        raise ValueError(f"models={unknown} are not in table {table}; it has {', '.join(sorted(known))}")
+    return [Job(table, row, profile, dataset, seed) for seed in seeds for row in rows
+            if models is None or row.model in set(models)]
+
+
+def missing(jobs: Iterable[Job], results: Path) -> list[Job]:
+    """The jobs without a record in `results`."""
+    return [job for job in jobs if not job.recorded(results)]
+
+
+def most_missing_first(jobs: Iterable[Job], results: Path, checkpoints: Path) -> list[Job]:
+    """The missing jobs: first those whose row has the fewest runs, so that one seed is everywhere before a second is
+    anywhere; among these, first those with a checkpoint, so that what was begun becomes a record."""
+    jobs = list(jobs)
+    todo = missing(jobs, results)
+    runs = {row: sum(job.row == row for job in jobs if job not in todo) for row in {job.row for job in jobs}}
+    ranked = []
+    for place, job in enumerate(todo):
+        begun = (checkpoints / f"{job.name}.pt").exists()
+        ranked.append((runs[job.row], not begun, place, job))
+        runs[job.row] += 1
+    return [entry[-1] for entry in sorted(ranked, key=lambda entry: entry[:-1])]

@@ -1,0 +1,276 @@
+"""A run in the making: all that changes while training, kept on disk so that a killed run goes on exactly."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..data.images import ImageData
+from ..errors import require_kinds
+from ..files import read_tensors, write_atomic
+from ..measure.model import may_fuse
+from . import parallel
+from .averaging import WeightAverage
+from .run import Run
+
+FORMAT = 4
+SAME_NUMBERS = ("checkpointing", "fused")  # options that change a step's memory and time alone
+KINDS = {"epochs": int, "run": dict, "layout": dict, "data": dict, "model": dict, "optimizer": dict, "scaler": dict,
+         "order": torch.Tensor, "augmentation": torch.Tensor, "cpu_rng": torch.Tensor}  # of a checkpoint's fields
+
+
+@dataclass
+class Training:
+    """Everything that a training step or an epoch changes. order draws the data order, on the CPU so that it
+    is the same on every device; augmentation draws flips and crops on the training device. forward is what a step
+    calls: the model, or several processes' wrapper around it. layout: of the model before it was trained."""
+
+    model: nn.Module
+    forward: nn.Module
+    scaler: torch.amp.GradScaler
+    order: torch.Generator
+    augmentation: torch.Generator
+    device: torch.device
+    run: Run
+    layout: dict
+    optimizer: torch.optim.Optimizer | None = None
+    average: WeightAverage | None = None
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that count: the running average where one is kept."""
+        return self.model if self.average is None else self.average.model
+
+    def leave(self) -> None:
+        """Leave the model as its scores are: in evaluation mode, with the averaged weights where there are such."""
+        self.model.eval()
+        if self.average is not None:
+            self.average.copy_to(self.model)
+
+    def enter_phase(self, epoch: int) -> None:
+        """Put the optimiser in place that `epoch` (counted from 1) is trained with, if it isn't there yet."""
+        config = self.run.config
+        kind = torch.optim.AdamW if epoch <= config.adamw_epochs else torch.optim.SGD
+        if type(self.optimizer) is kind:
+            return
+        fused = may_fuse(self.model)
+        self.optimizer = (torch.optim.SGD(self.model.parameters(), lr=config.sgd_lr, momentum=0.9, fused=fused)
+                          if kind is torch.optim.SGD else
+                          torch.optim.AdamW(self.model.parameters(), lr=config.lr, betas=config.betas, eps=config.eps,
+                                            weight_decay=config.weight_decay, fused=fused))
+        if kind is torch.optim.SGD:  # its fused form leaves them unwritten where float16 skips the first step
+            for parameter in self.model.parameters():
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def save(path: Path, training: Training, data: ImageData) -> None:
+    """Write the whole state atomically: a crash while saving leaves the checkpoint of the epoch before."""
+    write_atomic(path, _serialised(training, data))
+
+
+def require_readable(path: Path, training: Training, data: ImageData) -> None:
+    """ValueError, before anything is trained, for a state that could not be read back from `path` as data."""
+    try:
+        read_tensors(_serialised(training, data))
+    except MemoryError:
+        raise
+    except Exception as error:  # neither torch.save nor torch.load has an error class of its own
+        raise ValueError(f"checkpoint {path} could not be read back: {_reason(error)}; a model's state must be tensors "
+                         "and plain data (its get_extra_state, for instance), or train without a checkpoint") from error
+
+
+def _serialised(training: Training, data: ImageData) -> bytes:
+    on_cuda = training.device.type == "cuda"
+    state = {
+        "format": FORMAT,
+        "epochs": len(training.run.history),
+        "run": training.run.to_dict(),
+        "layout": training.layout,
+        "data": _identity(data),
+        "model": training.model.state_dict(),
+        "optimizer": {} if training.optimizer is None else training.optimizer.state_dict(),
+        "average": None if training.average is None else training.average.state_dict(),
+        "scaler": training.scaler.state_dict(),
+        "order": training.order.get_state(),
+        "augmentation": training.augmentation.get_state(),
+        "cpu_rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state(training.device) if on_cuda else None,
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def restore(path: Path, training: Training, data: ImageData) -> bool:
+    """Bring `training` to the state saved in `path`; False, and nothing done, where there is no such file.
+
+    The checkpoint must be of the same model, data set and config, except that config.epochs may be any number
+    from the epochs already done, unless the learning rate was to end with them. ValueError names the file and the
+    first difference. Of several processes only the first needs to have the file.
+    """
+    content = parallel.from_first(path.read_bytes() if parallel.rank() == 0 and path.exists() else None)
+    if content is None:
+        return False
+    saved = _load(path, content)
+    run, config = Run.from_dict(saved["run"]), training.run.config
+    advice = f"delete {path} to start anew, or give another checkpoint name"
+    # They change speed and memory alone; what a compiled run changes is told below.
+    wanted = {**config.to_dict(), "compile": run.config.compile, "eval_batch_size": run.config.eval_batch_size}
+    if config.schedule != "cosine":
+        wanted["epochs"] = run.config.epochs
+    for what, before, after in (("the model's settings", _settings(run), _settings(training.run)),
+                                ("what the models are made of", saved["layout"], training.layout),
+                                ("the data sets", saved["data"], _identity(data)),
+                                ("config", run.config.to_dict(), wanted)):
+        if difference := _first_difference(before, after):
+            raise ValueError(f"checkpoint {path} is of another run: {what} differ: {difference}; {advice}")
+    if config.epochs < len(run.history):
+        raise ValueError(f"epochs={config.epochs} is less than the {len(run.history)} epochs that checkpoint "
+                         f"{path} has done already; use at least {len(run.history)}, or {advice}")
+    run.interrupted = False
+    run.finished = len(run.history) == config.epochs
+    try:
+        _require_same_kinds(saved["model"], training.model.state_dict(keep_vars=True))
+        training.model.load_state_dict(saved["model"])
+        if training.average is not None:
+            training.average.load_state_dict(saved["average"])
+        if not run.finished:
+            _restore_training(path, saved, run, training)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    run.config, training.run = config, run
+    return True
+
+
+def peek(path: Path) -> Run | None:
+    """The run in the checkpoint `path` as far as it has come; None where there is no such file."""
+    return run_in(path, path.read_bytes()) if path.exists() else None
+
+
+def run_in(path: Path, content: bytes) -> Run:
+    """The run in a checkpoint's `content`; the ValueError for a damaged one names `path`."""
+    return Run.from_dict(_load(path, content)["run"])
+
+
+def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> None:
+    here = training.run
+    if _computed(run) != _computed(here):
+        warnings.warn(f"checkpoint {path} was made {_computed(run)} and goes on here {_computed(here)}: not bit for "
+                      "bit the same run", stacklevel=4)
+        run.device, run.precision = here.device, here.precision
+    run.finished_at = None
+    training.enter_phase(len(run.history))  # the last epoch done: the next one may begin another phase
+    _restore_optimizer(training.optimizer, saved["optimizer"], scaled=bool(saved["scaler"]))
+    if saved["scaler"] and training.scaler.is_enabled():
+        training.scaler.load_state_dict(saved["scaler"])
+    training.order.set_state(saved["order"])
+    torch.set_rng_state(saved["cpu_rng"])
+    # A generator's state means something on its own kind of device only; elsewhere the fresh seed stays.
+    on_cuda = training.device.type == "cuda"
+    if on_cuda == (saved["cuda_rng"] is not None):
+        training.augmentation.set_state(saved["augmentation"])
+        if on_cuda:
+            torch.cuda.set_rng_state(saved["cuda_rng"], training.device)
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict, scaled: bool) -> None:
+    """Take in the moments alone: all else is the config's, and fused kernels trust the shapes that they are given."""
+    names = {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, torch.optim.AdamW) else {"momentum_buffer"}
+    parameters = optimizer.param_groups[0]["params"]
+    if not (saved["state"] or scaled):  # loss scaling may skip every step of a short epoch
+        raise ValueError("it has no moments of the optimiser")
+    for index, moments in saved["state"].items():
+        # torch counts steps in its default type.
+        like = {name: torch.zeros((), dtype=moments[name].dtype) if name == "step" else parameters[index].detach()
+                for name in names}
+        _require_same_kinds(moments, like)
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _require_same_kinds(saved: dict, given: dict) -> None:
+    """`saved` must have the names, shapes and types of `given`'s tensors, and finite numbers for parameters."""
+    if difference := _first_difference(*({name: f"{list(value.shape)} {value.dtype}" for name, value in state.items()
+                                          if isinstance(value, torch.Tensor)} for state in (saved, given))):
+        raise ValueError(difference)
+    for name, tensor in given.items():
+        # A module's extra state may be anything.
+        if isinstance(tensor, torch.Tensor) and tensor.requires_grad and not saved[name].isfinite().all():
+            raise ValueError(f"{name} is not finite")
+
+
+def _computed(run: Run) -> str:
+    """How a run's numbers are computed, in words."""
+    compiled = f", compile={run.config.compile!r}" if run.config.compile else ""
+    return f"on {run.device} in {run.precision}{compiled}"
+
+
+def _load(path: Path, content: bytes) -> dict:
+    try:
+        saved = read_tensors(content)  # as data: a checkpoint from a stranger must not be able to run code
+        if saved["format"] != FORMAT:
+            raise ValueError(f"format {saved['format']} instead of {FORMAT}")
+        require_kinds(saved, KINDS, "it")
+        if [epoch["epoch"] for epoch in Run.from_dict(saved["run"]).history] != [*range(1, saved["epochs"] + 1)]:
+            raise ValueError(f"its history is not that of {saved['epochs']} epochs")
+    except Exception as error:  # torch.load has no error class of its own for a damaged file
+        raise _unreadable(path, error) from error
+    return saved
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"checkpoint {path} is truncated or not one of vixlib's ({_reason(error)}); "
+                      "delete it to start anew, or give another name")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:100]
+
+
+def _settings(run: Run) -> dict:
+    """What the weights of `run` mean besides their shapes."""
+    options = {name: value for name, value in run.options.items() if name not in SAME_NUMBERS}
+    return {"name": run.model, "configuration": run.model_config, **options}
+
+
+def layout(model: nn.Module) -> dict:
+    """What the model is made of: shapes, which parameters are trained, its parts and their settings."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    tensors = {name: f"{list(tensor.shape)}{'' if name in trained else ', not trained'}"
+               for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    parts = {f"part {name}": type(part).__name__ for name, part in model.named_modules()
+             if name and not isinstance(part, nn.modules.batchnorm._BatchNorm)}  # several processes have one of theirs
+    # In modules of others an attribute may be anything: a counter, a path.
+    known = [(name or "model", part) for name, part in model.named_modules()
+             if type(part).__module__.split(".")[0] in ("vixlib", "torch")]
+    settings = {f"setting {name}.{key}": repr(value) for name, part in known
+                for key, value in vars(part).items() if _is_setting(key, value)}
+    return tensors | parts | settings
+
+
+def _is_setting(name: str, value: object) -> bool:
+    """Whether a module's attribute decides what it computes: a plain value, such as a number of heads or a stride."""
+    if name.startswith("_") or name in (*SAME_NUMBERS, "training", "was_trained"):
+        return False
+    if isinstance(value, (tuple, list)):
+        return all(_is_setting("", item) for item in value)
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _identity(data: ImageData) -> dict:
+    return {"name": data.name, "classes": list(data.classes), "image_size": list(data.image_size),
+            "channels": data.channels, "train_images": len(data.train_labels), "digest": data.digest}
+
+
+def _first_difference(saved: dict, given: dict) -> str | None:
+    for name in [*given, *saved]:
+        before, after = saved.get(name, "nothing"), given.get(name, "nothing")
+        # Another version of torch may know more settings of its modules, or fewer.
+        unknown = name.startswith("setting ") and "nothing" in (before, after)
+        if before != after and not unknown:
+            return f"{name} is {before} in the checkpoint, {after} here"
+    return None

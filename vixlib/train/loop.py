@@ -1,0 +1,276 @@
+"""Training: `fit` trains a classifier on an ImageData, in one process or in several under torchrun."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.images import ImageData
+from ..device import (
+    device_name,
+    fused_attention_problem,
+    is_out_of_memory,
+    own_randomness,
+    pick_device,
+    pick_precision,
+    training_kernels,
+)
+from ..errors import as_file_path, require_flag, require_gradients, require_number, require_trainable, require_type
+from ..files import require_writable
+from ..measure.limits import memory_problem, out_of_memory
+from ..measure.scoring import check_fit, evaluate, logits_of, name_of
+from ..provenance import now
+from . import checkpoint as checkpoints
+from . import parallel
+from .averaging import WeightAverage
+from .checkpoint import Training
+from .compiling import Compiled, compile_mode
+from .run import Run, TrainConfig
+from .schedule import learning_rate
+
+with warnings.catch_warnings():  # Jupyter without ipywidgets gets the plain bar, which needs no warning
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from tqdm.auto import tqdm
+
+PAPER_PROTOCOL = TrainConfig()
+
+
+def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL, *,
+        checkpoint: str | Path | None = None, device: str | torch.device | None = None, progress: bool = True,
+        on_epoch: Callable[[Run], None] | None = None, minutes: float | None = None) -> Run:
+    """Train `model`, which maps images [B, C, H, W] to logits [B, num_classes], and evaluate every epoch.
+
+    The model is moved to `device` (None: a working GPU, else the CPU), trained in place and left there in
+    evaluation mode, with the weights that the last scores are of (after an interrupt: of the last step). With
+    config.seed the data order is the same on every device, and the run is repeatable on a CPU; torch's global random
+    numbers start anew from it. Seed torch before building the model, too.
+
+    checkpoint: file written after every epoch. If it exists the run goes on from it, on a CPU bit for bit as
+        if it had never stopped; a finished one gives its Run and weights at once.
+    on_epoch: called with the growing Run after every epoch, for instance to draw curves.
+    minutes: no epoch is begun that would probably end later than this; the first of a call always runs.
+
+    Where torch.distributed has a process group (under torchrun, see `parallel.processes`), its processes train this
+    one run together, each on its share of every batch; the first one evaluates, writes and reports.
+
+    An interrupt (Ctrl-C, the stop button) returns the Run so far, with `interrupted` set; the checkpoint has the last
+    epoch that was whole.
+    Raises ValueError where model, data, checkpoint or settings do not fit together; FloatingPointError, with
+    the Run as its attribute `run`, once the loss is no longer finite; torch.OutOfMemoryError, with the largest batch
+    that fits, where this one does not; OSError where the checkpoint cannot be written.
+    """
+    check_fit(model, data)
+    require_type("config", config, TrainConfig, "a TrainConfig")
+    require_flag(progress=progress)
+    if minutes is not None:
+        require_number("minutes", minutes, lambda value: value > 0, "above 0, or None for no limit")
+    if checkpoint is not None:
+        checkpoint = as_file_path("checkpoint", checkpoint)
+    if on_epoch is not None and not callable(on_epoch):
+        raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
+    require_gradients("fit")
+    require_trainable(model, name_of(model))
+    with training_kernels(config.deterministic), torch.enable_grad():
+        return _fit(model, data, config, checkpoint,
+                    pick_device(device, argument="device"), progress, on_epoch, minutes)
+
+
+def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | None, device: torch.device,
+         progress: bool, on_epoch: Callable[[Run], None] | None, minutes: float | None) -> Run:
+    started = time.monotonic()
+    training, data = _prepare(model, data, config, device)
+    if path is None or not checkpoints.restore(path, training, data):
+        torch.manual_seed(config.seed)
+    run = training.run
+    if run.finished:
+        training.leave()
+        model.was_trained = True
+        return run
+    if path is not None and parallel.rank() == 0:
+        require_writable(path)  # before an epoch is trained that could not be kept
+        checkpoints.require_readable(path, training, data)
+    if not run.history and getattr(model, "was_trained", False):
+        warnings.warn(f"this {run.model} has been trained before: it goes on from those weights, and its run counts "
+                      "from epoch 1 all the same; build the model anew for a run of its own", stacklevel=3)
+    speaks = parallel.rank() == 0
+    if not speaks:  # the first process draws what a single one would, dropout for instance; the others draw their own
+        torch.manual_seed(parallel.seed_of(config.seed, len(run.history)))
+    steps = math.ceil(len(data.train_labels) / config.batch_size)
+    longest, too_large, saved = 0.0, False, len(run.history)
+    # Several processes share a batch, and their SyncBatchNorm cannot be predicted; what has been trained did fit.
+    if parallel.size() == 1 and not run.history:
+        problem = memory_problem(model, config.batch_size, run.precision, data.image_size, training.device)
+        if problem:
+            warnings.warn(problem, RuntimeWarning, stacklevel=3)
+    try:
+        with tqdm(total=steps * config.epochs, initial=steps * len(run.history), unit="step",
+                  desc=f"{run.model} on {run.dataset}", mininterval=0.5, dynamic_ncols=True,
+                  # Only "off" is passed on, so that TQDM_DISABLE still decides otherwise.
+                  **({} if progress and speaks else {"disable": True})) as bar:
+            while not run.finished:
+                begun = time.monotonic()
+                over = minutes is not None and longest > 0 and begun - started + longest > 60 * minutes
+                if parallel.from_first(over):
+                    break
+                _epoch(training, data, bar)
+                if speaks and path is not None:
+                    checkpoints.save(path, training, data)
+                    saved = len(run.history)
+                if speaks and on_epoch is not None:
+                    with own_randomness(device):  # a run that goes on from its checkpoint would not draw them
+                        on_epoch(run)
+                longest = max(longest, time.monotonic() - begun)
+    except KeyboardInterrupt:
+        run.interrupted = True
+        more = f"; the same call goes on after epoch {saved}, from {path}" if path is not None and saved else ""
+        print(f"Interrupted: {len(run.history)} of {config.epochs} epochs are done{more}.")
+    except FloatingPointError as error:
+        if path is not None and run.history:
+            error.args = (f"{error}; {path} keeps the run up to epoch {len(run.history)}",)
+        raise
+    except (RuntimeError, MemoryError) as error:
+        # Of several processes the others are in the middle of theirs, and cannot help to find what fits.
+        if not is_out_of_memory(error) or parallel.size() > 1:
+            raise
+        too_large = True
+    finally:
+        training.leave()
+        model.was_trained = not too_large or bool(run.history)
+    if too_large:  # here, because the exception held every tensor of the failed step
+        training.optimizer = None
+        model.zero_grad(set_to_none=True)
+        raise out_of_memory(model, config.batch_size, run.precision, data.image_size, run.device)
+    return run
+
+
+def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
+             device: torch.device) -> tuple[Training, ImageData]:
+    precision = pick_precision(device, config.precision)
+    if device.type == "cuda":
+        for width in sorted({part.dim_head for part in model.modules() if hasattr(part, "dim_head")}):
+            if problem := fused_attention_problem(device, precision, width):
+                warnings.warn(problem, RuntimeWarning, stacklevel=3)
+    count = parallel.size()
+    fewest = len(data.train_labels) % config.batch_size or min(config.batch_size, len(data.train_labels))
+    if fewest < count:
+        raise ValueError(f"batch_size={config.batch_size} leaves a batch of {fewest} images for {count} processes; "
+                         f"use one of which every batch has at least {count}, or fewer processes")
+    model.to(device)
+    forward = parallel.together(model, device)
+    steps = config.epochs * math.ceil(len(data.train_labels) / config.batch_size)
+    if mode := compile_mode(config.compile, device, steps):
+        forward = Compiled(forward, mode, tqdm.write)
+    own_config = getattr(model, "config", None)
+    run = Run(model=name_of(model), model_config=own_config if isinstance(own_config, str) else None,
+              # Classes passed to a model, such as a mixer of one's own, are kept by their names.
+              options=json.loads(json.dumps(getattr(model, "options", {}), default=_in_words)),
+              dataset=data.name, train_images=len(data.train_labels), config=config,
+              device=f"{count} x {device_name(device)}" if count > 1 else device_name(device), precision=precision)
+    training = Training(model, forward, torch.amp.GradScaler("cuda", enabled=precision == "float16"),
+                        order=torch.Generator().manual_seed(config.seed),
+                        augmentation=torch.Generator(device).manual_seed(config.seed),
+                        device=device, run=run, layout=checkpoints.layout(model),
+                        average=WeightAverage(model, config.ema_decay) if config.ema_decay else None)
+    return training, data.to(device)
+
+
+def _in_words(option: object) -> str:
+    return f"tensor of {list(option.shape)}" if isinstance(option, Tensor) else str(option)
+
+
+def _epoch(training: Training, data: ImageData, bar: tqdm) -> None:
+    """Train and evaluate one epoch and append it to the run's history."""
+    run, config, device = training.run, training.run.config, training.device
+    number = len(run.history) + 1
+    training.enter_phase(number)
+    begun = time.monotonic()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    loss = _train(training, data, bar)  # reading the losses waits for the device, so the time is true
+    train_seconds = time.monotonic() - begun
+    peak = torch.cuda.max_memory_allocated(device) - data.bytes if device.type == "cuda" else None
+    scores = parallel.from_first(
+        evaluate(training.evaluated, data, batch_size=config.eval_batch_size or 4 * config.batch_size,
+                 precision=run.precision) if parallel.rank() == 0 else None)
+    if not math.isfinite(scores.loss):
+        raise _not_finite(run, f"test loss became {scores.loss} after epoch {number}")
+    run.train_seconds += train_seconds
+    if peak is not None:
+        # The first epoch's is larger by what trying convolution kernels took.
+        run.peak_memory_bytes = min(peak, run.peak_memory_bytes or peak)
+    run.history.append({"epoch": number, "loss": loss, "top1": scores.top1, "top5": scores.top5,
+                        "seconds": time.monotonic() - begun})
+    run.finished, run.finished_at = number == config.epochs, now()
+    bar.set_postfix_str(f"epoch {number}/{config.epochs}, loss {loss:.3f}, top-1 {scores.top1:.1f} %",
+                        refresh=False)
+
+
+def _train(training: Training, data: ImageData, bar: tqdm) -> float:
+    """One pass over the training images; the mean loss. The host never waits for the device in between."""
+    run, config = training.run, training.run.config
+    optimizer, scaler = training.optimizer, training.scaler
+    order = torch.randperm(len(data.train_labels), generator=training.order, device="cpu")
+    batches = order.to(training.device).split(config.batch_size)
+    losses = torch.zeros(len(batches), device=training.device, dtype=torch.float32)  # whatever torch's default is
+    # Which parameters were finite after which step, kept on the device and read once an epoch, as the losses are.
+    names, parameters = zip(*((name, p.detach()) for name, p in training.model.named_parameters() if p.requires_grad),
+                            strict=True)
+    finite = torch.ones(len(batches), len(names), dtype=torch.bool, device=training.device)
+    training.model.train()
+    for step, index in enumerate(batches):
+        # Several processes draw the whole batch and keep a share, so that each picture is flipped as by a single one.
+        images, labels = map(parallel.share, data.batch(index, "train", config.augment, training.augmentation))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, len(run.history) * len(batches) + step, len(batches))
+        optimizer.zero_grad()
+        loss = F.cross_entropy(logits_of(training.forward, images, run.precision, data.num_classes), labels,
+                               label_smoothing=config.label_smoothing)
+        if parallel.size() > 1:  # DDP takes the mean over processes, whose shares may differ by one image
+            loss = loss * (len(labels) * parallel.size() / len(index))
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if training.average is not None:
+            training.average.update(training.model)
+        losses[step] = loss.detach()
+        finite[step] = torch.stack(torch._foreach_norm(parameters, torch.inf)).isfinite()
+        bar.update()
+    losses = parallel.mean(losses).double().cpu()
+    if failure := _first_failure(losses, finite.cpu(), names, f"epoch {len(run.history) + 1}"):
+        raise _not_finite(run, failure)
+    sizes = torch.tensor([len(index) for index in batches], device="cpu")
+    return ((losses * sizes).sum() / sizes.sum()).item()
+
+
+def _first_failure(losses: Tensor, finite: Tensor, names: Sequence[str], epoch: str) -> str | None:
+    """What became infinite or NaN first, and at which step; None if all stayed finite.
+
+    losses: `[steps]`.   finite: `[steps, parameters]`, whether each of `names` was finite after each step.
+    """
+    bad = (losses.isfinite() & finite.all(1)).logical_not().nonzero()
+    if not len(bad):
+        return None
+    step = int(bad[0])
+    loss, where = losses[step], f"at {epoch}, step {step + 1} of {len(losses)}"
+    ruined = [name for name, good in zip(names, finite[step].tolist(), strict=True) if not good]
+    which = f"parameter {ruined[0]}" + (f" (and {len(ruined) - 1} more)" if len(ruined) > 1 else "") if ruined else ""
+    if loss.isfinite():
+        return f"{which} became infinite or NaN, while the loss was still {loss.item():.4g}, {where}"
+    return f"loss became {loss.item()} {where}" + (f", and with it {which}" if ruined else "")
+
+
+def _not_finite(run: Run, what: str) -> FloatingPointError:
+    advice = f"use a lower lr than {run.config.lr:g}"
+    if run.precision != "float32":
+        advice += f', or precision="float32" instead of {run.precision}'
+    error = FloatingPointError(f"the {what}; {advice}")
+    error.run = run  # the epochs before are not lost
+    return error
