@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks import packages, peers, record, roofline, scaling, stacks, summary, timing
 from vixlib.measure.live_bytes import kept_for_backward
-from vixlib.report import benchmarks as measured
+from vixlib.report import benchmarks
 
 SMALL = stacks.Shape(batch=2, tokens=37, depth=2, dim=24, heads=3, dim_head=8, mlp_dim=48, landmarks=5)
 CPU = torch.device("cpu")
@@ -154,32 +154,32 @@ def test_traffic_counts_reads_and_writes_but_no_views():
 @pytest.mark.parametrize("power", [0.0, 1.0, 1.5, 2.0])
 def test_slope_recovers_a_power_law(power):
     tokens = [65, 129, 257, 1025]
-    assert measured.slope(tokens, [3e-4 * n ** power for n in tokens]) == pytest.approx(power, abs=1e-12)
-    assert measured.slope(tokens[:2], [1.0, 2.0]) is None
+    assert benchmarks.slope(tokens, [3e-4 * n ** power for n in tokens]) == pytest.approx(power, abs=1e-12)
+    assert benchmarks.slope(tokens[:2], [1.0, 2.0]) is None
 
 
 def scaling_row(mixer, cost, tokens):
-    phases = {phase: [cost(n) for n in tokens] for phase in measured.PHASES}
+    phases = {phase: [cost(n) for n in tokens] for phase in benchmarks.PHASES}
     return {"mixer": mixer, "precision": "float32", "tokens": tokens, "kept": [], "seconds": phases, "bytes": phases,
             "left_out": [n for n in scaling.TOKENS if n not in tokens]}
 
 
 def test_crossing_points_are_told_in_words():
-    rows = [scaling_row(measured.REFERENCE, lambda n: n * n, scaling.TOKENS[:6]),
+    rows = [scaling_row(benchmarks.REFERENCE, lambda n: n * n, scaling.TOKENS[:6]),
             scaling_row("linear", lambda n: 300 * n, scaling.TOKENS),
             scaling_row("free", lambda n: n / 2, scaling.TOKENS),
             scaling_row("dear", lambda n: 1e6 * n, scaling.TOKENS[:5])]
-    said = [measured.begins(rows[0], row, "seconds", "training") for row in rows[1:]]
+    said = [benchmarks.begins(rows[0], row, "seconds", "training") for row in rows[1:]]
     assert said == ["300", "always", "not up to 1,025"]
     found = record.begin("scaling", CPU, True, batch=2, dim=128, heads=4, tokens=scaling.TOKENS,
                          limits={"seconds": 5, "bytes": 2**30})
-    table = measured.crossings(found | {"rows": rows})[0]
+    table = benchmarks.crossings(found | {"rows": rows})[0]
     assert table.rows[1] == ["linear", *["300"] * 4, *["1.00"] * 4]
-    assert f"{measured.REFERENCE} from 4,097; dear from 2,049" in str(table)
-    at_1025, = measured.relative(found | {"rows": rows})
-    assert {row[0]: row[1] for row in at_1025.rows} == {measured.REFERENCE: "1.00", "linear": f"{300 / 1025:.2f}",
+    assert f"{benchmarks.REFERENCE} from 4,097; dear from 2,049" in str(table)
+    at_1025, = benchmarks.relative(found | {"rows": rows})
+    assert {row[0]: row[1] for row in at_1025.rows} == {benchmarks.REFERENCE: "1.00", "linear": f"{300 / 1025:.2f}",
                                                         "free": "0.00", "dear": f"{1e6 / 1025:.2f}"}
-    assert measured.relative(found | {"rows": rows}, tokens=4097) == []  # fused softmax was not measured there
+    assert benchmarks.relative(found | {"rows": rows}, tokens=4097) == []  # fused softmax was not measured there
     times = scaling.costs(found | {"rows": rows})[0]
     assert times.rows[-1][1] == "left out" and times.rows[0][2] == "19500.00 s | 19500.00 s"
 
@@ -204,7 +204,7 @@ def test_records_come_back_as_written_and_the_readme_shows_them(tmp_path, monkey
     monkeypatch.setattr(peers, "in_own_process", lambda measured, *arguments: measured(*arguments))    # patched, too
     sizes = ["--device", "cpu", "--batch", "2", "--quick", "--results", str(tmp_path)]
     assert peers.main([*sizes, "--tokens", "9", "--rounds", "2", "--seed", "3"]) == 0
-    (found,) = measured.read(tmp_path)
+    (found,) = benchmarks.read(tmp_path)
     (path,) = tmp_path.iterdir()
     assert found == json.loads(path.read_text()) and path.name.startswith("peers_CPU") and "quick" in path.name
     assert found["finished"] and found["settings"]["tokens"] == 9 and found["settings"]["seed"] == 3
@@ -220,7 +220,7 @@ def test_records_come_back_as_written_and_the_readme_shows_them(tmp_path, monkey
     assert [line[2] for line in peers.table(found).rows[:3]] == ["float32", "bfloat16", "float32 / bfloat16"]
 
     record.save({**found, "quick": False, "finished": None}, tmp_path)           # a full one hides the quick one
-    assert [one["quick"] for one in measured.read(tmp_path)] == [False]
+    assert [one["quick"] for one in benchmarks.read(tmp_path)] == [False]
     assert "stopped before its end" in summary.summary(tmp_path)
 
 
@@ -248,7 +248,7 @@ def test_compiled_steps_are_rows_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "in_own_process", lambda measured, *arguments: measured(*arguments))
     sizes = ["--device", "cpu", "--batch", "2", "--tokens", "9", "--rounds", "2", "--quick", "--results", str(tmp_path)]
     assert peers.main([*sizes, "--compile", "reduce-overhead"]) == 0
-    (found,) = measured.read(tmp_path)
+    (found,) = benchmarks.read(tmp_path)
     assert asked == [(nn.Sequential, "reduce-overhead")] * len(stacks.MODELS)
     plain, compiled = peers.table(found).rows[:2]
     assert (plain[2], compiled[2]) == ("float32", "float32 / compiled float32") and plain[3] == compiled[3]

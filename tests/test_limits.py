@@ -10,7 +10,7 @@ from vixlib.data.shapes import make_shapes
 from vixlib.measure.limits import cap_memory, largest_batch
 from vixlib.report import memory
 from vixlib.report.paper import table_rows
-from vixlib.reproduce import gpu_jobs as gpujobs
+from vixlib.reproduce import gpu_jobs
 from vixlib.reproduce.gpu_jobs import BatchJob, ColumnsJob
 from vixlib.reproduce.jobs import Place
 
@@ -72,11 +72,11 @@ def pretend_gpu(monkeypatch):
         path.write_text(json.dumps({"measured": True, "device": "pretended", "torch": "2",
                                     "rows": [*rows, *({"model": model, **row} for model in only)]}))
 
-    monkeypatch.setattr(gpujobs, "pick_device", lambda: type("Device", (), {"type": "cuda"})())
-    monkeypatch.setattr(gpujobs, "pick_precision", lambda device, wanted: wanted)
-    monkeypatch.setattr(gpujobs, "environment", lambda device: {"device": "pretended"})
-    monkeypatch.setattr(gpujobs, "cap_memory", noted.append)
-    monkeypatch.setattr(gpujobs, "real_steps", real_steps)
+    monkeypatch.setattr(gpu_jobs, "pick_device", lambda: type("Device", (), {"type": "cuda"})())
+    monkeypatch.setattr(gpu_jobs, "pick_precision", lambda device, wanted: wanted)
+    monkeypatch.setattr(gpu_jobs, "environment", lambda device: {"device": "pretended"})
+    monkeypatch.setattr(gpu_jobs, "cap_memory", noted.append)
+    monkeypatch.setattr(gpu_jobs, "real_steps", real_steps)
     monkeypatch.setattr(memory, "write", write)
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: self)
     return noted

@@ -52,9 +52,9 @@ def test_what_leads_nowhere_is_named(tmp_path, text, target):
 
 
 def test_files_of_the_project_lead_to_its_address(tmp_path):
-    notebooks = series(tmp_path / "in", "[source](../vixlib/data.py)")
+    notebooks = series(tmp_path / "in", "[source](../vixlib/device.py)")
     text = series_pages.build(tmp_path / "out", notebooks)[1].read_text()
-    assert f'href="https://github.com/{series_pages.publish.address()}/blob/main/vixlib/data.py"' in text
+    assert f'href="https://github.com/{series_pages.publish.address()}/blob/main/vixlib/device.py"' in text
 
 
 def test_a_notebook_without_title_or_question_is_refused():

@@ -11,7 +11,7 @@ import vixlib as vix
 from vixlib.data.shapes import make_shapes
 from vixlib.report.records import read_records, record_name, write_record
 from vixlib.reproduce import command as reproduce
-from vixlib.reproduce import todo as agenda
+from vixlib.reproduce import todo
 from vixlib.reproduce.estimate import Estimator
 from vixlib.reproduce.gpu_jobs import BatchJob, ColumnsJob
 from vixlib.reproduce.jobs import Job
@@ -27,11 +27,11 @@ def record(job: Job, top1: float = 50.0, seconds: float = 30.0, device: str = "S
 
 
 def jobs_of(results, title: str) -> list:
-    return list(next(part.jobs for part in agenda.agenda(DATASET, results) if part.title.startswith(title)))
+    return list(next(part.jobs for part in todo.agenda(DATASET, results) if part.title.startswith(title)))
 
 
 def test_every_first_seed_and_the_memory_come_before_any_second_seed(tmp_path):
-    jobs = agenda.coming(DATASET, tmp_path, tmp_path)
+    jobs = todo.coming(DATASET, tmp_path, tmp_path)
     kinds = [(job.profile.name, job.table, job.seed) if isinstance(job, Job) else type(job) for job in jobs]
     first = list(dict.fromkeys(kinds))
     assert first[:6] == [("paper", 1, 0), ("paper", 3, 0), ("paper", 4, 0), ("paper", "rope", 0), BatchJob, ColumnsJob]
@@ -42,17 +42,17 @@ def test_every_first_seed_and_the_memory_come_before_any_second_seed(tmp_path):
 
 
 def test_what_is_recorded_is_left_out_and_the_best_row_is_chosen_from_records(tmp_path):
-    assert agenda.best_row(1, tmp_path, DATASET).model == "ViN"  # the paper's best
+    assert todo.best_row(1, tmp_path, DATASET).model == "ViN"  # the paper's best
     vit, vip, *_ = [job for job in jobs_of(tmp_path, "Table 1, seed 0") if job.row.model in ("ViT", "ViP")]
     for job, top1 in zip((vit, vip), (61.0, 60.0), strict=True):
         write_record(record(job, top1, table=1), tmp_path)
-    assert agenda.best_row(1, tmp_path, DATASET).model == "ViT"
-    assert [job.row.model for job in agenda.coming(DATASET, tmp_path, tmp_path)[:3]] == ["MLPMixer", "ViL", "ViN"]
+    assert todo.best_row(1, tmp_path, DATASET).model == "ViT"
+    assert [job.row.model for job in todo.coming(DATASET, tmp_path, tmp_path)[:3]] == ["MLPMixer", "ViL", "ViN"]
     batches = jobs_of(tmp_path, "Table 2")
     path = batches[0].path(tmp_path)
     path.parent.mkdir()
     path.write_text("{}")
-    assert not any(job.name == batches[0].name for job in agenda.coming(DATASET, tmp_path, tmp_path))
+    assert not any(job.name == batches[0].name for job in todo.coming(DATASET, tmp_path, tmp_path))
 
 
 def test_blocks_hold_what_fits_by_recorded_times(tmp_path):
@@ -60,7 +60,7 @@ def test_blocks_hold_what_fits_by_recorded_times(tmp_path):
         write_record(record(job, seconds=8.0, table=1, concurrent_runs=2), tmp_path)
     for job in jobs_of(tmp_path, "Table 3, seed 0")[:-1]:
         write_record(record(job, table=3), tmp_path)
-    text = agenda.describe_agenda(DATASET, tmp_path, tmp_path / "none", minutes=9)
+    text = todo.describe_agenda(DATASET, tmp_path, tmp_path / "none", minutes=9)
     assert "times by the records of Some GPU" in text and "--next" in text and "--import" in text
     assert "Table 1, seed 0" not in text and "Table 3, seed 0: HybridMLPMixer\n" in text
     assert "Experiments on the reasons, seed 0: ViP with kernel=relu, " in text
@@ -73,22 +73,22 @@ def test_blocks_hold_what_fits_by_recorded_times(tmp_path):
 
 def test_without_a_gpu_record_times_are_unknown_and_a_part_is_a_block(tmp_path):
     write_record(record(jobs_of(tmp_path, "Table 1, seed 0")[0], table=1, device="CPU x86_64, 2 threads"), tmp_path)
-    text = agenda.describe_agenda(DATASET, tmp_path, tmp_path)
+    text = todo.describe_agenda(DATASET, tmp_path, tmp_path)
     assert "times are unknown" in text and "block 1\n  Table 1, seed 0: MLPMixer, ViP, ViL, ViN, FNet\n" in text
 
 
 def test_a_gpus_speed_is_asked_for_until_it_is_there(tmp_path):
-    assert "benchmarks.peers --device cuda" in agenda.describe_agenda(DATASET, tmp_path / "results", tmp_path)
+    assert "benchmarks.peers --device cuda" in todo.describe_agenda(DATASET, tmp_path / "results", tmp_path)
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "peers_GPU.json").write_text(
         '{"benchmark": "peers", "quick": false, "kind": "cuda", "device": "GPU"}')
-    assert "benchmarks" not in agenda.describe_agenda(DATASET, tmp_path / "results", tmp_path)
+    assert "benchmarks" not in todo.describe_agenda(DATASET, tmp_path / "results", tmp_path)
 
 
 def test_what_cannot_travel_half_done_begins_first(tmp_path):
-    big = {name for name in vix.names() if not agenda.travels(name, "paper")}
+    big = {name for name in vix.names() if not todo.travels(name, "paper")}
     assert big == {"MLPMixer", "HybridMLPMixer", "ResNet18", "CLTV"}  # 12 bytes a parameter
-    begun = {(job.table, job.seed): job.row.model for job in reversed(agenda.coming(DATASET, tmp_path, tmp_path))
+    begun = {(job.table, job.seed): job.row.model for job in reversed(todo.coming(DATASET, tmp_path, tmp_path))
              if isinstance(job, Job) and job.profile.name == "paper"}
     assert [begun[key] for key in ((1, 0), (3, 0), ("cxv", 0), (1, 2))] == ["MLPMixer", "HybridMLPMixer", "ResNet18",
                                                                            "MLPMixer"]

@@ -35,7 +35,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def as_sum(x: Tensor) -> Tensor:
-    """`x` as the sums over a model's layers are kept: under autocast in float32, whatever is added to them."""
+    """`x` as the residual stream is kept: under autocast in float32, since a long sum of halves loses digits."""
     return at_least_float32(x) if autocasts(x) else x
 
 

@@ -225,7 +225,7 @@ def _logarithmic(ax: Axes) -> None:
 def memory_by_patch(patch_size: int = 1, image_side: int = 32, batch_size: int = 64) -> Figure:
     """A figure to drag: the predicted memory of a training step against tokens, with a card's 16 GB.
 
-    From a fit (see measure/lengths.py) to predictions at 257 and 1025 tokens: four layers, width 128, m = 64; nothing is
+    From a fit (measure/lengths.py) to predictions at 257 and 1025 tokens: four layers, width 128, m = 64; nothing is
     measured. A ValueError where patches do not fill the picture.
     """
     require_count(patch_size=patch_size, image_side=image_side, batch_size=batch_size)

@@ -52,8 +52,8 @@ def leads(top1: Mapping[str, Mapping[str, float]], wanted: Mapping[str, tuple[st
     """Top-1 of a less that of b for each label -> (a, b), by source: of `top1` (source -> model -> top-1), then of each
     group of recorded runs, then of `runs`.
 
-    Runs are a pair where nothing but the system tells them apart (see report/differences.py). A label that has pairs of further
-    settings in one source shows them as "this run (2)", and so on; a source without a label is left out.
+    Runs are a pair where nothing but the system tells them apart (see report/differences.py). A label that has pairs of
+    further settings in one source shows them as "this run (2)", and so on; a source without a label is left out.
     """
     found = {source: {label: of[a] - of[b] for label, (a, b) in wanted.items() if a in of and b in of}
              for source, of in top1.items()}

@@ -54,6 +54,6 @@ class Living(TorchDispatchMode):
             self.bytes -= size
             del self._known[key]  # the next storage may get its address
 
-        self._known[key] = weakref.ref(storage, gone)  # torch keeps the Python object as long as the storage itself
+        self._known[key] = weakref.ref(storage, gone)  # `gone` is called when the storage is freed
         self.bytes += size
         self.peak = max(self.peak, self.bytes)

@@ -167,9 +167,10 @@ def max_batch_size(model: nn.Module, memory_gb: float = CARD_GB, precision: str 
 def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: Size | None = None) -> int:
     """The largest batch whose predicted training step, MARGIN added, fits `memory` bytes; 0: none does.
 
-    Few images hide behind the gradients of many weights and seem to need nothing: the peak bends upwards. So the
-    answer is enclosed between a batch that fits and one that does not, and every batch that is given was predicted. It
-    may be below the largest by as many images as take CLOSE of the memory.
+    The peak stays flat while the weights' gradients outweigh the activations, then grows in a straight line. So the
+    answer is enclosed between a batch that fits and one that does not: by the line through them, and every other time
+    by halves, in case the line misleads. Every batch that is given was predicted; it may be below the largest by as
+    many images as take CLOSE of the memory.
     """
     def needed(batch: int) -> float:
         return MARGIN * predict_peak_memory(model, batch, precision, image_size).bytes

@@ -29,7 +29,7 @@ class BatchNormTokens(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         require_several(x.shape[:-1].numel(), self.training, x.shape)
-        # Flattened rather than as [B, D, N]: fused attention takes heads whose features lie side by side only.
+        # As [B·N, D], not [B, D, N]: a head's features stay side by side, which is all that fused attention takes.
         return super().forward(x.flatten(0, -2)).view_as(x)
 
 
@@ -100,10 +100,10 @@ class HeadsQKV(nn.Module):
     def split(self, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
         check_tokens(x, self.dim, next(self.parameters()))
         mapped = self.qkv_norm(self.qkv(x))
-        # Taken apart where they lie, so that backward puts the three gradients together in one pass.
+        # Views of one tensor: backward writes one gradient, instead of putting three together.
         parts = rearrange(mapped, "b n (three h d) -> b n three h d", three=3, h=self.heads).unbind(2)
         q, k, v = (rearrange(part, "b n h d -> b h n d") for part in parts)
-        # Turning makes new q and k; a copy of v lets go of the storage that holds the old ones beside it.
+        # Rotated, q and k are new tensors. v is copied, too: as a view it would keep the old ones in memory.
         return (q, k, v) if rotary is None else (rotary(q), rotary(k), v.contiguous())
 
     def join(self, heads: Tensor) -> Tensor:

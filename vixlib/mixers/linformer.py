@@ -20,8 +20,8 @@ def linformer_projection(seq_len: int, rank: int) -> nn.Parameter:
 
 def shorten(x: Tensor, projection: Tensor) -> Tensor:
     """Pᵀx of every image, `[B, N, D] -> [B, rank, D]`."""
-    # `projection.T @ x` would copy x with its axes exchanged, to make one product of all images; and autocast would
-    # copy P once an image, were it expanded before its type is changed.
+    # `projection.T @ x` would transpose a copy of x, to make one product of all images. P changes its type before it is
+    # expanded: autocast would copy it once an image.
     return torch.bmm(projection.T.to(product_type(x)).expand(len(x), -1, -1), x)
 
 
@@ -79,7 +79,7 @@ class LinformerAttention(nn.Module):
         else:
             short_v = short_x if self.project_v is None else shorten(x, self.project_v)
             v = self.as_heads((self.to_v or self.to_k)(short_v))
-        if k.shape[1] == 1:  # all heads read one: their queries are further queries of it, without copies of k and v
+        if k.shape[1] == 1:  # H heads of N queries share it, as one head of H·N queries: no H copies of k and v
             out = F.scaled_dot_product_attention(rearrange(q, "b h n d -> b 1 (n h) d"), k, v)
             return self.to_out(rearrange(out, "b 1 (n h) d -> b n (h d)", h=self.heads))
         return self.to_out(rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)"))

@@ -13,8 +13,8 @@ from ..precision import float32_region
 from .heads import HeadsQKV, check_tokens
 from .softmax import SoftmaxAttention
 
-# Where A is zero, each iteration multiplies what rounding left there by 13/4. For nearly equal tokens the error is 1e-5
-# after 20 of them in float32 and the whole result after 30; float64 reaches that after 50.
+# In directions where A is zero, each iteration multiplies the rounding error by 13/4. For nearly equal tokens it is
+# 1e-5 after 20 of them in float32 and as large as the result after 30; in float64 that takes 50.
 FLOAT32_ITERATIONS, MOST_ITERATIONS = 20, 40
 
 
@@ -51,7 +51,7 @@ def newton_schulz(a: Tensor, iterations: int, trace: list[tuple[Tensor, ...]] | 
 
     trace: a list that receives each iteration's z, az, s = 7 - az, u = 15 - az s and p = (13 - az u) / 4, `[B, m, m]`.
     """
-    # baddbmm subtracts while it multiplies; its matrices come in one row. (bmm is what @ calls after several steps.)
+    # baddbmm is c + α a b in one kernel, but takes one batch axis: [..., m, m] becomes [B, m, m]. (bmm is @ for those.)
     flat, z = in_one_row(a), in_one_row(a.mT / starting_scale(a))
     identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     seven, fifteen, quarter_of_13 = 7 * identity, 15 * identity, 13 / 4 * identity

@@ -29,8 +29,8 @@ from .vix import ViX
 class System:
     """One named system: its host class, the settings both configurations share, and what "paper" changes.
 
-    counted_twice: the part whose parameters the "paper" row counts twice, because torchsummary hooked the
-    Performer's transformer by two paths.
+    counted_twice: the part whose parameters the "paper" row counts twice: torchsummary counts a module once for each
+    attribute that leads to it, and two led to the Performer's transformer.
     """
 
     host: type[nn.Module]

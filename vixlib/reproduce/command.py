@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _todo(chosen: argparse.Namespace) -> str:
     wanted = _found(chosen.data)
-    return describe_agenda(_called(_here(wanted), wanted), chosen.results, chosen.checkpoints)
+    return describe_agenda(_called(_here(wanted), wanted), chosen.results, chosen.checkpoints, chosen.minutes or 9)
 
 
 def _work(chosen: argparse.Namespace, started: float) -> int:

@@ -10,8 +10,7 @@ from pathlib import Path
 from ..measure.model import CARD_GB
 from ..models.zoo import names
 from ..profiles import PROFILES
-from ..report import benchmarks as measured
-from ..report import memory
+from ..report import benchmarks, memory
 from ..report.paper import Row, paper_table, table_rows
 from ..report.records import VARIANTS, read_records
 from . import parcels
@@ -35,7 +34,7 @@ FIRST = ("No run is recorded on a GPU yet: times are unknown, and every part is 
          "  python -m vixlib.reproduce --table 2 --profile paper --data shapes --batches --models ViN "
          f"--memory-gb {CARD_GB} $TRIAL",
          "  python -m vixlib.report.memory --names ViN --to TRIAL/memory")
-ALONE = "images/s and the seconds to the paper's accuracy count for runs that had the GPU to themselves; in the end:"
+ALONE = "images/s and seconds to the paper's accuracy count for runs alone on the GPU; in the end, one more seed, 3:"
 SPEED = ("Speed and memory against the authors' forms, minutes each: eager, compiled, with CUDA graphs. What is in OUT",
          "then belongs into data/benchmarks; if compiled steps are faster, --compile yes or graphs shortens blocks:",
          "  for mode in default reduce-overhead; do",
@@ -123,7 +122,7 @@ def describe_agenda(dataset: str, results: Path, checkpoints: Path, minutes: flo
         for title in dict.fromkeys(title for title, *_ in block):
             items = ", ".join(left for own, left, _ in block if own == title)
             lines.append(textwrap.fill(f"{title}: {items}", 116, initial_indent="  ", subsequent_indent="    "))
-    speed = any(record["kind"] == "cuda" for record in measured.read(results.parent / measured.BENCHMARKS.name))
+    speed = any(record["kind"] == "cuda" for record in benchmarks.read(results.parent / benchmarks.BENCHMARKS.name))
     alone = (f"  python -m vixlib.reproduce --table 1 --profile paper --data {dataset} --seeds {len(SEEDS)} --jobs 1 "
              f"--minutes {minutes:g} --export OUT")
     return "\n".join([*lines, "", *(() if speed else SPEED), ALONE, alone])

@@ -63,7 +63,7 @@ class Training:
                           if kind is torch.optim.SGD else
                           torch.optim.AdamW(self.model.parameters(), lr=config.lr, betas=config.betas, eps=config.eps,
                                             weight_decay=config.weight_decay, fused=fused))
-        if kind is torch.optim.SGD:  # its fused form leaves them unwritten where float16 skips the first step
+        if kind is torch.optim.SGD:  # the fused form leaves momentum unwritten if float16's scaler skips step 1
             for parameter in self.model.parameters():
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 

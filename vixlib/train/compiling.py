@@ -38,7 +38,7 @@ class Compiled(nn.Module):
 
     def __init__(self, forward: nn.Module, mode: str, say: Callable[[str], None] = print) -> None:
         super().__init__()
-        torch.compiler.reset()  # after eight models of one class the compiler would leave the ninth as it is
+        torch.compiler.reset()  # forget earlier models: after eight of one class the ninth stays uncompiled
         self.compiled, self.say, self.called = torch.compile(forward, mode=mode), say, False
 
     def forward(self, images: Tensor) -> Tensor:
