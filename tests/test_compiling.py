@@ -54,9 +54,25 @@ def test_the_compiler_does_not_give_up_after_some_models(monkeypatch):
     assert len(graphs) == 10
 
 
+def test_the_last_batch_of_an_epoch_has_a_graph_of_its_own(monkeypatch):
+    """torch would compile the second size as any size, and run all later batches with those slower kernels."""
+    graphs, ran = [], []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        number = len(graphs)
+        return lambda *inputs: ran.append(number) or graph(*inputs)
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    compiled = Compiled(torch.nn.Flatten(), "default", lambda _: None)
+    for size in (4, 4, 3, 4, 4, 3):
+        compiled(torch.randn(size, 3, 2, 2))
+    assert ran == [1, 1, 2, 1, 1, 2]
+
+
 def test_graphs_are_a_mode_of_the_compiler_and_may_reuse_what_a_step_left(monkeypatch):
     asked, begun = [], []
-    monkeypatch.setattr(torch, "compile", lambda model, mode: asked.append(mode) or model)
+    monkeypatch.setattr(torch, "compile", lambda model, mode, **_: asked.append(mode) or model)
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(True))
     data = vix.load("shapes", train=24, test=10)
     vix.fit(vix.build("ViT", **TINY | {"image_size": data.image_size, "patch_size": 8}), data,

@@ -241,7 +241,7 @@ def test_a_damaged_record_is_named_and_never_counts_as_done(tmp_path, capsys):
 
 
 def test_compiled_runs_are_the_tables_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(torch, "compile", lambda model, mode: model)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     monkeypatch.setitem(reproduce.PROFILES, "smoke", TINY)
     command = ["--table", "1", "--profile", "smoke", "--models", "ViT", "--data", "shapes", "--results", str(tmp_path),
                "--checkpoints", str(tmp_path / "checkpoints")]

@@ -640,7 +640,7 @@ def test_going_on_elsewhere_says_so(tmp_path):
 def test_a_run_may_go_on_compiled_and_says_so(tmp_path, monkeypatch):
     path = tmp_path / "run.pt"
     train(checkpoint=path, epochs=1)
-    monkeypatch.setattr(torch, "compile", lambda model, mode: model)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     with pytest.warns(UserWarning, match="in float32 and goes on here on CPU.* in float32, compile='graphs': not bit"):
         _, run = train(checkpoint=path, epochs=2, compile="graphs")
     assert run.finished and run.config.compile == "graphs" and len(run.history) == 2

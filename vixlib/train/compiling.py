@@ -33,13 +33,14 @@ def compile_mode(wanted: bool | str, device: torch.device, steps: int,
 class Compiled(nn.Module):
     """`forward` compiled; its first call tells `say` what it took. Equal to the uncompiled up to rounding.
 
-    A last batch of another size is compiled once more; from then on torch leaves the size open.
+    A last batch of another size is compiled once more, and the others keep their own graph.
     """
 
     def __init__(self, forward: nn.Module, mode: str, say: Callable[[str], None] = print) -> None:
         super().__init__()
         torch.compiler.reset()  # forget earlier models: after eight of one class the ninth stays uncompiled
-        self.compiled, self.say, self.called = torch.compile(forward, mode=mode), say, False
+        # Else the second size would make a graph for any size, whose slower kernels all later batches would take.
+        self.compiled, self.say, self.called = torch.compile(forward, mode=mode, dynamic=False), say, False
 
     def forward(self, images: Tensor) -> Tensor:
         begun = time.perf_counter()
