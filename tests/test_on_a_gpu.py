@@ -12,7 +12,7 @@ import vixlib as vix
 from vixlib.measure import limits
 from vixlib.measure.cuda_autocast import CudaAutocast
 from vixlib.mixers import BatchNormTokens
-from vixlib.train import parallel
+from vixlib.train import loop, parallel
 
 SMALL = {"patch_size": 4, "dim": 32, "heads": 2, "dim_head": 8, "mlp_dim": 64, "depth": 2, "depths": (1, 1),
          "num_landmarks": 4, "rank": 4}
@@ -33,6 +33,17 @@ def test_free_memory_is_asked_of_a_device_without_a_number(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", fraction)
     assert limits.free_bytes(torch.device("cuda")) == limits.free_bytes(torch.device("cuda:1")) == 50 - 15
+
+
+def test_the_peak_is_not_told_of_kernels_whose_memory_torch_does_not_count(monkeypatch):
+    """CUDA graphs replay in memory that is no allocation any more: from the second epoch on weights alone would count,
+    and the least of all epochs is what a run keeps."""
+    data = vix.load("shapes", train=20, test=10)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: data.bytes + 7)
+    peaks = {(kind, compile): loop._peak_bytes(torch.device(kind), vix.TrainConfig(compile=compile), data)
+             for kind in ("cuda", "cpu") for compile in (False, True, "graphs")}
+    assert {key for key, peak in peaks.items() if peak == 7} == {("cuda", False), ("cuda", True)}
+    assert set(peaks.values()) == {7, None}
 
 
 class OneTypeAlone(TorchFunctionMode):

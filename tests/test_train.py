@@ -384,6 +384,18 @@ def test_the_time_limit_stops_between_epochs_and_calls_add_up(tmp_path, monkeypa
         train(minutes=0)
 
 
+def test_a_first_epoch_that_compiles_does_not_cost_the_last_ones_their_time(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+
+    def time_passes(run):
+        clock[0] += 240 if len(run.history) == 1 else 60
+
+    assert len(train(on_epoch=time_passes, epochs=9, minutes=7.9)[1].history) == 1
+    clock[0] = 0.0
+    assert len(train(on_epoch=time_passes, epochs=9, minutes=8.9)[1].history) == 5
+
+
 def test_models_and_data_that_do_not_fit_are_named():
     model, data = net(), colours()
     for name, value in (("image_size", 32), ("image_size", (8, 9)), ("channels", 1), ("num_classes", 10)):

@@ -104,7 +104,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
     if not speaks:  # the first process draws what a single one would, dropout for instance; the others draw their own
         torch.manual_seed(parallel.seed_of(config.seed, len(run.history)))
     steps = math.ceil(len(data.train_labels) / config.batch_size)
-    longest, too_large, saved = 0.0, False, len(run.history)
+    took, too_large, saved = [], False, len(run.history)  # took: seconds of each epoch of this call
     # Several processes share a batch, and their SyncBatchNorm cannot be predicted; what has been trained did fit.
     if parallel.size() == 1 and not run.history:
         problem = memory_problem(model, config.batch_size, run.precision, data.image_size, training.device)
@@ -117,7 +117,9 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
                   **({} if progress and speaks else {"disable": True})) as bar:
             while not run.finished:
                 begun = time.monotonic()
-                over = minutes is not None and longest > 0 and begun - started + longest > 60 * minutes
+                # The first epoch of a call compiles and chooses kernels: what it took says little of the others.
+                over = (minutes is not None and bool(took)
+                        and begun - started + max(took[1:] or took) > 60 * minutes)
                 if parallel.from_first(over):
                     break
                 _epoch(training, data, bar)
@@ -127,7 +129,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
                 if speaks and on_epoch is not None:
                     with own_randomness(device):  # a run that goes on from its checkpoint would not draw them
                         on_epoch(run)
-                longest = max(longest, time.monotonic() - begun)
+                took.append(time.monotonic() - begun)
     except KeyboardInterrupt:
         run.interrupted = True
         more = f"; the same call goes on after epoch {saved}, from {path}" if path is not None and saved else ""
@@ -196,7 +198,7 @@ def _epoch(training: Training, data: ImageData, bar: tqdm) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     loss = _train(training, data, bar)  # reading the losses waits for the device, so the time is true
     train_seconds = time.monotonic() - begun
-    peak = torch.cuda.max_memory_allocated(device) - data.bytes if device.type == "cuda" else None
+    peak = _peak_bytes(device, config, data)
     scores = parallel.from_first(
         evaluate(training.evaluated, data, batch_size=config.eval_batch_size or 4 * config.batch_size,
                  precision=run.precision) if parallel.rank() == 0 else None)
@@ -211,6 +213,14 @@ def _epoch(training: Training, data: ImageData, bar: tqdm) -> None:
     run.finished, run.finished_at = number == config.epochs, now()
     bar.set_postfix_str(f"epoch {number}/{config.epochs}, loss {loss:.3f}, top-1 {scores.top1:.1f} %",
                         refresh=False)
+
+
+def _peak_bytes(device: torch.device, config: TrainConfig, data: ImageData) -> int | None:
+    """The largest allocation since its count began anew, without the data set; None where torch cannot tell: on a CPU,
+    and with CUDA graphs, whose kernels are replayed in memory that is not counted as allocated."""
+    if device.type != "cuda" or config.compile == "graphs":
+        return None
+    return torch.cuda.max_memory_allocated(device) - data.bytes
 
 
 def _train(training: Training, data: ImageData, bar: tqdm) -> float:

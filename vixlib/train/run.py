@@ -89,8 +89,9 @@ class Run:
 
     history: one {epoch, loss, top1, top5, seconds} per epoch: mean training loss, accuracies on the test
     images in percent, seconds for training and evaluation together.
-    train_seconds: training steps alone. peak_memory_bytes: largest allocation of a training epoch on CUDA,
-    the data set not counted; None on a CPU. interrupted: by the user. finished: all config.epochs are done.
+    train_seconds: training steps alone. peak_memory_bytes: largest allocation of a training epoch on CUDA, the data
+    set not counted; None on a CPU, and with CUDA graphs, whose memory torch does not count. interrupted: by the user.
+    finished: all config.epochs are done.
     started, finished_at: of the first and the last epoch so far, in UTC.
     """
 
