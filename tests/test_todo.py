@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 
 import pytest
 from blank import BLANK
@@ -83,6 +85,22 @@ def test_a_gpus_speed_is_asked_for_until_it_is_there(tmp_path):
     (tmp_path / "benchmarks" / "peers_GPU.json").write_text(
         '{"benchmark": "peers", "quick": false, "kind": "cuda", "device": "GPU"}')
     assert "benchmarks" not in todo.describe_agenda(DATASET, tmp_path / "results", tmp_path)
+
+
+def test_the_rehearsal_takes_every_way_that_the_plan_takes(tmp_path):
+    """A way that is first tried in a block costs the block."""
+    text = todo.describe_agenda(DATASET, tmp_path / "results", tmp_path).replace("\\\n", " ").replace("$TRIAL", "")
+    loops = re.sub(r"for (\w+) in ([\w -]+); do (.*); done", lambda loop: "\n".join(
+        loop[3].replace(f"${loop[1]}", value) for value in loop[2].split()), text)
+    commands = [reproduce._parser().parse_args(shlex.split(line.partition("vixlib.reproduce")[2]))
+                for line in loops.splitlines() if "python -m vixlib.reproduce" in line]
+    rehearsed = [command for command in commands if command.data == "shapes"]
+    assert {command.table for command in rehearsed} == {"1", "2", "3", "4", "cxv", "rope"}
+    assert {(command.profile, command.compile) for command in rehearsed} == {
+        ("smoke", "no"), ("modern", "no"), ("modern", "graphs"), ("paper", "no")}
+    assert any(command.export for command in rehearsed) and any(command.batches for command in rehearsed)
+    assert {command.jobs for command in commands if command.next} <= {command.jobs for command in rehearsed}
+    assert any(command.merge for command in commands)
 
 
 def test_what_cannot_travel_half_done_begins_first(tmp_path):

@@ -25,12 +25,17 @@ MEMORY_SECONDS = 15  # of a model, a guess: training steps in three ways, mostly
 
 FIRST = ("No run is recorded on a GPU yet: times are unknown, and every part is taken to fill one block. Before them,",
          "minutes of rehearsal show what fails there, with small models on drawn pictures; the first table is begun,",
-         "packed and gone on with, and one system's memory and largest batch are measured at full size:",
+         "packed and gone on with; one system is trained at full size, as it is and then through CUDA graphs, and its",
+         "memory and largest batch are measured:",
          "  TRIAL='--results TRIAL/results --checkpoints TRIAL/checkpoints'",
          "  python -m vixlib.reproduce --table 1 --profile smoke --data shapes $TRIAL --minutes 0.2 --export TRIAL/out",
          "  for table in 1 3 4 cxv; do python -m vixlib.reproduce --table $table --profile smoke --data shapes "
          f"--jobs {AT_ONCE} \\",
          f"      --memory-gb {CARD_GB} $TRIAL; done",
+         "  python -m vixlib.reproduce --table rope --profile smoke --data shapes --models ViT --jobs "
+         f"{AT_ONCE} --memory-gb {CARD_GB} $TRIAL",
+         "  for mode in no graphs; do python -m vixlib.reproduce --table 1 --profile modern --data shapes \\",
+         f"      --models ViN --minutes 0.2 --memory-gb {CARD_GB} --compile $mode $TRIAL; done",
          "  python -m vixlib.reproduce --table 2 --profile paper --data shapes --batches --models ViN "
          f"--memory-gb {CARD_GB} $TRIAL",
          "  python -m vixlib.report.memory --names ViN --to TRIAL/memory")
