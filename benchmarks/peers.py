@@ -4,7 +4,8 @@
 
 For each pair: seconds of a training step (forward, backward, AdamW) in every round, bytes that autograd keeps, peak
 bytes of a step, and how far outputs and input gradients are apart in float64 with the same weights. With --compile
-vixlib's step is measured a second time, through torch.compile, against the authors' forms.
+vixlib's step is measured a second time, through torch.compile, against the authors' forms. The exit status is 1 when a
+pair with these raises an error.
 
 Each pair has a process of its own, as a training has: what the memory allocator hands out at once and what it asks the
 system for depends on what ran before, and changed a pair's ratio on a CPU by a third.
@@ -118,8 +119,12 @@ def against_package(package: Package, shape: Shape, device: torch.device, seed: 
         return {**row, "differs": package.differs,
                 **compare(package.model, package.name, shape, device, seed, rounds, build, package.options)}
     except Exception as error:  # whatever an old package does with today's torch is the row's result
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        return {**row, "status": f"raises {type(error).__name__}: {reason}"}
+        return {**row, "status": why(error)}
+
+
+def why(error: Exception) -> str:
+    """The status of a row that could not be measured."""
+    return f"raises {type(error).__name__}: {(str(error).strip() or ' ').splitlines()[0].strip()}"
 
 
 def in_own_process(measured: Callable[..., dict], *arguments) -> dict:
@@ -127,6 +132,16 @@ def in_own_process(measured: Callable[..., dict], *arguments) -> dict:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), torch.set_num_threads,
                              (torch.get_num_threads(),)) as process:
         return process.submit(measured, *arguments).result()
+
+
+def measured_row(measured: Callable[..., dict], what: str | Package, *arguments) -> dict:
+    """The row of a model against the authors' form, or of a package. An error, or the end of its process, is a row
+    that says so: the minutes of the other pairs must not be lost with it."""
+    try:
+        return in_own_process(measured, what, *arguments)
+    except Exception as error:
+        model, against = (what.model, what.name) if isinstance(what, Package) else (what, TEXTBOOK)
+        return {"model": model, "against": against, "status": why(error)}
 
 
 def table(found: dict) -> Table:
@@ -185,12 +200,12 @@ def main(arguments: list[str] | None = None) -> int:
                          compile=chosen.compile)
     for measured, what in [*((partial(against_textbook, mode=chosen.compile), model) for model in MODELS),
                            *((against_package, package) for package in PACKAGES)]:
-        found["rows"].append(in_own_process(measured, what, shape, device, chosen.seed, rounds))
+        found["rows"].append(measured_row(measured, what, shape, device, chosen.seed, rounds))
         print(".", end="", file=sys.stderr, flush=True)
         record.save(found, chosen.results)
     path = record.save(found, chosen.results, finished=True)
     print(f"\n{table(found)}\nwritten to {path}")
-    return 0
+    return int(any(row["against"] == TEXTBOOK and row["status"].startswith("raises") for row in found["rows"]))
 
 
 if __name__ == "__main__":

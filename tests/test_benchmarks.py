@@ -230,11 +230,31 @@ def test_each_pair_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch):
     assert len({first["process"], second["process"], os.getpid()}) == 3
     assert first["threads"] == second["threads"] == threads
     asked = []
-    monkeypatch.setattr(peers, "in_own_process", lambda measured, what, *rest: asked.append(what) or {})
+    monkeypatch.setattr(peers, "in_own_process", lambda measured, what, *rest: asked.append(what) or
+                        {"against": "", "status": ""})
     monkeypatch.setattr(peers, "table", str)
     assert peers.main(["--device", "cpu", "--results", str(tmp_path)]) == 0
     assert asked == [*stacks.MODELS, *packages.PACKAGES]
     assert len(pickle.loads(pickle.dumps(asked))) == len(asked)                  # can be sent to a process
+
+
+def test_a_pair_that_fails_costs_the_others_nothing(tmp_path, monkeypatch, capsys):
+    def one_fails(measured, what, *rest):
+        if what == "ViP":
+            raise RuntimeError("no kernel for this GPU\nand more")
+        return measured(what, *rest)
+
+    monkeypatch.setattr(peers, "PACKAGES", ())
+    monkeypatch.setattr(peers, "in_own_process", one_fails)
+    sizes = ["--device", "cpu", "--batch", "2", "--tokens", "9", "--rounds", "2", "--quick", "--results", str(tmp_path)]
+    assert peers.main(sizes) == 1
+    (found,) = benchmarks.read(tmp_path)
+    assert {row["model"]: row["status"] for row in found["rows"]} == dict.fromkeys(stacks.MODELS, "measured") | {
+        "ViP": "raises RuntimeError: no kernel for this GPU"}
+    assert found["finished"] and "ViP raises RuntimeError: no kernel for this GPU" in capsys.readouterr().out
+    monkeypatch.undo()
+    ended = peers.measured_row(os._exit, 3)
+    assert ended["against"] == peers.TEXTBOOK and ended["status"].startswith("raises BrokenProcessPool: ")
 
 
 def surroundings() -> dict:
