@@ -164,6 +164,7 @@ def table(found: dict) -> Table:
                    *[""] * 5] for theirs, ours in pairs if "compiled" in each[ours]["seconds"]]
     shape = found["settings"]
     notes += dict.fromkeys(f"{row['model']} of others {row['differs']}" for row in found["rows"] if row.get("differs"))
+    notes += [f"compiled: by torch.compile, mode {shape['compile']!r}"] if shape.get("compile") else []
     return Table(
         f"A training step of {shape['depth']} block(s), batch {shape['batch']}, {shape['tokens']} tokens, width "
         f"{shape['dim']}, {shape['heads']} heads of {shape['dim_head']}: theirs against vixlib",

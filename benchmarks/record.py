@@ -62,9 +62,10 @@ def begin(benchmark: str, device: torch.device, quick: bool, **settings) -> dict
 
 
 def save(record: dict, folder: Path, finished: bool = False) -> Path:
-    """Write the record; a later one of the same benchmark, size and device takes its place."""
+    """Write the record; a later one of the same benchmark, size, device and compiler mode takes its place."""
     if finished:
         record["finished"] = now()
     device = re.sub(r"[^A-Za-z0-9]+", "-", record["device"]).strip("-")
-    name = f"{record['benchmark']}_{device}{'_quick' if record['quick'] else ''}.json"
+    mode = record["settings"].get("compile")
+    name = f"{record['benchmark']}_{device}{f'_{mode}' if mode else ''}{'_quick' if record['quick'] else ''}.json"
     return write_atomic(folder / name, json.dumps(record, indent=1, allow_nan=False) + "\n")

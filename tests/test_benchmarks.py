@@ -273,6 +273,9 @@ def test_compiled_steps_are_rows_of_their_own(tmp_path, monkeypatch):
     plain, compiled = peers.table(found).rows[:2]
     assert (plain[2], compiled[2]) == ("float32", "float32 / compiled float32") and plain[3] == compiled[3]
     assert plain[6] and not any(compiled[6:]) and found["settings"]["compile"] == "reduce-overhead"
+    assert "mode 'reduce-overhead'" in str(peers.table(found))
+    record.save(found | {"settings": found["settings"] | {"compile": "default"}}, tmp_path)  # beside, not in its place
+    assert len(benchmarks.read(tmp_path)) == 2
 
 
 def test_roofline_counts_what_a_step_costs():

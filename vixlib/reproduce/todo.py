@@ -43,7 +43,7 @@ ALONE = "images/s and seconds to the paper's accuracy count for runs alone on th
 SPEED = ("Speed and memory against the authors' forms, minutes each: eager, compiled, with CUDA graphs. What is in OUT",
          "then belongs into data/benchmarks; if compiled steps are faster, --compile yes or graphs shortens blocks:",
          "  for mode in default reduce-overhead; do",
-         "      python -m benchmarks.peers --device cuda --compile $mode --results OUT/$mode; done",
+         "      python -m benchmarks.peers --device cuda --compile $mode --results OUT; done",
          "  python -m benchmarks.scaling --device cuda --results OUT; python -m benchmarks.roofline --device cuda "
          "--results OUT", "")
 
