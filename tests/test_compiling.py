@@ -81,9 +81,11 @@ def test_graphs_are_a_mode_of_the_compiler_and_may_reuse_what_a_step_left(monkey
 
 
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("name", ["ViT", "ViP", "ViL", "ViN", "FNet"])
-def test_a_mixer_is_one_graph(name, half):
-    model = vix.build(name, **TINY, **{"ViL": {"rank": 4}, "ViN": {"num_landmarks": 4}}.get(name, {}))
+@pytest.mark.parametrize(("name", "position"), [
+    *((name, "learned") for name in ("ViT", "ViP", "ViL", "ViN", "FNet")), ("ViT", "rope"), ("ViL", "rope2d")])
+def test_a_mixer_is_one_graph(name, position, half):
+    model = vix.build(name, position=position, **TINY,
+                      **{"ViL": {"rank": 4}, "ViN": {"num_landmarks": 4}}.get(name, {}))
     images = torch.randn(2, 3, 8, 8)
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)  # raises at the first break

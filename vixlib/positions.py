@@ -82,8 +82,8 @@ def turned(x: Tensor, turns: Tensor) -> Tensor:
     """The same by numbers on the unit circle, for many `x` and the same angles."""
     pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))  # half precision turns in float32
     pairs = pairs if pairs.stride(-1) == 1 else pairs.contiguous()
-    product = torch.view_as_complex(pairs) * turns.to(pairs.dtype.to_complex())
-    return torch.view_as_real(product).flatten(-2).to(x.dtype)
+    numbers = torch.view_as_complex(pairs)
+    return torch.view_as_real(numbers * turns.to(numbers.dtype)).flatten(-2).to(x.dtype)
 
 
 def frequencies(count: int, base: float, device: torch.device) -> Tensor:
