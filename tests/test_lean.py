@@ -6,6 +6,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import vixlib as vix
 from vixlib.mixers.nystrom import IterativeInverse, newton_schulz
@@ -188,3 +189,74 @@ def test_fused_attention_is_reached_in_every_host(name):
 
     matrices = 4 * 4 * 256 ** 2 * 4  # four bytes, four heads, four layers
     assert kept(fused=False) - kept() > 0.9 * matrices
+
+
+@pytest.mark.parametrize("name", ["ViP", "ViN", "FNet", "MLPMixer"])
+def test_what_has_no_second_derivative_says_so(name):
+    """torch's once_differentiable would leave its part out of the second derivative, without a word."""
+    model = vix.build(name, seed=0, **vix.applicable(name, {**SMALL, "num_landmarks": 4}))
+    images = torch.randn(2, 3, 16, 16, requires_grad=True)
+    loss = model(images).square().sum()
+    with pytest.raises(ValueError, match="create_graph=True: .* cannot be differentiated again"):
+        torch.autograd.grad(loss, images, create_graph=True)
+
+
+class Adapted(nn.Linear):
+    """A linear map with something beside it, as adapters (LoRA) are."""
+
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+def adapted(ff, norm):
+    ff[0].__class__ = Adapted
+
+
+def hooked(ff, norm):
+    ff[3].register_forward_hook(lambda part, x, out: out * 2)
+
+
+def hooked_norm(ff, norm):
+    norm.register_forward_pre_hook(lambda part, x: (x[0] + torch.linspace(0, 1, 12),))
+
+
+def of_its_own(ff, norm):
+    ff[3].forward = lambda x: 2 * x[..., :12]
+
+
+def rough(ff, norm):
+    ff[1].approximate = "tanh"
+
+
+def unbiased(ff, norm):
+    ff[0] = nn.Linear(12, 20, bias=False)
+
+
+def longer(ff, norm):
+    ff.append(nn.Tanh())
+
+
+@pytest.mark.parametrize("change", [adapted, hooked, hooked_norm, of_its_own, rough, unbiased, longer],
+                         ids=lambda change: change.__name__)
+def test_a_part_that_somebody_has_changed_is_called(change):
+    torch.manual_seed(0)
+    ff, norm = FeedForward(12, 20).eval(), nn.LayerNorm(12)
+    change(ff, norm)
+    x = torch.randn(3, 5, 12)
+    assert torch.equal(ff(x, norm, residual=True), x + nn.Sequential.forward(ff, norm(x)))
+
+
+@pytest.mark.parametrize("name", ["ViN", "LeViL", "CNV"])
+def test_pruned_weights_stay_pruned_and_are_trained(name):
+    data = vix.load("shapes", train=32, test=10, size=24)
+    options = {**SMALL, "image_size": 24, "patch_size": 4, "depth": 1, "num_landmarks": 4, "rank": 4}
+    model = vix.build(name, seed=0, **vix.applicable(name, options))
+    parts = [part for part in model.modules() if type(part) in (nn.Linear, nn.Conv2d)]
+    for part in parts:
+        prune.l1_unstructured(part, "weight", 0.5)
+    before = [part.weight_orig.clone() for part in parts]
+    vix.fit(model, data, vix.TrainConfig(epochs=1, batch_size=16), progress=False)
+    vix.evaluate(model, data)
+    for part, old in zip(parts, before, strict=True):
+        assert not torch.equal(part.weight_orig, old)
+        assert torch.equal(part.weight, part.weight_orig * part.weight_mask)

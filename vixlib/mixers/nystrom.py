@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ..errors import require_between, require_count, require_known, require_room
+from ..lean import once_differentiable, untouched
 from ..positions import Rotary
 from ..precision import float32_region
 from .heads import HeadsQKV, check_tokens
@@ -157,6 +157,8 @@ class NystromAttention(HeadsQKV):
 
     def convolve(self, v: Tensor) -> Tensor:
         """One depthwise convolution along the tokens of `[B, H, N, d]`, each head with its own filter."""
+        if not untouched(self.conv, nn.Conv2d):
+            return self.conv(v)
         _, heads, _, width = v.shape
         # As [B, H·d, N, 1]: the kernels share their work out by channels, of which [B, H, N, d] would have only H.
         # Channels-last v needs no copy, three to four times faster on a CPU; on CUDA it would take cuDNN's depthwise

@@ -6,9 +6,9 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..errors import require_count, require_known, require_number, require_room
+from ..lean import once_differentiable
 from ..positions import Rotary
 from ..precision import at_least_float32, float32_region
 from .heads import HeadsQKV

@@ -4,9 +4,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ..errors import require_count, require_known, require_rate, require_room
+from ..lean import once_differentiable, untouched
 from ..precision import float32_region, product_type
 from .norms import norm_again, norm_backward, norm_to_keep, scale_and_shift
 
@@ -29,12 +29,22 @@ class FeedForward(nn.Sequential):
 
     def forward(self, x: Tensor, norm: nn.Module | None = None, residual: bool = False) -> Tensor:
         scale = scale_and_shift(norm)
-        other = type(self[1]) is not nn.GELU or self.training and self[2].p > 0
-        # One autograd node where something is kept at all; without gradients, and with dropout, module by module.
-        if scale is None or other or not torch.is_grad_enabled():
+        # One autograd node where something is kept at all; without gradients, with dropout, and where somebody has
+        # changed a part, module by module.
+        if scale is None or not torch.is_grad_enabled() or not self.is_plain():
             out = super().forward(x if norm is None else norm(x))
             return x + out if residual else out
         return LeanFeedForward.apply(x, residual, *scale, self[0].weight, self[0].bias, self[3].weight, self[3].bias)
+
+
+    def is_plain(self) -> bool:
+        """Whether it computes what LeanFeedForward does."""
+        kinds = nn.Linear, nn.GELU, nn.Dropout, nn.Linear, nn.Dropout
+        if len(self) != len(kinds) or not all(map(untouched, self, kinds)):
+            return False
+        first, activation, inner, second, outer = self
+        return (first.bias is not None and second.bias is not None and activation.approximate == "none"
+                and not (inner.training and inner.p > 0 or outer.training and outer.p > 0))
 
 
 class LeanFeedForward(torch.autograd.Function):

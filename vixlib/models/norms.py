@@ -4,8 +4,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from ..lean import once_differentiable, untouched
 from ..precision import float32_region, product_type
 
 
@@ -30,15 +30,15 @@ def scale_and_shift(norm: nn.Module | None) -> tuple[Tensor | None, Tensor | Non
     """(scale, shift, epsilon) of a layer normalisation over the features, or None for any other module."""
     if norm is None:
         return None, None, 0.0
-    if type(norm) is ChannelNorm:
+    if untouched(norm, ChannelNorm):
         return norm.gain, norm.shift, norm.eps
-    if type(norm) is nn.LayerNorm and len(norm.normalized_shape) == 1 and norm.bias is not None:
+    if untouched(norm, nn.LayerNorm) and len(norm.normalized_shape) == 1 and norm.bias is not None:
         return norm.weight, norm.bias, norm.eps
     return None
 
 
 def lean_norm(norm: nn.Module, x: Tensor) -> Tensor:
-    """norm(x), which under autocast keeps half as much of x for backward (hooks on `norm` are not called then)."""
+    """norm(x), which under autocast keeps half as much of x for backward."""
     scale = scale_and_shift(norm)
     if scale is None or product_type(x) == x.dtype or not torch.is_grad_enabled():
         return norm(x)

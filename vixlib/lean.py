@@ -1,0 +1,32 @@
+"""What passes written by hand owe to those of torch: they stand for a module only as torch made it, and a derivative
+that they do not have is an error."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+
+import torch
+from torch import nn
+
+
+def untouched(part: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether `part` computes what `kind` does and nothing besides: no class derived from it (LoRA, parametrisations),
+    no hooks (pruning, features that somebody looks at), no forward of its own."""
+    hooked = part._forward_pre_hooks or part._forward_hooks or part._backward_pre_hooks or part._backward_hooks
+    return type(part) is kind and not hooked and "forward" not in part.__dict__
+
+
+def once_differentiable(backward: Callable) -> Callable:
+    """For the backward pass of an autograd.Function: ValueError where its result is to be differentiated again.
+
+    torch's own decorator says so later, and not at all where torch.autograd.grad is asked for the gradient of an
+    input: the second derivative is then wrong without a word.
+    """
+    @wraps(backward)
+    def once(ctx, *gradients):
+        if torch.is_grad_enabled():  # in a backward pass with create_graph=True alone
+            raise ValueError("create_graph=True: vixlib's own backward passes cannot be differentiated again; leave it "
+                             "out, and take second derivatives as differences of gradients")
+        return backward(ctx, *gradients)
+
+    return once
