@@ -193,6 +193,32 @@ def test_a_mixer_of_ones_own():
     assert model(torch.randn(2, 3, 16, 16)).shape == (2, 10)
 
 
+@pytest.mark.parametrize("host", ["ViT", "LeViT", "CPV", "CvP"])
+@pytest.mark.parametrize(("mix", "error", "words"), [
+    (lambda x: x.mean(1, keepdim=True), ValueError, r"Own turned \[2, 1[67], 32\] into \[2, 1, 32\]"),
+    (lambda x: x[:, :, :1], ValueError, r"into \[2, 1[67], 1\]; a mixer must return"),
+    (lambda x: x.mean(), ValueError, r"into \[\]; a mixer must return"),
+    (lambda x: x[None], ValueError, r"into \[1, 2, 1[67], 32\]; a mixer must return"),
+    (lambda x: (x, None), ValueError, "into tuple; a mixer must return"),
+    (lambda x: None, ValueError, "into NoneType; a mixer must return"),
+    (lambda x: x.long(), TypeError, "turned torch.float32 into torch.int64; a mixer must return the type"),
+    (lambda x: x.double(), TypeError, "turned torch.float32 into torch.float64; a mixer must return the type"),
+    (lambda x: torch.fft.fft(x), TypeError, "turned torch.float32 into torch.complex64; a mixer must return the type")])
+def test_what_a_mixer_of_ones_own_may_not_return(host, mix, error, words):
+    class Own(nn.Module):
+        uses_rotary = False
+
+        def __init__(self, dim, *, heads, dim_head, seq_len):
+            super().__init__()
+
+        def forward(self, x, rotary=None):
+            return mix(x)
+
+    model = vix.build(host, mixer=Own, image_size=16, patch_size=4, dim=32, **{} if host == "CvP" else {"depth": 1})
+    with pytest.raises(error, match=words):
+        model(torch.randn(2, 3, 16, 16))
+
+
 @pytest.mark.parametrize(("error", "call", "words"), [
     (ValueError, lambda: vix.build("ViX"), "name='ViX' is unknown.*'ViT'"),
     (ValueError, lambda: vix.build("ViT", config="big"), "config='big'"),

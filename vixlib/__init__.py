@@ -6,7 +6,7 @@
     vix.compare(table=1, runs=[run])
 
 Where what is, from the bottom up:
-    errors, precision, device, files, provenance, table   what all the rest stands on
+    errors, precision, device, files, provenance, table, lean  what all the rest stands on
     mixers/, positions, embeddings, models/               the architectures; models/zoo.py names them
     data/                                                 pictures, and where they come from
     measure/                                              parameters, bytes, seconds, accuracy

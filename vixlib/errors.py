@@ -218,6 +218,18 @@ def require_logits(scores: object, images: Tensor, num_classes: int | None = Non
                          f"[{len(images)}, {'num_classes' if num_classes is None else num_classes}]; {fix}")
 
 
+def require_mixed(mixed: object, x: Tensor, mixer: nn.Module) -> None:
+    """What `mixer` made of tokens `x` must be floating-point tokens of the same shape and of no wider type; another
+    shape might be spread over all tokens without a word."""
+    if not isinstance(mixed, Tensor) or mixed.shape != x.shape:
+        found = list(mixed.shape) if isinstance(mixed, Tensor) else type(mixed).__name__
+        raise ValueError(f"{type(mixer).__name__} turned {list(x.shape)} into {found}; a mixer must return the shape "
+                         "[B, N, D] that it was given")
+    if not mixed.is_floating_point() or mixed.element_size() > x.element_size():
+        raise TypeError(f"{type(mixer).__name__} turned {x.dtype} into {mixed.dtype}; a mixer must return the type "
+                        "that it was given: end it with .to(x.dtype)")
+
+
 def require_several(values: int, training: bool, shape: tuple[int, ...]) -> None:
     """Batch normalisation in training takes more than one value of each channel."""
     if training and values < 2:

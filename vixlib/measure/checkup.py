@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import require_count, require_gradients
+from ..errors import require_count, require_gradients, require_mixed
 from ..table import Table
 from .cost import mixer_bytes, mixer_seconds
 
@@ -147,10 +147,7 @@ def _first_output(part: nn.Module, x: Tensor, name: str) -> Tensor:
             raise
         raise TypeError(f"{name} cannot mix float64 tokens, with which gradients are checked ({error}); make tensors "
                         "of its own in the type and on the device of x: torch.ones(n, n).to(x)") from error
-    if not isinstance(out, Tensor) or out.shape != x.shape:
-        found = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ValueError(f"{name} turned {list(x.shape)} into {found}; a mixer must return the shape "
-                         "[B, N, D] that it was given")
+    require_mixed(out, x, part)
     if not out.isfinite().all():
         raise ValueError(f"{name} turned ordinary tokens into NaN or infinite numbers; look for a division by zero, or "
                          "an exponential of large scores")

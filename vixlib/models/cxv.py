@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..embeddings import Size, as_pair, check_images, features_last, halvings
-from ..errors import require_count, require_depth, require_known, require_rate, require_room
+from ..errors import require_count, require_depth, require_known, require_mixed, require_rate, require_room
 from ..mixers import HeadsQKV
 from ..precision import as_sum
 from .feedforward import FeedForward
@@ -26,7 +26,9 @@ class CXVLayer(nn.Module):
         x = as_sum(self.conv(x))
         rows = x.shape[2]
         x = rearrange(x, "b d h w -> b (h w) d")
-        x = x + self.dropout(self.mixer(lean_norm(self.norm, x)))
+        mixed = self.mixer(lean_norm(self.norm, x))
+        require_mixed(mixed, x, self.mixer)
+        x = x + self.dropout(mixed)
         x = x + self.ff(x)
         return rearrange(x, "b (h w) d -> b d h w", h=rows)
 

@@ -6,7 +6,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..embeddings import ConvEmbedding, Size, as_pair, check_images
-from ..errors import require_count, require_depth, require_flag, require_known, require_rate, require_room
+from ..errors import (
+    require_count,
+    require_depth,
+    require_flag,
+    require_known,
+    require_mixed,
+    require_rate,
+    require_room,
+)
 from ..mixers import BatchNormTokens
 from ..precision import as_sum
 from .feedforward import FeedForward
@@ -22,7 +30,9 @@ class LeViTBlock(nn.Module):
         self.ff = FeedForward(dim, mlp_dim, dropout, activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.mixer(x)
+        mixed = self.mixer(x)
+        require_mixed(mixed, x, self.mixer)
+        x = x + mixed
         return x + self.ff(x)
 
 

@@ -6,7 +6,7 @@ from einops import repeat
 from torch import Tensor, nn
 
 from ..embeddings import EMBEDDINGS, Size, as_pair, check_images
-from ..errors import require_count, require_depth, require_known, require_rate, require_room
+from ..errors import require_count, require_depth, require_known, require_mixed, require_rate, require_room
 from ..positions import POSITIONS, Rotary
 from ..precision import as_sum
 from .feedforward import FeedForward
@@ -25,7 +25,9 @@ class Block(nn.Module):
         self.ff_norm, self.ff = norm(dim), FeedForward(dim, mlp_dim, dropout)
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
-        x = x + self.mixer_dropout(self.mixer(lean_norm(self.mixer_norm, x), rotary=rotary))
+        mixed = self.mixer(lean_norm(self.mixer_norm, x), rotary=rotary)
+        require_mixed(mixed, x, self.mixer)
+        x = x + self.mixer_dropout(mixed)
         return self.ff(x, self.ff_norm, residual=True)
 
 
