@@ -347,3 +347,15 @@ def test_linformer_projection_can_be_shared_between_layers():
 def test_bad_arguments_are_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_performers_directions_are_drawn_whatever_torchs_default_type_is(dtype):
+    torch.set_default_dtype(dtype)
+    try:
+        drawn = orthogonal_features(6, 4, torch.Generator().manual_seed(0))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert drawn.dtype == dtype and drawn.isfinite().all()
+    products = drawn[:4].double() @ drawn[:4].double().T
+    assert (products - products.diag().diag()).abs().max() < 0.05 * products.diag().min()

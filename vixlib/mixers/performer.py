@@ -22,15 +22,17 @@ def orthogonal_features(num_features: int, dim_head: int, generator: torch.Gener
     """
     require_count(num_features=num_features, dim_head=dim_head)
     blocks = math.ceil(num_features / dim_head)
-    gaussian = torch.randn(blocks, dim_head, dim_head, generator=generator)
+    default = torch.get_default_dtype()
+    wide = torch.promote_types(default, torch.float32)  # QR knows no half precision
+    gaussian = torch.randn(blocks, dim_head, dim_head, generator=generator, dtype=wide)
     q, r = torch.linalg.qr(gaussian)
     # QR alone fixes signs by its own convention, which biases the estimate however many features there are;
     # R's signs make Q uniform over rotations (Mezzadri, "How to generate random matrices from the classical
     # compact groups", section 5).
     q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
     directions = q.mT.reshape(blocks * dim_head, dim_head)[:num_features]
-    lengths = torch.randn(num_features, dim_head, generator=generator).norm(dim=1, keepdim=True)
-    return directions * lengths
+    lengths = torch.randn(num_features, dim_head, generator=generator, dtype=wide).norm(dim=1, keepdim=True)
+    return (directions * lengths).to(default)
 
 
 class PerformerAttention(HeadsQKV):
