@@ -617,3 +617,18 @@ def test_a_folder_of_pictures_that_may_not_be_read_is_named(tmp_path, monkeypatc
     monkeypatch.setattr(Path, "iterdir", lambda path: refuse() if str(path).endswith(place) else iterdir(path))
     with pytest.raises(PermissionError, match="there cannot be read: Permission denied; allow it"):
         load(root)
+
+
+def test_linked_folders_of_pictures_are_read_each_once(tmp_path):
+    root, more = image_folder(tmp_path / "pets"), image_folder(tmp_path / "more", each=5)
+    (root / "train/cat/more").symlink_to(more / "train/cat")
+    (root / "train/cat/again").symlink_to(more / "train/cat")
+    (root / "train/cat/all").symlink_to(root / "train")  # would make every dog a cat, and for ever
+    assert load(root).train_labels.bincount().tolist() == [3 + 5, 3]
+
+
+def test_a_pipe_among_the_pictures_is_named(tmp_path):
+    root = image_folder(tmp_path / "pets")
+    os.mkfifo(root / "train/cat/pipe.png")
+    with pytest.raises(ValueError, match="pipe.png is no file of a picture"):
+        load(root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import unicodedata
 import warnings
 from dataclasses import dataclass
@@ -122,13 +123,21 @@ def _by_class(part: Path) -> dict[str, list[Path]]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Every file in `folder` and the folders in it, but for hidden ones; an OSError where one may not be read."""
+    """Every file in `folder` and the folders in it, linked ones included, each once, but for hidden ones; an OSError
+    where one may not be read."""
     def refuse(error: OSError) -> None:
         raise error
 
-    found = []
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    here = Path(os.path.realpath(folder))
+    found, seen = [], {here, *here.parents}  # a link may lead back to where it is
+
+    def is_new(path: str) -> bool:
+        real = Path(os.path.realpath(path))
+        return not (real in seen or seen.add(real))
+
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        visible = [name for name in sorted(folders) if not name.startswith(".")]
+        folders[:] = [name for name in visible if is_new(os.path.join(place, name))]
         found += [Path(place, name) for name in files if not name.startswith(".")]
     return sorted(found)
 
@@ -209,6 +218,8 @@ def _fingerprint(folder: Path, files: list[Path]) -> str:
             entry = path.stat()
         except OSError:  # a link to nowhere or to itself, too
             raise ValueError(f"{path} is listed in {folder} but missing; unpack the data set again") from None
+        if not stat.S_ISREG(entry.st_mode):  # reading a pipe would wait for ever
+            raise ValueError(f"{path} is no file of a picture; delete it")
         digest.update(os.fsencode(path.relative_to(folder)) + f" {entry.st_size} {entry.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
