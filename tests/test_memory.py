@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import vixlib as vix
+from vixlib.measure import lengths
 from vixlib.measure.model import predict_peak_memory, saved_bytes_per_image
 from vixlib.report import memory
 from vixlib.report.records import read_records, record_name
@@ -62,3 +63,19 @@ def test_measured_figures_go_before_predicted_ones_once_they_are_complete(tmp_pa
 def test_a_folder_without_figures_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="run python -m vixlib.report.memory"):
         memory.stored(Path(tmp_path))
+
+
+@pytest.mark.parametrize("module", [memory, lengths])
+def test_a_place_that_nothing_can_be_written_to_is_said_before_anything_is_computed(module, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "needs", None)
+    monkeypatch.setattr(lengths, "predict", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot write .*file"):
+        module.write(tmp_path / "file" / "figures.json", *[torch.device("cpu")] * (module is memory))
+
+
+def test_figures_of_something_else_are_named_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "needs", None)
+    (tmp_path / "predicted.json").write_text("{}")
+    with pytest.raises(ValueError, match="predicted.json holds no memory figures"):
+        memory.write(tmp_path, torch.device("cpu"), only=["ViT"])

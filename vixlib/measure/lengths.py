@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ..files import DATA, write_atomic
+from ..errors import as_file_path
+from ..files import DATA, require_writable, write_atomic
 from ..models.zoo import build
 from ..provenance import environment
 from .model import predict_peak_memory
@@ -73,6 +74,7 @@ def stored(path: Path = FILE) -> dict[str, Needs]:
 
 def write(path: Path = FILE) -> Path:
     """Predict every way at every length and write the file: some minutes."""
+    require_writable(path)  # before they are spent on what could not be kept
     peaks = {way: {str(tokens): predict(way, tokens) for tokens in SIDES} for way in WAYS}
     return write_atomic(path, json.dumps({**environment("cpu"), "peaks": peaks}, indent=1) + "\n")
 
@@ -80,4 +82,7 @@ def write(path: Path = FILE) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m vixlib.measure.lengths", description=write.__doc__)
     parser.add_argument("--to", type=Path, default=FILE, help="the file")
-    print(write(parser.parse_args().to))
+    try:
+        print(write(as_file_path("--to", parser.parse_args().to)))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..device import device_name, is_out_of_memory, pick_device
 from ..errors import require_kinds
-from ..files import DATA, write_atomic
+from ..files import DATA, require_writable, write_atomic
 from ..measure.model import CARD_GB, MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
 from ..models.zoo import CONFIGS, applicable, build, names, settings
 from ..provenance import environment
@@ -53,7 +53,7 @@ def distinct_ways(name: str, config: str) -> dict[str, tuple[str, tuple]]:
 def _peak(model: nn.Module, precision: str) -> int | None:
     try:
         return peak_memory(model, BATCH, precision).bytes
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return None
@@ -63,8 +63,9 @@ def write(folder: Path = MEMORY, device: torch.device | None = None, only: list[
     """Compute the needs of every system on `device` and write their file; `only`: these names, the others stay."""
     device = device or pick_device()
     path = folder / f"{'predicted' if device.type == 'cpu' else device_name(device).replace(' ', '-')}.json"
-    before = json.loads(path.read_text()) if path.exists() else {"rows": [], "records": {}}
-    known = before["records"] if only else {}  # computed by an older vixlib, they may no longer be true
+    require_writable(path)  # before minutes are spent on what could not be kept
+    before = read_needs(path) if path.exists() else {"rows": []}
+    known = before.get("records", {}) if only else {}  # computed by an older vixlib, they may no longer be true
     rows = {(row["model"], row["config"]): row for row in before["rows"]}
     for name in only or names():
         for config in CONFIGS:
