@@ -219,3 +219,9 @@ class TestNotebookTime:
         expected = torch.rand(1)
         torch.manual_seed(3)
         assert durations.yardstick("cpu") > 1 and torch.rand(1) == expected
+
+
+def test_a_profile_of_the_environment_that_is_unknown_is_named(monkeypatch):
+    monkeypatch.setenv("VIX_PROFILE", "fast")
+    with pytest.raises(ValueError, match="the environment variable VIX_PROFILE='fast' is unknown; use one of 'smoke'"):
+        vix.current_profile()

@@ -108,9 +108,10 @@ def current_profile(choice: str | Profile = "auto", device: torch.device | str =
     device = as_device("device", device)
     if isinstance(choice, Profile):
         return choice
-    wanted = os.environ.get("VIX_PROFILE") or choice
+    named = os.environ.get("VIX_PROFILE")
+    wanted = named or choice
     if wanted == "auto":
         wanted = "quick" if torch.device(device).type == "cuda" else "smoke"
-    require_known("profile", wanted, PROFILES)
+    require_known("the environment variable VIX_PROFILE" if named else "profile", wanted, PROFILES)
     profile = PROFILES[wanted].on(device)
     return replace(profile, data=os.environ.get("VIX_DATASET") or profile.data)
