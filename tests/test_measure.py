@@ -284,3 +284,17 @@ def test_a_batch_beyond_the_machines_memory_is_refused():
         vix.throughput(vix.build("ViT", **SMALL), 2**20, 1)
     with pytest.raises(ValueError, match=r"image_size=\(1000000, 1000000\): that takes"):
         vix.saved_bytes_per_image(nn.Conv2d(3, 10, 1), image_size=10**6)
+
+
+def test_a_prediction_may_be_for_a_larger_machine(monkeypatch):
+    model = TwoLayers()
+    here = vix.predict_peak_memory(model, 2**16).bytes
+    monkeypatch.setattr(vix.errors, "machine_memory", lambda: here)
+    assert vix.predict_peak_memory(model, 2**22).bytes > 60 * here
+    assert vix.max_batch_size(model, memory_gb=1 + 64 * here / 2**30) > 2**21
+
+
+def test_what_is_no_model_is_named():
+    for ask in (vix.max_batch_size, vix.predict_peak_memory, vix.peak_memory, vix.throughput, vix.count_parameters):
+        with pytest.raises(TypeError, match="model=42 must be a module"):
+            ask(42)

@@ -24,7 +24,7 @@ from vixlib import ViX, build
 from vixlib.data.images import ImageData
 from vixlib.data.shapes import make_shapes
 from vixlib.measure.model import saved_bytes_per_image, throughput
-from vixlib.measure.scoring import evaluate, predict
+from vixlib.measure.scoring import evaluate, in_parts, predict
 from vixlib.mixers import NystromAttention
 from vixlib.train import loop as trainer
 from vixlib.train.checkpoint import Training
@@ -923,3 +923,75 @@ def test_torchs_default_device_and_type_change_no_run():
         finally:
             torch.set_default_dtype(torch.float32)
         assert same_weights(found, whole) and run.history[0]["loss"] == expected.history[0]["loss"]
+
+
+def test_a_checkpoint_stays_where_it_began_when_the_working_folder_changes(tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    train(checkpoint="run.pt", on_epoch=lambda run: os.chdir(tmp_path / "other"))
+    assert not list((tmp_path / "other").iterdir())
+    assert train(checkpoint=tmp_path / "run.pt")[1].finished
+
+
+@pytest.mark.parametrize("own", [
+    {"options": "Namespace(width=8)"}, {"options": [1, 2]}, {"options": {(1, 2): 3, "width": 8}},
+    {"options": nn.Linear(1, 1)}, {"channels": [3, 8]}, {"channels": nn.Conv2d(3, 8, 1)}, {"image_size": 8.0},
+    {"image_size": (3, 8, 8)}, {"num_classes": "three"}], ids=str)
+def test_what_a_model_of_ones_own_calls_by_a_name_of_ours_may_be_anything(own, tmp_path):
+    """It was trained, and what was trained could not be read back."""
+    def made():
+        model = net()
+        for name, value in own.items():
+            setattr(model, name, value)
+        return model
+
+    train(model=made(), epochs=1, checkpoint=tmp_path / "run.pt")
+    whole, run = train(model=made())
+    resumed, again = train(model=made(), checkpoint=tmp_path / "run.pt")
+    assert same_weights(resumed, whole) and len(again.history) == 3
+    assert saved_bytes_per_image(made()) == saved_bytes_per_image(net())
+
+
+def test_settings_at_the_ends_of_what_is_allowed_train():
+    assert train(betas=(0, 0), epochs=1)[1].finished
+    assert train(batch_size=2**24, epochs=1)[1].finished  # four times as many images are too many to evaluate at once
+
+
+def test_a_parameter_without_numbers_is_no_failure():
+    model = net()
+    model.nothing = nn.Parameter(torch.empty(0))
+    assert train(model=model, epochs=1)[1].finished
+    only = nn.Flatten()
+    only.nothing = nn.Parameter(torch.empty(0))
+    with pytest.raises(ValueError, match="model=Flatten has no parameters that are trained"):
+        train(model=only)
+
+
+def test_the_advice_is_about_the_rate_that_was_too_high():
+    with pytest.raises(FloatingPointError, match=r"use a lower sgd_lr than 1e\+25"):
+        train(sgd_from=1, sgd_lr=1e25)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_model_of_ones_own_in_another_type_is_named(dtype):
+    model = net().to(dtype)
+    for ask in (lambda: train(model=model), lambda: evaluate(model, colours()),
+                lambda: predict(model, colours().test_images)):
+        with pytest.raises(TypeError, match=rf"model=Net has weights of {dtype}, and .* call model.float\(\)"):
+            ask()
+
+
+def test_a_buffer_without_numbers_is_named():
+    model = net()
+    model.register_buffer("table", torch.zeros(3, device="meta"))
+    with pytest.raises(ValueError, match="model=Net is on the meta device"):
+        evaluate(model, colours())
+
+
+def test_what_does_not_fit_a_machines_memory_is_computed_in_parts():
+    def compute(images):
+        if len(images) > 2:
+            raise MemoryError
+        return images + 1
+
+    assert torch.equal(in_parts(compute, torch.arange(9.0)), torch.arange(9.0) + 1)

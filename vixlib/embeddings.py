@@ -20,6 +20,17 @@ def as_pair(name: str, size: Size) -> tuple[int, int]:
     return height, width
 
 
+def built_for(model: nn.Module, name: str) -> int | tuple[int, int] | None:
+    """What `model` says that its pictures are: "image_size" as (height, width), "channels" or "num_classes" as a
+    number. None where it says nothing: in a model of one's own an attribute of that name may be anything."""
+    value = getattr(model, name, None)
+    if name == "image_size" and isinstance(value, (tuple, list)):
+        return tuple(value) if len(value) == 2 and all(isinstance(side, int) for side in value) else None
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return (value, value) if name == "image_size" else value
+
+
 def check_images(images: Tensor, channels: int, model: nn.Module) -> None:
     """`images` must be `[B, channels, H, W]`, B, H, W >= 1, floating-point, like `model`'s weights in type and device;
     the ValueError or TypeError says what it is instead."""

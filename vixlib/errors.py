@@ -92,9 +92,9 @@ def require_model(model: object) -> None:
 
 
 def require_weights(model: nn.Module) -> None:
-    """`model` must be an nn.Module whose parameters have numbers: on the meta device they have shapes alone."""
+    """`model` must be an nn.Module whose tensors have numbers: on the meta device they have shapes alone."""
     require_model(model)
-    if any(tensor.is_meta for tensor in model.parameters()):
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         raise ValueError(f"model={type(model).__name__} is on the meta device and has no numbers to compute with; "
                          "build it on the CPU")
 
@@ -239,7 +239,7 @@ def require_several(values: int, training: bool, shape: tuple[int, ...]) -> None
 
 def require_trainable(model: nn.Module, name: str) -> None:
     """`model`, called `name`, must have a parameter that training changes."""
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+    if not any(parameter.requires_grad and parameter.numel() for parameter in model.parameters()):
         raise ValueError(f"model={name} has no parameters that are trained (requires_grad); pass another")
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise ValueError(f"model={name} was made inside torch.inference_mode() and can never be trained; build it "

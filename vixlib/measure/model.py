@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..device import own_randomness, pick_precision, training_kernels
-from ..embeddings import Size, as_pair
+from ..embeddings import Size, as_pair, built_for
 from ..errors import (
     MOST,
     require_count,
@@ -161,7 +161,7 @@ def max_batch_size(model: nn.Module, memory_gb: float = CARD_GB, precision: str 
     if isinstance(memory_gb, bool) or not isinstance(memory_gb, (int, float)) or not 1 < memory_gb < 2**20:
         raise ValueError(f"memory_gb={shown(memory_gb)} must exceed 1, which CUDA's context and fragmentation take, "
                          "and be below 2**20")
-    return fitting_batch(model, (memory_gb - 1) * 2**30, precision, image_size)
+    return fitting_batch(model, (memory_gb - 1) * 2**30, precision, _checked(model, image_size))
 
 
 def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: Size | None = None) -> int:
@@ -240,12 +240,13 @@ def _checked(model: nn.Module, image_size: Size | None) -> tuple[int, int] | Non
 
 
 def _images(model: nn.Module, batch_size: int, image_size: tuple[int, int] | None) -> Tensor:
-    size = image_size or getattr(model, "image_size", (32, 32))
+    size = as_pair("image_size", image_size or built_for(model, "image_size") or (32, 32))
     # A network of one's own need not say its channels; its first convolution does.
-    channels = getattr(model, "channels", None) or next(
+    channels = built_for(model, "channels") or next(
         (part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
-    size = as_pair("image_size", size)
-    require_room(batch_size * channels * size[0] * size[1], batch_size=batch_size, image_size=size)
+    # Those of a prediction hold nothing, and it may be for a larger machine.
+    held = 1 if hasattr(next(model.parameters()), "fake_mode") else batch_size
+    require_room(held * channels * size[0] * size[1], batch_size=batch_size, image_size=size)
     generator = torch.Generator().manual_seed(0)  # its own: the caller's random numbers stay as they were
     return torch.randn(batch_size, channels, *size, generator=generator, device="cpu", dtype=torch.float32).to(
         next(model.parameters()).device)

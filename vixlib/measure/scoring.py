@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..data.images import ImageData, normalised
 from ..device import is_out_of_memory, pick_device, pick_precision
+from ..embeddings import built_for
 from ..errors import require_count, require_known, require_logits, require_type, require_weights
 from ..precision import computing_in
 
@@ -74,7 +75,7 @@ def in_parts(compute: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """compute(images); where a GPU has no room for all at once, of one half after the other."""
     try:
         return compute(images)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if len(images) == 1 or not is_out_of_memory(error):
             raise
     # Not above, where the exception still holds what the attempt had made.
@@ -95,8 +96,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def logits_of(model: nn.Module, images: Tensor, precision: str = "float32", num_classes: int | None = None) -> Tensor:
     """float32 logits [B, num_classes]; the loss of half-precision ones would be too coarse."""
-    with computing_in(precision, images):
-        logits = model(images)
+    try:
+        with computing_in(precision, images):
+            logits = model(images)
+    except RuntimeError as error:
+        types = {p.dtype for p in model.parameters() if p.is_floating_point()} - {images.dtype}
+        if not types or not any(words in str(error) for words in ("dtype", "scalar type", "should be the same")):
+            raise
+        raise TypeError(f"model={name_of(model)} has weights of {', '.join(map(str, types))}, and images are "
+                        f"{images.dtype} ({error}); call model.float()") from error
     require_logits(logits, images, num_classes)
     return logits.float()
 
@@ -120,10 +128,8 @@ def check_fit(model: nn.Module, data: ImageData) -> None:
     require_weights(model)
     require_type("data", data, ImageData, "an ImageData, for instance from vixlib.load()")
     for name in ("image_size", "channels", "num_classes"):
-        built, given = getattr(model, name, None), getattr(data, name)
-        if name == "image_size" and isinstance(built, int):
-            built = (built, built)
-        if built is not None and (tuple(built) if name == "image_size" else built) != given:
+        built, given = built_for(model, name), getattr(data, name)
+        if built not in (None, given):
             # Rotary positions take any size, learned ones after position.resize.
             other = f", or where it takes that size set model.image_size = {given}" if name == "image_size" else ""
             raise ValueError(f"{name_of(model)} is built for {name}={built}, but {data.name!r} has "

@@ -73,7 +73,7 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     if minutes is not None:
         require_number("minutes", minutes, lambda value: value > 0, "above 0, or None for no limit")
     if checkpoint is not None:
-        checkpoint = as_file_path("checkpoint", checkpoint)
+        checkpoint = as_file_path("checkpoint", checkpoint).absolute()  # on_epoch may change the working folder
     if on_epoch is not None and not callable(on_epoch):
         raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
     require_gradients("fit")
@@ -170,10 +170,12 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
     steps = config.epochs * math.ceil(len(data.train_labels) / config.batch_size)
     if mode := compile_mode(config.compile, device, steps):
         forward = Compiled(forward, mode, tqdm.write)
-    own_config = getattr(model, "config", None)
+    own_config, own_options = getattr(model, "config", None), getattr(model, "options", None)
     run = Run(model=name_of(model), model_config=own_config if isinstance(own_config, str) else None,
-              # Classes passed to a model, such as a mixer of one's own, are kept by their names.
-              options=json.loads(json.dumps(getattr(model, "options", {}), default=_in_words)),
+              # Classes passed to a model, such as a mixer of one's own, are kept by their names. What else a model of
+              # one's own calls its options could not be read back from a checkpoint.
+              options=json.loads(json.dumps(own_options if isinstance(own_options, dict) else {}, default=_in_words,
+                                            skipkeys=True)),
               dataset=data.name, train_images=len(data.train_labels), config=config,
               device=f"{count} x {device_name(device)}" if count > 1 else device_name(device), precision=precision)
     training = Training(model, forward, torch.amp.GradScaler("cuda", enabled=precision == "float16"),
@@ -199,9 +201,9 @@ def _epoch(training: Training, data: ImageData, bar: tqdm) -> None:
     loss = _train(training, data, bar)  # reading the losses waits for the device, so the time is true
     train_seconds = time.monotonic() - begun
     peak = _peak_bytes(device, config, data)
-    scores = parallel.from_first(
-        evaluate(training.evaluated, data, batch_size=config.eval_batch_size or 4 * config.batch_size,
-                 precision=run.precision) if parallel.rank() == 0 else None)
+    batch_size = config.eval_batch_size or min(4 * config.batch_size, len(data.test_labels))
+    scores = parallel.from_first(evaluate(training.evaluated, data, batch_size=batch_size, precision=run.precision)
+                                 if parallel.rank() == 0 else None)
     if not math.isfinite(scores.loss):
         raise _not_finite(run, f"test loss became {scores.loss} after epoch {number}")
     run.train_seconds += train_seconds
@@ -231,8 +233,8 @@ def _train(training: Training, data: ImageData, bar: tqdm) -> float:
     batches = order.to(training.device).split(config.batch_size)
     losses = torch.zeros(len(batches), device=training.device, dtype=torch.float32)  # whatever torch's default is
     # Which parameters were finite after which step, kept on the device and read once an epoch, as the losses are.
-    names, parameters = zip(*((name, p.detach()) for name, p in training.model.named_parameters() if p.requires_grad),
-                            strict=True)
+    names, parameters = zip(*((name, p.detach()) for name, p in training.model.named_parameters()
+                              if p.requires_grad and p.numel()), strict=True)
     finite = torch.ones(len(batches), len(names), dtype=torch.bool, device=training.device)
     training.model.train()
     for step, index in enumerate(batches):
@@ -278,7 +280,8 @@ def _first_failure(losses: Tensor, finite: Tensor, names: Sequence[str], epoch: 
 
 
 def _not_finite(run: Run, what: str) -> FloatingPointError:
-    advice = f"use a lower lr than {run.config.lr:g}"
+    rate = "lr" if len(run.history) < run.config.adamw_epochs else "sgd_lr"
+    advice = f"use a lower {rate} than {getattr(run.config, rate):g}"
     if run.precision != "float32":
         advice += f', or precision="float32" instead of {run.precision}'
     error = FloatingPointError(f"the {what}; {advice}")

@@ -65,7 +65,7 @@ class TrainConfig:
         for name, value in vars(self).items():
             object.__setattr__(self, name, plain(value))
         # JSON's lists become tuples, and augment gets one order, so that equal settings compare equal.
-        object.__setattr__(self, "betas", tuple(map(plain, self.betas)))
+        object.__setattr__(self, "betas", tuple(map(float, self.betas)))  # torch refuses (0, 0.9)
         object.__setattr__(self, "augment", tuple(sorted(set(self.augment))))
 
     @property
