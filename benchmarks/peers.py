@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from vixlib.report.benchmarks import duration, size, where
+from vixlib.reproduce.arguments import count
 from vixlib.table import Table
 from vixlib.train.compiling import MODES
 
@@ -188,10 +189,10 @@ def cells(theirs: dict, ours: dict) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = record.parser(__doc__.split("\n")[0], batch=(8, 64))
-    parser.add_argument("--tokens", type=record.count, default=Shape.tokens, help="of the sequence; 1025")
-    parser.add_argument("--depth", type=record.count, help="blocks; 4, with --quick 1")
+    parser.add_argument("--tokens", type=count, default=Shape.tokens, help="of the sequence; 1025")
+    parser.add_argument("--depth", type=count, help="blocks; 4, with --quick 1")
     parser.add_argument("--compile", choices=MODES.values(), help="also measure vixlib through torch.compile so")
-    parser.add_argument("--rounds", type=record.count, help="15, with --quick 7")
+    parser.add_argument("--rounds", type=count, help="15, with --quick 7")
     chosen = parser.parse_args(arguments)
     device, batch = record.device_and_batch(chosen)
     shape = Shape(batch=batch, tokens=chosen.tokens, depth=chosen.depth or (1 if chosen.quick else 4),

@@ -11,16 +11,19 @@ from pathlib import Path
 import torch
 
 from vixlib.device import pick_device
-from vixlib.files import write_atomic
+from vixlib.files import require_writable, write_atomic
 from vixlib.provenance import environment, now
 from vixlib.report.benchmarks import BENCHMARKS
+from vixlib.reproduce.arguments import count, seed
 
 
-def count(text: str) -> int:
-    """A whole number of at least 1, from the command line."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
-    return int(text)
+def writable_folder(text: str) -> Path:
+    """A folder that can be written to, from the command line: before anything is measured that could not be kept."""
+    try:
+        require_writable(Path(text) / "any")
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(text)
 
 
 def named_device(text: str) -> torch.device:
@@ -28,7 +31,7 @@ def named_device(text: str) -> torch.device:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
-            return pick_device(text)
+            return pick_device(text, argument="device")
     except (ValueError, RuntimeWarning) as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -38,9 +41,9 @@ def parser(description: str, batch: tuple[int, int]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", type=named_device, help="cpu or cuda; the GPU if there is none named and one works")
     parser.add_argument("--batch", type=count, help=f"images a step; on a CPU {batch[0]}, on a GPU {batch[1]}")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and inputs")
+    parser.add_argument("--seed", type=seed, default=0, help="of weights and inputs")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller steps; has its own file")
-    parser.add_argument("--results", type=Path, default=BENCHMARKS, help="the folder to write to")
+    parser.add_argument("--results", type=writable_folder, default=BENCHMARKS, help="the folder to write to")
     parser.set_defaults(usual_batch=batch)
     return parser
 

@@ -15,6 +15,7 @@ from statistics import median
 
 import torch
 
+from vixlib.reproduce.arguments import positive
 from vixlib.errors import machine_memory
 from vixlib.mixers import MIXERS
 from vixlib.report.benchmarks import COSTS, PHASES, REFERENCE, by_precision, crossings, duration, size
@@ -103,7 +104,7 @@ def pair(row: dict, what: str, tokens: int, text) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = record.parser(__doc__.split("\n")[0], batch=(4, 16))
-    parser.add_argument("--seconds", type=float, default=8.0, help="the longest training step to measure; 8")
+    parser.add_argument("--seconds", type=positive, default=8.0, help="the longest training step to measure; 8")
     chosen = parser.parse_args(arguments)
     device, batch = record.device_and_batch(chosen)
     tokens = [n for n in TOKENS if n <= 4097] if chosen.quick else TOKENS

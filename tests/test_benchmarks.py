@@ -295,10 +295,18 @@ def test_flops_of_a_grouped_convolution(groups):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--batch", "0"], "whole number of at least 1"), (["--device", "tpu"], "prefer='tpu' is no device"),
+    (["--batch", "0"], "whole number of at least 1"), (["--device", "tpu"], "device='tpu' is no device"),
+    (["--seed", "-1"], "'-1' must be an integer from 0 to below 2**63"), (["--results", __file__], "cannot write"),
     pytest.param(["--device", "cuda"], "no CUDA GPU", marks=pytest.mark.skipif(torch.cuda.is_available(),
                                                                                reason="of a machine without a GPU"))])
 def test_bad_arguments_are_named(arguments, message, capsys):
     with pytest.raises(SystemExit):
         peers.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_a_limit_that_is_none_is_named(capsys):
+    for limit in ("nan", "-1", "soon"):
+        with pytest.raises(SystemExit):
+            scaling.main(["--seconds", limit])
+        assert f"{limit} must be above 0 and finite" in capsys.readouterr().err

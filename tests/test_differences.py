@@ -107,6 +107,12 @@ def test_unknown_systems_are_named():
         differences("ViT/spiral", "ViT/rope", [])
 
 
+@pytest.mark.parametrize("pairs", ["ab", ["ViN"], [("ViN",)], [("ViN", "ViT", "ViP")]])
+def test_what_is_no_pair_of_systems_is_named(pairs):
+    with pytest.raises(ValueError, match=r'pairs=.* must be a pair of systems, such as \("ViN", "ViT"\)'):
+        claims(pairs, [])
+
+
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: differences(5, "ViT", []), "system=5 must be a name"),
     (lambda: differences("ViN", "ViT", 5), "results=5 must be a folder of records, or a list"),

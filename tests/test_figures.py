@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vixlib.figures import common as figures
+from vixlib.figures import hosts
 
 matplotlib.use("Agg")
 PICTURE = torch.zeros(3, 32, 32)
@@ -34,6 +35,9 @@ def curves(tokens, values):
     (lambda: figures.cut_into_patches(PICTURE, 5), "patch_size=5 does not divide a picture of 32x32"),
     (lambda: figures.cut_into_patches(PICTURE, 0), "patch_size=0 must be at least 1"),
     (lambda: figures.cut_into_patches(PICTURE, 8, gap=0), "gap=0 must be at least 1"),
+    (lambda: figures.slope_guides(None, [], {1: 2.0}), r"tokens=\[\] must be numbers above 0"),
+    (lambda: figures.slope_guides(None, [4, 8], {1: 0.0}), r"ends\[1\]=\[0.0, 0.0\] must be numbers above 0"),
+    (lambda: hosts.stage_drawing({}), "traces={} holds nothing to draw"),
     (lambda: figures.attention_grid(PICTURE, torch.zeros(2, 0, 4, 4), ""), r"weights has shape \(2, 0, 4, 4\)"),
     (lambda: figures.attention_grid(PICTURE, torch.zeros(2, 4, 4), ""), r"weights has shape \(2, 4, 4\)"),
 ])

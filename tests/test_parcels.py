@@ -177,3 +177,14 @@ def test_a_damaged_record_in_a_parcel_is_refused(tmp_path, changes):
     (tmp_path / name).write_text(json.dumps(record))
     parcels.export({f"results/{name}": tmp_path / name}, tmp_path / "out")
     refused(tmp_path / "out", tmp_path / "home", "is not what its name says")
+
+
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    """glob finds nothing there, and what was made would be left behind."""
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    assert contents(tmp_path) == {}
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(PermissionError, match="results"):
+        contents(tmp_path)

@@ -34,6 +34,10 @@ def go(jobs, data, folder, minutes=None, at_once=1):
                                None if minutes is None else time.time() + 60 * minutes)
 
 
+def test_a_seed_that_is_named_twice_is_trained_once():
+    assert plan(1, TINY, "shapes", (1, 0, 1)) == plan(1, TINY, "shapes", (1, 0))
+
+
 def test_one_seed_everywhere_before_a_second_anywhere():
     jobs = plan(1, TINY, "shapes", seeds=[0, 1])
     rows = ("ViT", "ViP", "ViL", "ViN", "FNet", "MLPMixer")
@@ -215,7 +219,8 @@ def test_an_unknown_name_is_a_sentence_and_no_traceback(words, named, how, capsy
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--table", "1", "--seeds", "-1"], "seed=-1 must be an integer from 0"),
+    (["--table", "1", "--seeds", "-1"], "'-1' must be an integer from 0"),
+    (["--table", "1", "--data", ""], "--data is empty"),
     (["--table", "1", "--minutes", "inf"], "inf must be above 0 and finite"),
     (["--table", "1", "--export", __file__], "is a file; name a folder"),
     (["--table", "1", "--results", __file__], "is a file; name a folder")])

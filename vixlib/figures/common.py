@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import require_count, require_type, shown
+from ..errors import require_count, require_mapping, require_type, shown
 from ..measure.cost import require_curves
 from ..models.zoo import names, position_of
 from ..report.paper import authors_runs, log_marks
@@ -135,6 +135,8 @@ def cut_into_patches(image: Tensor, patch_size: int, pixel: int = 8, gap: int = 
 def slope_guides(ax: Axes, tokens: Sequence[int], ends: Mapping[int, float]) -> None:
     """Thin dotted lines of cost ~ N^p for each exponent p of `ends`, drawn at half the value given for the last N, so
     that they run beside the curve that the value is taken from."""
+    require_mapping("ends", ends)
+    require_curves(tokens, {f"ends[{exponent}]": [end] * len(tokens) for exponent, end in ends.items()})
     for exponent, end in ends.items():
         values = [end / 2 * (n / tokens[-1]) ** exponent for n in tokens]
         ax.plot(tokens, values, ":", color="#777777", linewidth=1, zorder=0)

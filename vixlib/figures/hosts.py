@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..embeddings import LinearEmbedding
-from ..errors import require_known, require_type
+from ..errors import require_known, require_mapping, require_type
 from ..measure.scoring import evaluating
 from ..models.levit import LeViT, LeViTBlock, ShrinkingAttention
 from ..models.vix import Block, ViX
@@ -88,6 +88,9 @@ def stage_drawing(traces: Mapping[str, Sequence[Stage]]) -> Figure:
     """A line of rectangles for each model: height is √places (the side of a square grid), width the features."""
     from matplotlib.patches import Rectangle
 
+    require_mapping("traces", traces)
+    if not traces:
+        raise ValueError(f"traces={traces!r} holds nothing to draw; pass what `trace` gives of a model, by its name")
     longest = max(map(len, traces.values()))
     figure, axes = new_axes(rows=len(traces), width=1.02 * longest, height=1.75, squeeze=False)
     for ax, (name, stages) in zip(axes[:, 0], traces.items(), strict=True):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from ..errors import require_kinds, require_known, require_type
+from ..errors import require_kinds, require_known, require_type, shown
 from ..models.zoo import SYSTEMS, applicable, position_of
 from ..positions import POSITIONS
 from ..table import Table
@@ -148,6 +148,11 @@ def _setting(record: dict, model: str, position: str) -> str:
 def claims(pairs: Iterable[tuple[str, str]], results: Results = None) -> list[str]:
     """Each pair (a, b) of systems in a sentence, grouped by setting; before each group which way its pairs went, and
     at the end which pairs are not measured."""
+    require_type("pairs", pairs, Iterable, "a list of pairs of systems")
+    pairs = list(pairs)
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(f'pairs={shown(pairs)}: {shown(pair)} must be a pair of systems, such as ("ViN", "ViT")')
     return _sentences(pairs, as_records(results))
 
 

@@ -30,13 +30,13 @@ from ..data.images import ImageData
 from ..data.loading import load
 from ..data.sources import find
 from ..device import describe, device_name, pick_device
-from ..errors import require_seed
 from ..files import ROOT, require_writable
 from ..profiles import PROFILES
 from ..report.paper import TABLES, VARIANTS
 from ..report.records import RESULTS, read_records
 from ..train import parallel
 from . import parcels
+from .arguments import count, positive, seed
 from .estimate import Estimator, readable
 from .gpu_jobs import BatchJob
 from .jobs import Job, Place, most_missing_first, plan
@@ -109,6 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--list needs a --table; what --next would run is listed by --todo")
     if chosen.batches and chosen.memory_gb is None:
         parser.error("--batches needs --memory-gb, for instance 16, the paper's card")
+    if chosen.data == "":  # as from a variable that is not set
+        parser.error("--data is empty; name a data set or a folder, or leave it out")
     if chosen.export is not None and (chosen.export / parcels.LIST).exists():
         parser.error(f"--export {chosen.export} holds parcels already; name another folder")
     for name in ("export", "results", "checkpoints"):  # before anything is trained that could not be kept
@@ -205,14 +207,14 @@ def _parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", choices=[str(table) for table in (*TABLES, VARIANTS)])
     parser.add_argument("--profile", default="quick", choices=list(PROFILES))
-    parser.add_argument("--seeds", type=_seed, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0])
     parser.add_argument("--models", nargs="+", help="only these rows of the table")
     parser.add_argument("--data", help="name or folder for vixlib.load (default: the profile's)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
-    parser.add_argument("--minutes", type=_positive, help="begin no epoch that would end later than this")
-    parser.add_argument("--jobs", type=_count, help="runs at once (default: one a GPU)")
-    parser.add_argument("--memory-gb", type=_positive, help="cap on each run's GPU memory, in GiB")
+    parser.add_argument("--minutes", type=positive, help="begin no epoch that would end later than this")
+    parser.add_argument("--jobs", type=count, help="runs at once (default: one a GPU)")
+    parser.add_argument("--memory-gb", type=positive, help="cap on each run's GPU memory, in GiB")
     parser.add_argument("--compile", default="no", choices=COMPILE, help="train through torch.compile")
     parser.add_argument("--batches", action="store_true", help="find the rows' largest batches in --memory-gb")
     parser.add_argument("--list", action="store_true", help="say what is done, partial and missing; train nothing")
@@ -221,29 +223,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--export", type=Path, metavar="DIR", help="pack what this call made into DIR, to take home")
     parser.add_argument("--import", type=Path, metavar="DIR", dest="merge", help="merge what --export left in DIR")
     return parser
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} must be above 0 and finite")
-    return value
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    try:
-        require_seed("seed", value)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return value
 
 
 if __name__ == "__main__":

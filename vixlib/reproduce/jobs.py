@@ -145,7 +145,8 @@ def plan(table: int | str, profile: Profile, dataset: str, seeds: Iterable[int] 
     unknown = sorted(set(models or ()) - known)
     if unknown:
         raise ValueError(f"models={unknown} are not in table {table}; it has {', '.join(sorted(known))}")
-    return [Job(table, row, profile, dataset, seed) for seed in seeds for row in rows
+    # A seed that is named twice would be two runs at once on one checkpoint.
+    return [Job(table, row, profile, dataset, seed) for seed in dict.fromkeys(seeds) for row in rows
             if models is None or row.model in set(models)]
 
 
