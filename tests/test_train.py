@@ -637,6 +637,22 @@ def test_a_failed_save_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     assert path.read_bytes() == saved and os.listdir(tmp_path) == ["run.pt"]
 
 
+def test_an_epoch_that_could_not_be_saved_comes_with_the_error(tmp_path, monkeypatch):
+    _, whole = train()
+    real, saved = trainer.checkpoints.save, []
+
+    def full(*arguments):
+        saved.append(1)
+        if len(saved) == 2:
+            raise OSError(28, "No space left on device")
+        real(*arguments)
+
+    monkeypatch.setattr(trainer.checkpoints, "save", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        train(checkpoint=tmp_path / "run.pt")
+    assert [epoch["loss"] for epoch in error.value.run.history] == [epoch["loss"] for epoch in whole.history[:2]]
+
+
 def test_going_on_elsewhere_says_so(tmp_path):
     path = tmp_path / "run.pt"
     train(checkpoint=path, epochs=1)

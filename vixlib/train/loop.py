@@ -65,7 +65,7 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     epoch that was whole.
     Raises ValueError where model, data, checkpoint or settings do not fit together; FloatingPointError, with
     the Run as its attribute `run`, once the loss is no longer finite; torch.OutOfMemoryError, with the largest batch
-    that fits, where this one does not; OSError where the checkpoint cannot be written.
+    that fits, where this one does not; OSError, with the Run as `run`, too, where the checkpoint cannot be written.
     """
     check_fit(model, data)
     require_type("config", config, TrainConfig, "a TrainConfig")
@@ -137,6 +137,9 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
     except FloatingPointError as error:
         if path is not None and run.history:
             error.args = (f"{error}; {path} keeps the run up to epoch {len(run.history)}",)
+        raise
+    except OSError as error:
+        error.run = run  # an epoch that could not be saved is not lost
         raise
     except (RuntimeError, MemoryError) as error:
         # Of several processes the others are in the middle of theirs, and cannot help to find what fits.
