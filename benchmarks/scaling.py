@@ -15,10 +15,10 @@ from statistics import median
 
 import torch
 
-from vixlib.reproduce.arguments import positive
 from vixlib.errors import machine_memory
 from vixlib.mixers import MIXERS
 from vixlib.report.benchmarks import COSTS, PHASES, REFERENCE, by_precision, crossings, duration, size
+from vixlib.reproduce.arguments import positive
 from vixlib.table import Table
 
 from . import record
