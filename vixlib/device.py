@@ -19,7 +19,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "DefaultCPUAllocator: can't allocate memory",
                  "DefaultCPUAllocator: not enough memory", "CUBLAS_STATUS_ALLOC_FAILED",
                  "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # it has no room for its workspace
-                 "CUDNN_STATUS_ALLOC_FAILED", "unable to find an engine to execute")
+                 "CUDNN_STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED", "unable to find an engine to execute")
 
 
 def pick_device(prefer: str | torch.device | None = None, argument: str = "prefer") -> torch.device:

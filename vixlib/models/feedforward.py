@@ -36,7 +36,6 @@ class FeedForward(nn.Sequential):
             return x + out if residual else out
         return LeanFeedForward.apply(x, residual, *scale, self[0].weight, self[0].bias, self[3].weight, self[3].bias)
 
-
     def is_plain(self) -> bool:
         """Whether it computes what LeanFeedForward does."""
         kinds = nn.Linear, nn.GELU, nn.Dropout, nn.Linear, nn.Dropout

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def _peak(model: nn.Module, precision: str) -> int | None:
 def write(folder: Path = MEMORY, device: torch.device | None = None, only: list[str] | None = None) -> Path:
     """Compute the needs of every system on `device` and write their file; `only`: these names, the others stay."""
     device = device or pick_device()
-    path = folder / f"{'predicted' if device.type == 'cpu' else device_name(device).replace(' ', '-')}.json"
+    named = "predicted" if device.type == "cpu" else re.sub(r"[^A-Za-z0-9]+", "-", device_name(device)).strip("-")
+    path = folder / f"{named}.json"
     require_writable(path)  # before minutes are spent on what could not be kept
     before = read_needs(path) if path.exists() else {"rows": []}
     known = before.get("records", {}) if only else {}  # computed by an older vixlib, they may no longer be true
