@@ -441,8 +441,6 @@ for name, model in models.items():
     print(f"{name:6} {vix.count_parameters(model).true:9,} parameters, {grid[0] * grid[1]:,} tokens")
 
 # %%
-from vixlib.figures import pairs
-
 runs, draw = {}, figures.live_curves(f"{data.name}, {grid[0] * grid[1]:,} tokens", style=hosts.line_style)
 for name, model in models.items():
     path = Path(checkpoints) / f"05_{profile.name}_{name}.pt" if checkpoints else None
@@ -549,7 +547,7 @@ for name, without in LOGGED.items():
 # Table 4 as a picture: a line leads from each host's softmax to each of its swaps. Left is cheaper, up is better. The area of a marker is the *true* number of parameters.
 
 # %%
-recorded = pairs.recorded_points(systems=hosts.HOST_OF)
+recorded = hosts.recorded_points()
 protocol = [point for group, points in recorded.items() if group.profile == "paper" for point in points]
 others = {group: points for group, points in recorded.items() if group.profile != "paper"}
 figure, axes = figures.new_axes(rows=1 + len(others), width=7, height=3.9, squeeze=False)

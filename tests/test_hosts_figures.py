@@ -7,7 +7,7 @@ from blank import BLANK
 
 import vixlib as vix
 from vixlib.figures import common as figures
-from vixlib.figures import hosts, pairs
+from vixlib.figures import hosts
 from vixlib.report.records import write_record
 
 SMALL = {"patch_size": 4, "dim": 32, "depth": 2, "heads": 2, "dim_head": 16, "mlp_dim": 32}
@@ -112,7 +112,7 @@ def test_recorded_points_of_the_hosts(tmp_path):
     write_record(record("LeViT", 40.0), tmp_path)
     write_record(record("CCP", 50.0), tmp_path)
     write_record(record("ViT", 60.0, position="learned"), tmp_path)
-    (points,) = pairs.recorded_points(tmp_path, hosts.HOST_OF).values()
+    (points,) = hosts.recorded_points(tmp_path).values()
     assert {point.model: point.top1 for point in points} == {"LeViT": 40.0, "CCP": 50.0}
     assert all(point.source == "predicted" and 0 < point.memory_gb < 1 for point in points)
 

@@ -1,5 +1,5 @@
-"""Figures in one style: common for all notebooks, diagrams, explore and controls for several; pairs (03), places (04),
-hosts (05) and layers (06) for one each."""
+"""Figures in one style: common for all notebooks; diagrams, explore, controls and accuracy_memory for several; pairs
+(03), places (04), hosts (05) and layers (06) for one each."""
 from .common import (
     COLOURS,
     MARKERS,

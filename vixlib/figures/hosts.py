@@ -17,11 +17,13 @@ from ..measure.scoring import evaluating
 from ..models.levit import LeViT, LeViTBlock, ShrinkingAttention
 from ..models.vix import Block, ViX
 from ..models.zoo import settings
+from ..report.comparison import Group
+from ..report.leads import leads
 from ..report.paper import paper_table
 from ..train.run import Run
+from . import accuracy_memory
+from .accuracy_memory import Look, Point
 from .common import COLOURS, as_picture, new_axes
-from .pairs import AREA, SOURCES, Point, finish_memory_axes, leads, name_point
-from .pairs import paper_points as printed_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,22 +133,21 @@ def line_style(name: str) -> dict:
 
 def paper_points() -> list[Point]:
     """Table 4 as points."""
-    return printed_points((4,))
+    return accuracy_memory.paper_points((4,))
+
+
+def recorded_points(results: str | Path | None = None) -> dict[Group, list[Point]]:
+    """The hosts' recorded runs as points, by group."""
+    return accuracy_memory.recorded_points(HOST_OF, results)
 
 
 def accuracy_against_memory(ax: Axes, points: Sequence[Point], title: str = "") -> None:
     """Top-1 against memory, a line from each host's softmax to its swaps; circles are LeViT's, squares CCT's."""
-    found = {(point.source, point.model): point for point in points}
-    for (source, name), point in found.items():
-        colour, (line, marker) = COLOURS[MIXER_OF[name]], STYLES[HOST_OF[name]]
-        ax.scatter(point.memory_gb, point.top1, s=AREA * point.params / 1e6, marker=marker,
-                   facecolors=colour if source == "paper" else "none", edgecolors=colour, **SOURCES[source])
-        name_point(ax, point, above=marker == "s", side=LABEL_SIDE.get(name, "center"))
-        softmax = found.get((source, HOST_OF[name]))
-        if softmax not in (None, point):
-            ax.plot([softmax.memory_gb, point.memory_gb], [softmax.top1, point.top1], line, color=colour,
-                    linewidth=0.8, alpha=0.6, zorder=0)
-    finish_memory_axes(ax, points, title)
+    def style(name: str) -> Look:
+        line, marker = STYLES[HOST_OF[name]]
+        return Look(COLOURS[MIXER_OF[name]], marker, line, LABEL_SIDE.get(name, "center"))
+
+    accuracy_memory.scatter(ax, points, style, dict(SWAPS), title)
 
 
 def overlays(pictures: Tensor, weights: Tensor, evidence: Mapping[str, Tensor], titles: Sequence[str] = ()) -> Figure:

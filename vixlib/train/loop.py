@@ -152,6 +152,8 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
     if too_large:  # here, because the exception held every tensor of the failed step
         training.optimizer = None
         model.zero_grad(set_to_none=True)
+        if isinstance(training.forward, Compiled):
+            torch.compiler.reset()  # its CUDA graphs hold memory that the search is to find free
         raise out_of_memory(model, config.batch_size, run.precision, data.image_size, run.device)
     return run
 
