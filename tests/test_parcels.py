@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -106,58 +108,70 @@ def refused(out: Path, home: Path, message: str) -> None:
 
 
 def test_a_changed_parcel_is_refused(out, tmp_path):
-    parcel = out / "parcel-0.tar.xz"
+    parcel = out / "parcel-0"
     content = bytearray(parcel.read_bytes())
     content[len(content) // 2] ^= 1
     parcel.write_bytes(content)
-    refused(out, tmp_path / "home", r"parcel-0\.tar\.xz is damaged or has been changed")
+    refused(out, tmp_path / "home", "parcel-0 is damaged or has been changed")
     parcel.unlink()
-    refused(out, tmp_path / "home", r"parcel-0\.tar\.xz is missing")
+    refused(out, tmp_path / "home", "parcel-0 is missing")
+
+
+def exported(folder: Path, name: str, content: bytes) -> Path:
+    """Parcels that hold `content` by the name of `name`."""
+    path = folder / "content"
+    path.write_bytes(content)
+    out = folder / f"out{len(list(folder.iterdir()))}"
+    assert parcels.export({name: path}, out) == []
+    return out
 
 
 @pytest.mark.parametrize("name", ["../escaped.json", "results/../../escaped.json", "/tmp/escaped.json",
                                   "results/.hidden.json", "checkpoints/run.py", "results/sub/run.json",
                                   "checkpoints\\\\run.pt", "results/run.json\n"])
-def test_a_name_that_leads_elsewhere_is_refused(out, tmp_path, name):
-    files = json.loads((out / parcels.LIST).read_text())["files"]
-    edit(out, files=[{**files[0], "name": name}])
-    refused(out, tmp_path / "home", "which is neither a record nor a checkpoint")
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path, name):
+    refused(exported(tmp_path, name, b"{}"), tmp_path / "home", "which is neither a record nor a checkpoint")
     assert not list(tmp_path.rglob("escaped*"))
 
 
-def test_contents_that_are_not_what_their_name_says_are_refused(out, tmp_path):
-    files = json.loads((out / parcels.LIST).read_text())["files"]
-    record = next(file for file in files if file["name"].count("/") == 1 and file["name"].endswith(".json"))
-    for changed in ({**record, "name": "results/another.json"}, {**record, "name": "checkpoints/record.pt"}):
-        edit(out, files=[changed])
-        refused(out, tmp_path / "home", "is not what its name says|is truncated or not one of vixlib's")
-    for name in ("memory/zz.json", "results/batches/zz.json"):
-        edit(out, files=[{**record, "name": name}])
-        refused(out, tmp_path / "home", "is not what its name says")
-    edit(out, files=[{**record, "sha256": "0" * 64}])
-    refused(out, tmp_path / "home", "its checksum is another")
-    edit(out, files=[{**record, "pieces": record["pieces"] * 2}])
-    refused(out, tmp_path / "home", "its checksum is another")
-    edit(out, files=[{**record, "pieces": "ab"}])
+def test_a_link_in_a_parcel_is_refused(out, tmp_path):
+    entry = tarfile.TarInfo("results/run.json")
+    entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with tarfile.open(out / "parcel-0", "w") as archive:
+        archive.addfile(entry)
+    edit(out, parcels={"parcel-0": hashlib.sha256((out / "parcel-0").read_bytes()).hexdigest()}, files=[entry.name])
+    refused(out, tmp_path / "home", "is no plain file")
+
+
+def test_contents_that_are_not_what_their_name_says_are_refused(away, out, tmp_path):
+    record = next(path for name, path in contents(away).items() if name.count("/") == 1 and name.endswith("json"))
+    for name in ("results/another.json", "checkpoints/record.pt", "memory/zz.json", "results/batches/zz.json"):
+        refused(exported(tmp_path, name, record.read_bytes()), tmp_path / "home",
+                "is not what its name says|is truncated or not one of vixlib's")
+    edit(out, files=["results/another.json"])
+    refused(out, tmp_path / "home", "hold other files than parcels.json says")
+    edit(out, parcels={"parcel-1": "0" * 64})
     refused(out, tmp_path / "home", r"parcels\.json is damaged .*export again")
-    edit(out, format=2)
-    refused(out, tmp_path / "home", "format 2 instead of 1")
+    edit(out, parcels={"parcel-0": "0" * 64})
+    refused(out, tmp_path / "home", "its checksum is another")
+    edit(out, format=1)
+    refused(out, tmp_path / "home", "format 1 instead of 2")
     (out / parcels.LIST).write_text("{")
     refused(out, tmp_path / "home", "is damaged")
     refused(tmp_path, tmp_path / "home", "holds no parcels.json")
 
 
 def test_large_files_are_cut_to_fit_and_what_does_not_fit_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(parcels, "PARCEL_BYTES", 10_000)
+    monkeypatch.setattr(parcels, "PARCEL_BYTES", 10_000)                         # seven of them in all
     generator = torch.Generator().manual_seed(0)
     files = {}
-    for name, size in (("a.json", 10), ("b.pt", 25_000), ("huge.pt", 60_000), ("c.pt", 44_990), ("d.pt", 1)):
+    for name, size in (("a.json", 10), ("b.pt", 25_000), ("huge.pt", 60_000), ("c.pt", 26_900), ("d.pt", 9_000)):
         path = tmp_path / name
         path.write_bytes(bytes(torch.randint(256, (size,), generator=generator).tolist()))
         files[f"{'results' if name.endswith('json') else 'checkpoints'}/{name}"] = path
     assert parcels.export(files, tmp_path / "out") == ["checkpoints/huge.pt", "checkpoints/d.pt"]
     packed = list((tmp_path / "out").iterdir())
-    assert len(packed) == 8 and max(path.stat().st_size for path in packed) < 12_000
+    assert len(packed) == 8 and max(path.stat().st_size for path in packed) <= 10_000
     taken = ("results/a.json", "checkpoints/b.pt", "checkpoints/c.pt")
     assert parcels.unpack(tmp_path / "out") == {name: files[name].read_bytes() for name in taken}
     with pytest.raises(ValueError, match="holds parcels already"):

@@ -140,13 +140,13 @@ def test_the_next_block_is_run_packed_and_merged(tmp_path, monkeypatch, capsys):
     assert call("away", "--next", "--data", "any", "--minutes", "1e-9", "--export", str(out)) == 3
     assert "1 files to take home" in capsys.readouterr().out
     packed = json.loads((out / "parcels.json").read_text())["files"]
-    assert [file["name"].split("/")[0] for file in packed] == ["checkpoints"]
+    assert [name.split("/")[0] for name in packed] == ["checkpoints"]
     with pytest.raises(SystemExit):  # the parcels there are not mixed with others
         call("away", "--next", "--export", str(out))
     assert call("home", "--import", str(out)) == 0 and "taken" in capsys.readouterr().out
     assert call("home", "--next", "--data", "any", "--minutes", "9", "--export", str(tmp_path / "second")) == 0
     assert sorted(record["model"] for record in read_records(tmp_path / "home" / "results")) == ["ViL", "ViT"]
-    names = [file["name"] for file in json.loads((tmp_path / "second" / "parcels.json").read_text())["files"]]
+    names = json.loads((tmp_path / "second" / "parcels.json").read_text())["files"]
     assert names == sorted(f"results/{record_name(r)}" for r in read_records(tmp_path / "home" / "results"))
     capsys.readouterr()
     assert call("home", "--todo", "--data", "any") == 0

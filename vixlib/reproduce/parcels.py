@@ -1,7 +1,7 @@
 """Bringing results home: records and unfinished checkpoints packed into a few files of limited size, and merged there.
 
-A parcel is a .tar.xz of pieces of files; parcels.json beside the parcels says which pieces make which file, with
-checksums of both. Nothing of it is trusted on arrival: every checksum, name and content is looked at first.
+One .tar of them is cut into parcels; parcels.json beside these has their checksums and says what is in them. Nothing of
+it is trusted on arrival: every checksum, name and content is looked at first.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import lzma
 import re
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import require_kinds
@@ -21,8 +19,9 @@ from ..report import memory
 from ..report.records import parse_record, record_name
 from ..train import checkpoint
 
-FORMAT = 1
+FORMAT = 2
 PARCELS, PARCEL_BYTES = 7, 6_000_000  # few and small enough for any way of copying, there and back
+TAR_BYTES = 16_384  # more than the .tar itself takes of them for one file and its own end
 LIST = "parcels.json"
 FILE = r"[A-Za-z0-9=_+-][A-Za-z0-9=._+-]*"
 NAMES = re.compile(rf"((results|results/batches|memory)/{FILE}\.json|checkpoints/{FILE}\.pt)")
@@ -60,44 +59,28 @@ def export(files: dict[str, Path], folder: Path) -> list[str]:
     """Pack `files` into `folder`, which must not hold parcels yet; returns the names of those that didn't fit."""
     if (folder / LIST).exists():
         raise ValueError(f"folder={str(folder)!r} holds parcels already; import them, or name another folder")
-    parcels: list[list[bytes]] = [[]]
-    room, listed, left_out = PARCEL_BYTES, [], []
-    for name, path in files.items():
-        content = path.read_bytes()
-        if len(content) > room + (PARCELS - len(parcels)) * PARCEL_BYTES:
-            left_out.append(name)
-            continue
-        pieces, rest = [], content
-        while rest:
-            if not room:
-                parcels.append([])
-                room = PARCEL_BYTES
-            piece, rest = rest[:room], rest[room:]
-            parcels[-1].append(piece)
-            pieces.append([len(parcels) - 1, len(parcels[-1]) - 1])
-            room -= len(piece)
-        listed.append({"name": name, "sha256": _digest(content), "bytes": len(content), "pieces": pieces})
-    with ThreadPoolExecutor() as pool:
-        packed = {f"parcel-{number}.tar.xz": content
-                  for number, content in enumerate(pool.map(_pack, filter(None, parcels)))}
-    for file, content in packed.items():
+    buffer, packed, left_out = io.BytesIO(), [], []
+    # Not compressed: weights are noise to a compressor, and a borrowed machine's time is better spent on training.
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, path in files.items():
+            content = path.read_bytes()
+            if archive.offset + len(content) + TAR_BYTES > PARCELS * PARCEL_BYTES:
+                left_out.append(name)
+                continue
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+            packed.append(name)
+    whole = buffer.getvalue() if packed else b""
+    parcels = {f"parcel-{start // PARCEL_BYTES}": whole[start:start + PARCEL_BYTES]
+               for start in range(0, len(whole), PARCEL_BYTES)}
+    for file, content in parcels.items():
         write_atomic(folder / file, content)
     # Last, so that a list always stands for whole parcels.
     write_atomic(folder / LIST, json.dumps(
-        {"format": FORMAT, "parcels": {file: _digest(content) for file, content in packed.items()},
-         "files": listed, "left_out": left_out}, indent=1) + "\n")
+        {"format": FORMAT, "parcels": {file: _digest(content) for file, content in parcels.items()},
+         "files": packed, "left_out": left_out}, indent=1) + "\n")
     return left_out
-
-
-def _pack(pieces: list[bytes]) -> bytes:
-    buffer = io.BytesIO()
-    # preset 0: weights are noise to a compressor, and a borrowed machine's time is better spent on training.
-    with tarfile.open(fileobj=buffer, mode="w:xz", preset=0) as archive:
-        for number, piece in enumerate(pieces):
-            entry = tarfile.TarInfo(str(number))
-            entry.size = len(piece)
-            archive.addfile(entry, io.BytesIO(piece))
-    return buffer.getvalue()
 
 
 def unpack(folder: Path) -> dict[str, bytes]:
@@ -109,39 +92,40 @@ def unpack(folder: Path) -> dict[str, bytes]:
         listing = json.loads(path.read_text(encoding="utf-8"))
         if listing["format"] != FORMAT:
             raise ValueError(f"format {listing['format']} instead of {FORMAT}")
-        wanted = [(item["name"], item["sha256"], item["bytes"], item["pieces"]) for item in listing["files"]]
-        archives = [_open(folder / f"parcel-{number}.tar.xz", listing["parcels"][f"parcel-{number}.tar.xz"])
-                    for number in range(len(listing["parcels"]))]
-        files = {}
-        for name, digest, size, pieces in wanted:
-            if not NAMES.fullmatch(name):
-                raise ValueError(f"{path} names a file {name!r}, which is neither a record nor a checkpoint")
-            content = b"".join(_piece(archives[piece[0]], piece[1], folder) for piece in pieces)
-            if len(content) != size or _digest(content) != digest:
-                raise ValueError(f"{name} in {folder} is damaged: its checksum is another; export again")
-            files[name] = content
+        digests = listing["parcels"]
+        whole = b"".join(_read(folder / f"parcel-{number}", digests[f"parcel-{number}"])
+                         for number in range(len(digests)))
+        files = _members(whole, folder) if whole else {}
+        if list(files) != listing["files"]:
+            raise ValueError(f"the parcels in {folder} hold other files than {LIST} says; export again")
         return files
-    except (AttributeError, EOFError, IndexError, KeyError, RecursionError, TypeError, OSError, UnicodeDecodeError,
-            json.JSONDecodeError, tarfile.TarError, lzma.LZMAError) as error:
+    except (AttributeError, EOFError, IndexError, KeyError, OSError, RecursionError, TypeError, UnicodeDecodeError,
+            json.JSONDecodeError, tarfile.TarError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); export again") from error
 
 
-def _open(path: Path, digest: str) -> tarfile.TarFile:
+def _read(path: Path, digest: str) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; all files of an export belong together") from None
     if _digest(content) != digest:
         raise ValueError(f"{path} is damaged or has been changed: its checksum is another; export again")
-    return tarfile.open(fileobj=io.BytesIO(content), mode="r:xz")
+    return content
 
 
-def _piece(archive: tarfile.TarFile, number: int, folder: Path) -> bytes:
-    # Read into memory and never unpacked to disk: a name or a link in the archive can lead nowhere.
-    entry = archive.getmember(str(number))
-    if not entry.isreg() or entry.size > PARCEL_BYTES:
-        raise ValueError(f"a parcel in {folder} holds something else than pieces of files; export again")
-    return archive.extractfile(entry).read()
+def _members(whole: bytes, folder: Path) -> dict[str, bytes]:
+    """The files of a .tar, read into memory and never unpacked to disk: no name or link in it can lead anywhere."""
+    files = {}
+    with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
+        for entry in archive:
+            if not NAMES.fullmatch(entry.name):
+                raise ValueError(f"the parcels in {folder} hold {entry.name!r}, which is neither a record nor a "
+                                 "checkpoint")
+            if not entry.isreg():
+                raise ValueError(f"{entry.name} in {folder} is no plain file; export again")
+            files[entry.name] = archive.extractfile(entry).read()
+    return files
 
 
 def merge(folder: Path, results: Path, checkpoints: Path) -> list[str]:
