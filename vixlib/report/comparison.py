@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -65,22 +65,28 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
         known = record["model"] in names()
         live.setdefault((record["model"], record["position"]) if known else record["model"], []).append(record)
     recorded = {row: _recorded(row, table, records) for row in rows}
-    groups = sorted({Group.of(record) for found in recorded.values() for record in found})
-    protocols = [group for group in groups if group.profile == "paper"]
-    others = [group for group in groups if group.profile != "paper"]
+    groups = sorted({Group.of(record) for found in recorded.values() for record in found},
+                    key=lambda group: (group.profile != "paper", group))
 
+    columns: dict[str, Callable[[Row], str]] = {
+        _heading(group): lambda row, group=group: _cell(recorded[row], group, score) for group in groups}
+    if not any(group.profile == "paper" for group in groups):
+        columns = {"recorded,\npaper protocol": lambda row: NOT_MEASURED, **columns}
+    if runs:
+        columns["this run\nbest | last"] = lambda row: _run_cell(live.get((row.model, row.position), []), score)
     header = ["model", "parameters\nas the paper counts", "parameters\ntrue", f"paper\n{SCORES[score]}",
-              f"authors' log\n{SCORES[score]}"]
-    header += [f"{_heading(group)}\nbest | last" for group in protocols] or ["recorded,\npaper protocol"]
-    header += [f"{_heading(group)}\nbest | last" for group in others]
-    header += ["this run\nbest | last"] if runs else []
-    lines = [[*_system_cells(row, table, score),
-              *([_cell(recorded[row], group, score) for group in protocols] or [NOT_MEASURED]),
-              *(_cell(recorded[row], group, score) for group in others),
-              *([_run_cell(live.get((row.model, row.position), []), score)] if runs else [])] for row in rows]
+              f"authors' log\n{SCORES[score]}", *columns]
+    lines = [[*_system_cells(row, table, score), *(cell(row) for cell in columns.values())] for row in rows]
     lines += [[name, *["-"] * (len(header) - 2), _run_cell(live.get(name, []), score)]
               for name in dict.fromkeys(run.model for run in runs if run.model not in names())]
     devices = sorted({record["device"] for found in recorded.values() for record in found})
+    marked = any(mark in line[4] for line in lines for mark in "*†")
+    return Table(_caption(table), header, lines, tuple(_notes(table, groups, devices, runs, marked)))
+
+
+def _notes(table: int | str, groups: Sequence[Group], devices: Sequence[str], runs: Sequence[Run],
+           marked: bool) -> list[str]:
+    """What the columns mean, on what the runs were made, and what to beware of; marked: whether logs have marks."""
     notes = ["parameters: of the paper's layers (configuration \"paper\"); columns of runs name their own"
              if table != "rope" else "parameters: of the uniform configuration",
              f"recorded on: {'; '.join(devices)}" if devices else "no run of this table is recorded yet",
@@ -88,16 +94,15 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
              "last: the last epoch, mean ± sd over seeds"]
     settings = dict.fromkeys(f"{run.dataset}, {run.config.epochs} epoch(s), {run.device}" for run in runs)
     notes += [f"this run: {'; '.join(settings)}"] if runs else []
-    if any(mark in line[4] for line in lines for mark in "*†"):
-        notes.append(MARKED_LOGS)
+    notes += [MARKED_LOGS] if marked else []
     copies = sorted({name for name in (*(group.dataset for group in groups), *(run.dataset for run in runs))
                      if name.endswith("-jpg")})
     notes += [f"{name}: a JPEG copy, which has lost detail; its accuracies may lie some points from the original's"
               for name in copies]
-    if not protocols:
+    if not any(group.profile == "paper" for group in groups):
         notes.append(f"{NOT_MEASURED}: python -m vixlib.reproduce --table {table} --profile paper trains them on a GPU "
                      "and fills the column")
-    return Table(_caption(table), header, lines, tuple(notes))
+    return notes
 
 
 def checked_runs(runs: Iterable[Run]) -> list[Run]:
@@ -152,7 +157,7 @@ def _caption(table: int | str) -> str:
 
 
 def _heading(group: Group) -> str:
-    return str(group).replace(", patch", ",\npatch")  # two lines keep the table narrow
+    return str(group).replace(", patch", ",\npatch") + "\nbest | last"  # lines keep the table narrow
 
 
 def _system_cells(row: Row, table: int | str, score: str) -> list[str]:
