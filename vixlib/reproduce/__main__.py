@@ -1,4 +1,4 @@
 """python -m vixlib.reproduce"""
-from .command import main
+from . import main
 
 raise SystemExit(main())
