@@ -61,7 +61,7 @@ def test_measured_figures_go_before_predicted_ones_once_they_are_complete(tmp_pa
 
 
 def test_a_folder_without_figures_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="run python -m vixlib.report.memory"):
+    with pytest.raises(FileNotFoundError, match="run python -m vixlib.reproduce.memory"):
         memory.stored(Path(tmp_path))
 
 

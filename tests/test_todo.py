@@ -93,7 +93,7 @@ def test_the_rehearsal_takes_every_way_that_the_plan_takes(tmp_path):
     loops = re.sub(r"for (\w+) in ([\w -]+); do (.*); done", lambda loop: "\n".join(
         loop[3].replace(f"${loop[1]}", value) for value in loop[2].split()), text)
     commands = [reproduce._parser().parse_args(shlex.split(line.partition("vixlib.reproduce")[2]))
-                for line in loops.splitlines() if "python -m vixlib.reproduce" in line]
+                for line in loops.splitlines() if "python -m vixlib.reproduce " in line]
     rehearsed = [command for command in commands if command.data == "shapes"]
     assert {command.table for command in rehearsed} == {"1", "2", "3", "4", "cxv", "rope"}
     assert {(command.profile, command.compile) for command in rehearsed} == {

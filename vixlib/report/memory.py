@@ -1,11 +1,10 @@
-"""What a training step of every system needs in memory, by `python -m vixlib.report.memory` once, then from a file.
+"""What a training step of every system needs in memory, by `python -m vixlib.reproduce.memory` once, then from a file.
 
 On a CPU the figures are predictions, on a GPU measurements; each has its own file in data/memory, and every table says
 which it shows.
 """
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from functools import cache
@@ -81,7 +80,9 @@ def write(folder: Path = MEMORY, device: torch.device | None = None, only: list[
                "records": {} if device.type == "cuda" else
                {record_name(record): known.get(record_name(record)) or _of_record(record)
                 for record in read_records()}}
-    return write_atomic(path, json.dumps(content, indent=1) + "\n")
+    write_atomic(path, json.dumps(content, indent=1) + "\n")
+    _file.cache_clear()
+    return path
 
 
 def _of_record(record: dict) -> int:
@@ -100,7 +101,7 @@ def read_needs(path: Path) -> dict:
         return parse_needs(path.read_bytes())
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no memory figures ({type(error).__name__}: {error}); "
-                         "delete it, and run python -m vixlib.report.memory") from error
+                         "delete it, and run python -m vixlib.reproduce.memory") from error
 
 
 def parse_needs(content: bytes) -> dict:
@@ -129,7 +130,7 @@ def stored(folder: Path = MEMORY) -> tuple[dict[tuple[str, str], dict], str]:
     # A file that a GPU has filled in part comes last: it would leave the other systems' cells empty.
     files.sort(key=lambda file: (not {row["model"] for row in file["rows"]} >= set(names()), not file["measured"]))
     if not files:
-        raise FileNotFoundError(f"{folder} holds no memory figures; run python -m vixlib.report.memory")
+        raise FileNotFoundError(f"{folder} holds no memory figures; run python -m vixlib.reproduce.memory")
     chosen = files[0]
     rows = {(row["model"], row["config"]): row for row in chosen["rows"]}
     for name in names():
@@ -180,23 +181,3 @@ def _notes(source: str) -> tuple[str, ...]:
             "mixed, matrix stored: softmax is computed in float32 then, too, and beside it a half copy is kept for the "
             "product with V: six bytes an entry instead of four",
             f"kept for backward: float32, fused; largest batch: mixed, fused, predicted, {MARGIN - 1:.0%} to spare")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m vixlib.report.memory", description=__doc__.split("\n")[0])
-    parser.add_argument("--names", nargs="+", choices=names(), metavar="NAME", help="only these systems")
-    parser.add_argument("--to", type=Path, default=MEMORY, help="folder of the files")
-    parser.add_argument("--show", action="store_true", help="print what fits, from the file")
-    chosen = parser.parse_args(arguments)
-    try:
-        if not chosen.show:
-            print(write(chosen.to, only=chosen.names))
-        _file.cache_clear()
-        print(fits_table(chosen.to))
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()

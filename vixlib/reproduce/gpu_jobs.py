@@ -87,7 +87,7 @@ class ColumnsJob:
     def perform(self, data: ImageData, place: Place, minutes: float | None = None, progress: bool = True,
                 on_epoch: Callable | None = None) -> Outcome:
         """Measure what is missing, within `minutes`."""
-        device = _gpu(self.name, "python -m vixlib.report.memory predicts them")
+        device = _gpu(self.name, "python -m vixlib.reproduce.memory predicts them")
         started, todo = time.monotonic(), self.missing(place.results)
         cap_memory(None)
         try:

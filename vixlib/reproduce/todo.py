@@ -38,7 +38,7 @@ FIRST = ("No run is recorded on a GPU yet: times are unknown, and every part is 
          f"      --models ViN --minutes 0.2 --memory-gb {CARD_GB} --compile $mode $TRIAL; done",
          "  python -m vixlib.reproduce --table 2 --profile paper --data shapes --batches --models ViN "
          f"--memory-gb {CARD_GB} $TRIAL",
-         "  python -m vixlib.report.memory --names ViN --to TRIAL/memory")
+         "  python -m vixlib.reproduce.memory --names ViN --to TRIAL/memory")
 ALONE = "images/s and seconds to the paper's accuracy count for runs alone on the GPU; in the end, one more seed, 3:"
 SPEED = ("Speed and memory against the authors' forms, minutes each: eager, compiled, with CUDA graphs. What is in OUT",
          "then belongs into data/benchmarks; if compiled steps are faster, --compile yes or graphs shortens blocks:",

@@ -1,0 +1,27 @@
+"""Compute what a training step of every system needs, into data/memory: `python -m vixlib.reproduce.memory`."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..models.zoo import names
+from ..report.memory import MEMORY, fits_table, write
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m vixlib.reproduce.memory", description=__doc__)
+    parser.add_argument("--names", nargs="+", choices=names(), metavar="NAME", help="only these systems")
+    parser.add_argument("--to", type=Path, default=MEMORY, help="folder of the files")
+    parser.add_argument("--show", action="store_true", help="print what fits, from the file")
+    chosen = parser.parse_args(arguments)
+    try:
+        if not chosen.show:
+            print(write(chosen.to, only=chosen.names))
+        print(fits_table(chosen.to))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
