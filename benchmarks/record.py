@@ -4,14 +4,13 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import re
 import warnings
 from pathlib import Path
 
 import torch
 
 from vixlib.device import pick_device
-from vixlib.files import require_writable, write_atomic
+from vixlib.files import file_part, require_writable, write_atomic
 from vixlib.provenance import environment, now
 from vixlib.report.benchmarks import BENCHMARKS
 from vixlib.reproduce.arguments import count, seed
@@ -68,7 +67,7 @@ def save(record: dict, folder: Path, finished: bool = False) -> Path:
     """Write the record; a later one of the same benchmark, size, device and compiler mode takes its place."""
     if finished:
         record["finished"] = now()
-    device = re.sub(r"[^A-Za-z0-9]+", "-", record["device"]).strip("-")
+    device = file_part(record["device"])
     mode = record["settings"].get("compile")
     name = f"{record['benchmark']}_{device}{f'_{mode}' if mode else ''}{'_quick' if record['quick'] else ''}.json"
     return write_atomic(folder / name, json.dumps(record, indent=1, allow_nan=False) + "\n")

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .errors import require_count, require_known, require_like, require_room, require_several
+from .errors import is_integer, require_count, require_known, require_like, require_room, require_several
 
 Size = int | tuple[int, int]
 
@@ -26,7 +26,7 @@ def built_for(model: nn.Module, name: str) -> int | tuple[int, int] | None:
     value = getattr(model, name, None)
     if name == "image_size" and isinstance(value, (tuple, list)):
         return tuple(value) if len(value) == 2 and all(isinstance(side, int) for side in value) else None
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_integer(value):
         return None
     return (value, value) if name == "image_size" else value
 

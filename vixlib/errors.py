@@ -28,7 +28,7 @@ def require_depth(**values: int) -> None:
 
 def _require_integers(most: int, values: Mapping[str, int]) -> None:
     for name, value in values.items():
-        if not _is_integer(value):
+        if not is_integer(value):
             raise TypeError(f"{name}={shown(value)} must be an integer, got {type(value).__name__}")
         if value < 1:
             raise ValueError(f"{name}={shown(value)} must be at least 1")
@@ -36,14 +36,15 @@ def _require_integers(most: int, values: Mapping[str, int]) -> None:
             raise ValueError(f"{name}={shown(value)} must be at most {most}")
 
 
-def _is_integer(value: object) -> bool:
+def is_integer(value: object) -> bool:
+    """Whether `value` is a whole number by type; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def require_between(first: int, last: int, **values: int) -> None:
     """Each keyword must be an integer from `first` to `last`, both included."""
     for name, value in values.items():
-        if not _is_integer(value):
+        if not is_integer(value):
             raise TypeError(f"{name}={shown(value)} must be an integer from {first} to {last}, got "
                             f"{type(value).__name__}")
         if not first <= value <= last:
@@ -65,7 +66,7 @@ def require_rate(name: str, value: float) -> None:
 
 def require_seed(name: str, value: int) -> None:
     """`value` must be an integer that generators take: from 0 to below 2**63."""
-    if not _is_integer(value) or not 0 <= value < 2**63:
+    if not is_integer(value) or not 0 <= value < 2**63:
         raise ValueError(f"{name}={shown(value)} must be an integer from 0 to below 2**63")
 
 

@@ -72,6 +72,24 @@ def require_writable(path: Path) -> None:
         raise type(error)(f"cannot write {path}: {error}") from error
 
 
+def listed(folder: Path, ending: str) -> list[Path]:
+    """The files in `folder`, if there is one, whose names end so; glob would find none where it may not be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.name.endswith(ending))
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise ValueError(f"folder={str(folder)!r} is a file; name the folder that holds the {ending} files") from None
+    except OSError as error:
+        raise OSError(error.errno, f"folder={str(folder)!r} cannot be read: {error.strerror}; change its permissions, "
+                      "or name another folder") from error
+
+
+def file_part(text: str) -> str:
+    """`text`, a device's name for instance, as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")
+
+
 def _lock(file: BinaryIO) -> bool:
     """Hold `file` until it is closed, by this process or by its end; False where the system has no such locks."""
     try:

@@ -5,6 +5,7 @@ One style throughout: the colour is the mixer's; circles and dashed lines are Le
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -73,16 +74,13 @@ def trace(model: nn.Module) -> list[Stage]:
             stages.append(step)
 
     parts = (*model.embedding.modules(), *model.blocks, *getattr(model, "shrink", {}).values())
-    hooks = [part.register_forward_hook(lambda part, _x, out: note(KINDS[type(part)], out))
-             for part in parts if type(part) in KINDS]
-    hooks += [model.head.register_forward_pre_hook(lambda _part, x: note("one vector", x[0])),
-              model.head.register_forward_hook(lambda _part, _x, out: note("classes", out))]
-    try:
-        with evaluating(model):
-            model(picture)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, evaluating(model):
+        for part in parts:
+            if type(part) in KINDS:
+                hooks.enter_context(part.register_forward_hook(lambda part, _x, out: note(KINDS[type(part)], out)))
+        hooks.enter_context(model.head.register_forward_pre_hook(lambda _part, x: note("one vector", x[0])))
+        hooks.enter_context(model.head.register_forward_hook(lambda _part, _x, out: note("classes", out)))
+        model(picture)
     return stages
 
 

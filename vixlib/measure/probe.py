@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -36,13 +37,10 @@ def mixer_inputs(model: nn.Module, images: Tensor) -> list[tuple[Tensor, object]
     def remember(_module, arguments, keywords) -> None:
         seen.append((arguments[0], keywords.get("rotary")))
 
-    hooks = [block.mixer.register_forward_pre_hook(remember, with_kwargs=True) for block in model.blocks]
-    try:
-        with evaluating(model):
-            model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, evaluating(model):
+        for block in model.blocks:
+            hooks.enter_context(block.mixer.register_forward_pre_hook(remember, with_kwargs=True))
+        model(images)
     return seen
 
 

@@ -6,7 +6,6 @@ which it shows.
 from __future__ import annotations
 
 import json
-import re
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch import nn
 
 from ..device import device_name, is_out_of_memory, pick_device
 from ..errors import require_kinds
-from ..files import DATA, require_writable, write_atomic
+from ..files import DATA, file_part, require_writable, write_atomic
 from ..measure.model import CARD_GB, MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
 from ..models.zoo import CONFIGS, applicable, build, names, settings
 from ..provenance import environment
@@ -62,8 +61,7 @@ def _peak(model: nn.Module, precision: str) -> int | None:
 def write(folder: Path = MEMORY, device: torch.device | None = None, only: list[str] | None = None) -> Path:
     """Compute the needs of every system on `device` and write their file; `only`: these names, the others stay."""
     device = device or pick_device()
-    named = "predicted" if device.type == "cpu" else re.sub(r"[^A-Za-z0-9]+", "-", device_name(device)).strip("-")
-    path = folder / f"{named}.json"
+    path = folder / f"{'predicted' if device.type == 'cpu' else file_part(device_name(device))}.json"
     require_writable(path)  # before minutes are spent on what could not be kept
     before = read_needs(path) if path.exists() else {"rows": []}
     known = before.get("records", {}) if only else {}  # computed by an older vixlib, they may no longer be true

@@ -18,7 +18,7 @@ from ..errors import (
     require_seed,
     shown,
 )
-from ..files import DATA, write_atomic
+from ..files import DATA, listed, write_atomic
 from ..models.zoo import CONFIGS
 from ..train.rules import NUMBER, is_percentage, require_epochs, require_settings
 
@@ -94,7 +94,7 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
         raise TypeError(f"match={match!r} holds what no record can hold: {error}") from error
     records: dict[str, dict] = {}
     files: dict[str, Path] = {}
-    for path in _files(folder):
+    for path in listed(folder, ".json"):
         record = read_record(path)
         name = record_name(record)
         if name in records:  # counted as two seeds it would decide what one cannot
@@ -102,19 +102,6 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
         records[name], files[name] = record, path
     return [record for record in records.values() if all(record[field] == value for field, value in wanted.items())
             and (record["table"] != VARIANTS or "table" in wanted)]
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files of records; glob would find none where the folder may not be read."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.name.endswith(".json"))
-    except FileNotFoundError:
-        return []
-    except NotADirectoryError:
-        raise ValueError(f"folder={str(folder)!r} is a file; name the folder that holds the records") from None
-    except OSError as error:
-        raise OSError(error.errno, f"folder={str(folder)!r} cannot be read: {error.strerror}; change its permissions, "
-                      "or name another folder") from error
 
 
 def read_record(path: Path) -> dict:

@@ -14,7 +14,7 @@ import tarfile
 from pathlib import Path
 
 from ..errors import require_kinds
-from ..files import write_atomic
+from ..files import listed, write_atomic
 from ..report import memory
 from ..report.records import parse_record, record_name
 from ..train import checkpoint
@@ -31,17 +31,9 @@ def contents(results: Path, checkpoints: Path) -> dict[str, Path]:
     """What there is to take home, by its name in a parcel: records first, then the checkpoints of unfinished runs,
     the smallest first."""
     files = {f"{folder}/{path.name}": path for folder in ("results", "results/batches", "memory")
-             for path in _listed(_place(folder, results, checkpoints), ".json")}
-    unfinished = [path for path in _listed(checkpoints, ".pt") if not (results / f"{path.stem}.json").exists()]
+             for path in listed(_place(folder, results, checkpoints), ".json")}
+    unfinished = [path for path in listed(checkpoints, ".pt") if not (results / f"{path.stem}.json").exists()]
     return files | {f"checkpoints/{path.name}": path for path in sorted(unfinished, key=lambda p: p.stat().st_size)}
-
-
-def _listed(folder: Path, ending: str) -> list[Path]:
-    """The files in `folder`, if there is one; glob would find none where it may not be read."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.name.endswith(ending))
-    except FileNotFoundError:
-        return []
 
 
 def _place(folder: str, results: Path, checkpoints: Path) -> Path:
