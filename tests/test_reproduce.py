@@ -263,3 +263,12 @@ def test_what_the_command_line_cannot_do_is_a_sentence(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert reproduce.main([*command, "--export", str(tmp_path / "file" / "out")]) == 1
     assert "cannot write" in capsys.readouterr().err and not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize("command", [["vixlib"], ["vixlib.reproduce", "--todo"]])
+def test_a_command_whose_output_is_read_no_further_ends_without_a_traceback(command):
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head` does once it has its lines
+    done = subprocess.run([sys.executable, "-m", *command], stdout=writing, stderr=subprocess.PIPE, timeout=300)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")

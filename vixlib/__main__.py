@@ -1,6 +1,7 @@
 """python -m vixlib: every system by name, with its parameters."""
 import argparse
 
+from .files import while_read
 from .measure.model import count_parameters
 from .models.zoo import SYSTEMS, build
 from .table import Table
@@ -18,4 +19,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with while_read():
+        main()

@@ -1,4 +1,4 @@
-"""Files: where the project's own are, written atomically, and tensors read as data."""
+"""Files: where the project's own are, written atomically, tensors read as data, and output that nobody reads."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -117,6 +120,17 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError:
         pass  # the first error is the one to report
+
+
+@contextmanager
+def while_read() -> Iterator[None]:
+    """Ends a command quietly once its output is read no further, as by `| head`, with the status of such an end."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        raise SystemExit(141) from None  # what a shell reports for SIGPIPE
 
 
 def read_tensors(content: bytes) -> dict:

@@ -1,4 +1,7 @@
 """python -m vixlib.reproduce"""
+from ..files import while_read
 from . import main
 
-raise SystemExit(main())
+with while_read():
+    status = main()
+raise SystemExit(status)

@@ -99,6 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)) if chosen.merge
                   else _todo(chosen))
+        except BrokenPipeError:
+            raise
         except (OSError, ValueError) as error:
             print(error, file=sys.stderr)
             return 1
@@ -125,6 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
                 for folder in filter(None, (chosen.export, chosen.results, chosen.checkpoints)):
                     require_writable(folder / "any")
             return _work(chosen, started)
+        except BrokenPipeError:  # nobody reads on; see files.while_read
+            raise
         except (OSError, ValueError) as error:  # it says what is wrong; a run's own errors are in RunsFailed
             print(error, file=sys.stderr)
             return 1
@@ -223,7 +227,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--export", type=Path, metavar="DIR", help="pack what this call made into DIR, to take home")
     parser.add_argument("--import", type=Path, metavar="DIR", dest="merge", help="merge what --export left in DIR")
     return parser
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
