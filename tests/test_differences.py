@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from blank import BLANK, history
+from blank import BLANK, scored
 
 import vixlib as vix
 from vixlib.report.comparison import NOT_MEASURED
@@ -13,9 +13,8 @@ from vixlib.report.records import write_record
 def record(model, position, last, seed=0, profile="quick", dataset="cifar10-jpg", config="uniform", epochs=1, lr=1e-3,
            **options):
     values = dict(BLANK)
-    values.update(model=model, position=position, last_top1=last, best_top1=last, seed=seed, profile=profile,
+    values.update(model=model, position=position, **scored(last, epochs=epochs), seed=seed, profile=profile,
                   dataset=dataset, config=config, options={"patch_size": 4, **options}, device="CPU", table="rope",
-                  history=history(epochs),
                   train={"epochs": epochs, "batch_size": 64, "lr": lr, "seed": seed, "eval_batch_size": None})
     return values
 

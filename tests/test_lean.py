@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -260,3 +261,63 @@ def test_pruned_weights_stay_pruned_and_are_trained(name):
     for part, old in zip(parts, before, strict=True):
         assert not torch.equal(part.weight_orig, old)
         assert torch.equal(part.weight, part.weight_orig * part.weight_mask)
+
+
+@pytest.mark.parametrize("conv", [
+    nn.Conv2d(2, 2, (5, 1), padding=(2, 0), groups=2), nn.Conv2d(2, 2, (5, 3), padding=(2, 1), groups=2, bias=False),
+    nn.Conv2d(2, 2, (5, 1), padding=(2, 0), groups=2, bias=False, padding_mode="circular"),
+    nn.Conv2d(2, 2, (5, 1), padding=(4, 0), groups=2, bias=False, dilation=(2, 1)),
+    nn.Conv2d(2, 2, (5, 1), padding=(2, 0), bias=False)])
+def test_another_convolution_in_nystrom_is_the_one_that_computes(conv):
+    model = vix.build("ViN", seed=0, num_landmarks=4, **SMALL)
+    mixer, v = model.blocks[0].mixer, torch.randn(3, 2, 65, 8)
+    plain = mixer.convolve(v)
+    assert (mixer.conv(v) - plain).abs().max() < 1e-5
+    mixer.conv = conv
+    assert torch.equal(mixer.convolve(v), conv(v)) and not torch.allclose(conv(v), plain)
+
+
+class Adapter(nn.Module):
+    """Around a map, as adapters are: neither a Linear itself nor with a weight of that name."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base, self.up = base, nn.Linear(base.in_features, base.out_features, bias=False)
+
+    def forward(self, x):
+        return self.base(x) + self.up(x)
+
+
+@pytest.mark.parametrize(("name", "map_"), [("ViT", "to_qkv"), ("ViP", "to_qkv"), ("ViN", "to_out"), ("ViL", "to_q"),
+                                            ("MLPMixer", "widen"), ("FNet", None)])
+def test_maps_may_be_wrapped_or_quantised(name, map_):
+    model = vix.build(name, seed=0, **vix.applicable(name, {**SMALL, "num_landmarks": 4, "rank": 4})).eval()
+    x = torch.randn(2, 3, 16, 16)
+    before = model(x)
+    if map_ is not None:
+        wrapped = copy.deepcopy(model)
+        for block in wrapped.blocks:
+            setattr(block.mixer, map_, Adapter(getattr(block.mixer, map_)))
+        assert not torch.allclose(wrapped(x), before)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        small = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    with torch.no_grad():
+        assert (small(x) - before).abs().max() < 0.2 * before.abs().max()
+
+
+def test_hooks_on_all_modules_see_and_change_every_part():
+    model = vix.build("ViT", seed=0, **SMALL)
+    x, seen = torch.randn(2, 3, 16, 16), []
+
+    def remember(module, inputs, out):
+        seen.append(type(module).__name__)
+        return out * 0 if isinstance(module, nn.GELU) else None
+
+    with nn.modules.module.register_module_forward_hook(remember):
+        trained = model(x)
+        names = seen.copy()
+        seen.clear()
+        with torch.no_grad():
+            assert (model(x) - trained).abs().max() < 1e-5
+    assert names == seen and names.count("GELU") == 2

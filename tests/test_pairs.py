@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from blank import BLANK
+from blank import BLANK, scored
 
 import vixlib as vix
 from vixlib.figures import common as figures
@@ -13,9 +13,9 @@ from vixlib.report.records import write_record
 
 def record(model, last, seed=0, peak=None, position="learned", **options):
     values = dict(BLANK)
-    values.update(model=model, seed=seed, best_top1=last + 1, last_top1=last, profile="quick", dataset="shapes",
+    values.update(model=model, seed=seed, **scored(last, last + 1, epochs=2), profile="quick", dataset="shapes",
                   config="uniform", position=position, options={"patch_size": 8, "depth": 1, **options},
-                  train={"epochs": 1, "batch_size": 8}, params={"true": 500_000, "as_paper": 500_000},
+                  train={"epochs": 2, "batch_size": 8}, params={"true": 500_000, "as_paper": 500_000},
                   peak_memory_bytes=peak, device="CPU")
     return values
 
@@ -41,7 +41,7 @@ def test_gains_of_records_are_means_over_common_seeds_and_of_learned_positions(t
     write_record(record("HybridViT", 99.0, position="rope"), tmp_path)
     recorded = {source: gain for source, gain in pairs.gains(results=tmp_path).items() if source.startswith("recorded")}
     assert list(recorded.values()) == [{"ViT": 8.0}]
-    assert "shapes, patch 8, 1 epoch" in next(iter(recorded))
+    assert "shapes, patch 8, 2 epochs" in next(iter(recorded))
 
 
 def test_gains_of_this_run_need_both_halves(tmp_path):

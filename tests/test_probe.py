@@ -119,3 +119,18 @@ def test_bad_arguments_are_named(call, error, words):
 
 def linformer():
     return LinformerAttention(8, heads=2, dim_head=4, seq_len=5, rank=2)
+
+
+def test_a_model_without_answers_agrees_with_nothing():
+    model = vix.build("ViT", image_size=16, patch_size=4, depth=1, seed=0)
+    model.head.weight.data.fill_(torch.nan)
+    scores = shift_consistency(model, pictures(8), torch.zeros(8, dtype=torch.long), (0, 2))
+    assert {(score.top1, score.agreement) for score in scores} == {(0.0, 0.0)}
+
+
+def test_layers_may_share_a_block():
+    model = vix.build("ViT", image_size=16, patch_size=4, depth=2, seed=0)
+    model.blocks[1] = model.blocks[0]
+    x = torch.randn(2, 3, 16, 16)
+    first, second = mixer_inputs(model, x)
+    assert not torch.equal(first[0], second[0]) and len(attention_maps(model, x)) == 2

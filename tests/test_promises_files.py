@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from blank import scored
 from test_records import a_record
 from test_train import colours, net, same_weights, train
 from torch import nn
@@ -90,7 +91,7 @@ def write_records(folder: str, who: int) -> None:
     trouble = "no end"
     try:
         for seed in range(60):
-            write_record(a_record(seed=seed if seed % 2 else 1000 * who + seed, best_top1=who), folder)
+            write_record(a_record(seed=seed if seed % 2 else 1000 * who + seed, **scored(who)), folder)
         trouble = ""
     except OSError as error:
         trouble = str(error)
@@ -163,12 +164,12 @@ def test_a_disk_that_is_full_after_some_bytes_keeps_what_was_there(tmp_path, mon
     if what == "checkpoint":
         train(checkpoint=path, epochs=1)
     else:
-        path = write_record(a_record(best_top1=1), tmp_path)
+        path = write_record(a_record(**scored(1)), tmp_path)
     before = path.read_bytes()
     monkeypatch.setattr(Full, "room", room if what == "checkpoint" else min(room, 100))
     monkeypatch.setattr(files, "open", lambda file, mode: Full(file, mode), raising=False)
     with pytest.raises(OSError, match=rf"cannot write .*{path.name}: No space left on device; .*unchanged"):
-        train(checkpoint=path, epochs=2) if what == "checkpoint" else write_record(a_record(best_top1=2), tmp_path)
+        train(checkpoint=path, epochs=2) if what == "checkpoint" else write_record(a_record(**scored(2)), tmp_path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
     monkeypatch.undo()
     if what == "checkpoint":

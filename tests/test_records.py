@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 import torch
-from blank import BLANK
+from blank import BLANK, scored
 
 from vixlib import provenance
 from vixlib.files import write_atomic
@@ -71,7 +71,7 @@ def test_a_record_comes_back_whole_from_the_one_file_of_its_name(tmp_path):
     path = write_record(record, tmp_path)
     assert path.name == record_name(record)
     assert read_records(tmp_path) == [record]
-    write_record({**record, "best_top1": 60.0}, tmp_path)
+    write_record({**record, **scored(60.0)}, tmp_path)
     assert [found["best_top1"] for found in read_records(tmp_path)] == [60.0]
 
 
@@ -272,3 +272,13 @@ def test_the_commit_of_a_surrounding_repository_is_not_ours(repository, monkeypa
     git(repository, "commit", "-m", "first")
     monkeypatch.setattr(provenance, "ROOT", repository / "vixlib")
     assert environment("cpu")["commit"] is None
+
+
+@pytest.mark.parametrize("changes", [
+    {"best_top1": 99.5}, {"last_top1": 98.0}, {"train": {**TRAIN, "seed": 7}},
+    *({"history": [{**a_record()["history"][0], **damage}]} for damage in (
+        {"epoch": 7}, {"epoch": 0}, {"loss": float("nan")}, {"seconds": -1.0}, {"top5": 0.5}))])
+def test_a_record_that_contradicts_itself_is_refused(tmp_path, changes):
+    (tmp_path / "other.json").write_text(json.dumps({**a_record(), **changes}))
+    with pytest.raises(ValueError, match=r"other\.json: .*restore it or delete it"):
+        read_records(tmp_path)

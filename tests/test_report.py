@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from blank import BLANK
+from blank import BLANK, scored
 
 import vixlib as vix
 from vixlib.report.comparison import NOT_MEASURED, spread
@@ -15,8 +15,9 @@ from vixlib.report.records import write_record
 
 def record(model, seed=0, best=50.0, last=49.0, profile="quick", dataset="shapes", position="learned", **options):
     values = dict(BLANK)
-    values.update(model=model, seed=seed, best_top1=best, last_top1=last, profile=profile, dataset=dataset,
-                  config="uniform", position=position, options=options, device="CPU", table=1)
+    values.update(model=model, seed=seed, **scored(min(last, best), best, epochs=2), profile=profile, dataset=dataset,
+                  config="uniform", position=position, options=options, device="CPU", table=1,
+                  train={"epochs": 2, "batch_size": 64})
     return values
 
 
@@ -41,10 +42,9 @@ def test_every_row_of_a_table_is_shown_with_what_the_paper_printed(number, tmp_p
 
 
 def test_top_5_is_read_from_every_epoch(tmp_path):
-    made = record("ViN")
+    made = record("ViN", best=50.0, last=50.0)
     made["history"] = [{"epoch": epoch, "loss": 1.0, "top1": 50.0, "top5": top5, "seconds": 1.0}
                        for epoch, top5 in ((1, 92.5), (2, 91.25))]
-    made["train"] = {**made["train"], "epochs": 2}
     write_record(made, tmp_path)
     table = vix.compare(1, results=tmp_path, score="top5")
     assert cells(table, "ViN")[3] == "96.41" and "92.50 | 91.25" in cells(table, "ViN")
@@ -82,7 +82,7 @@ def test_runs_of_other_sizes_data_or_positions_do_not_mix(tmp_path):
 def test_table_2_shows_runs_with_its_own_batches_and_table_1_does_not(tmp_path):
     for profile, batch_size, last in (("paper", 64, 57.0), (LARGEST, 192, 58.0)):
         write_record({**record("ViP", best=last, last=last, profile=profile),
-                      "train": {"epochs": 1, "batch_size": batch_size}}, tmp_path)
+                      "train": {"epochs": 2, "batch_size": batch_size}}, tmp_path)
     shown = {table: next(row for row in vix.compare(table, results=tmp_path).rows if row[0] == "ViP")
              for table in (1, 2)}
     assert shown[1][-1] == "57.00 | 57.00" and shown[2][-1] == "58.00 | 58.00"
@@ -203,7 +203,8 @@ def test_committed_records_are_whole():
 def test_other_settings_are_no_further_seeds(tmp_path):
     for seed, last, options in ((0, 40.0, {}), (1, 42.0, {}), (0, 60.0, {"num_landmarks": 8})):
         write_record(record("ViN", seed=seed, best=70.0, last=last, **options), tmp_path)
-    write_record({**record("ViN", seed=2, best=20.0, last=10.0), "train": {**BLANK["train"], "lr": 0.1}}, tmp_path)
+    other = record("ViN", seed=2, best=20.0, last=10.0)
+    write_record({**other, "train": {**other["train"], "lr": 0.1}}, tmp_path)
     cell = cells(vix.compare(1, results=tmp_path), "ViN")[-1].split("\n")
     assert len(cell) == 3 and any(line.startswith("70.00 | 41.00 ± 1.41 (n=2)") for line in cell)
     assert any("num_landmarks=8" in line for line in cell) and any("lr=0.1" in line for line in cell)

@@ -10,6 +10,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from dataclasses import replace
@@ -19,11 +20,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 from vixlib import ViX, build
 from vixlib.data.images import ImageData
 from vixlib.data.shapes import make_shapes
-from vixlib.measure.model import saved_bytes_per_image, throughput
+from vixlib.measure.model import predict_peak_memory, saved_bytes_per_image, throughput
 from vixlib.measure.scoring import evaluate, in_parts, predict
 from vixlib.mixers import NystromAttention
 from vixlib.train import loop as trainer
@@ -330,7 +332,7 @@ def test_sgds_momentum_starts_as_zeros_so_that_a_skipped_step_leaves_no_chance(m
     config = TrainConfig(epochs=2, sgd_from=2)
     run = Run("Net", None, {}, "colours", 60, config, "CPU", "float32")
     training = Training(net(), net(), torch.amp.GradScaler("cuda", enabled=False), torch.Generator(),
-                        torch.Generator(), torch.device("cpu"), run, {})
+                        torch.Generator(), torch.device("cpu"), run, {}, {})
     training.enter_phase(2)
     buffers = [training.optimizer.state[p]["momentum_buffer"] for p in training.model.parameters()]
     assert type(training.optimizer) is torch.optim.SGD and all((buffer == 0).all() for buffer in buffers)
@@ -674,6 +676,62 @@ def test_a_run_may_go_on_compiled_and_says_so(tmp_path, monkeypatch):
     assert run.finished and run.config.compile == "graphs" and len(run.history) == 2
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_are_refused_before_a_step(kind):
+    model = net().to(kind)
+    with pytest.raises(TypeError, match=rf"trains .* in {kind}, where small updates are lost; call model.float"):
+        train(model=model)
+    with pytest.raises(TypeError, match="small updates are lost"):
+        predict_peak_memory(model, 2, image_size=(8, 8))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("change", [nn.utils.weight_norm, lambda part: prune.l1_unstructured(part, "weight", 0.3)])
+def test_what_hooks_make_of_weights_is_measured_and_averaged(change):
+    def own():
+        torch.manual_seed(0)
+        model = net()
+        change(model.layers[0])
+        return model
+    kept, peak = saved_bytes_per_image(own(), (8, 8)), predict_peak_memory(own(), 2, image_size=(8, 8)).bytes
+    assert kept > 0 and peak > 0 and throughput(own(), 2, 1, image_size=(8, 8)) > 0
+    averaged, _ = train(model=own(), ema_decay=0.9)
+    last, _ = train(model=own())
+    assert not same_weights(averaged, last)
+    assert all(torch.isfinite(value).all() for value in averaged.state_dict().values())
+
+
+def test_an_average_needs_a_model_that_can_be_copied():
+    model = net()
+    model.lock = threading.Lock()
+    with pytest.raises(TypeError, match="Net cannot be copied .*pickle.* averaging its weights takes a copy"):
+        train(model=model, ema_decay=0.9)
+
+
+def test_a_tensor_that_is_no_buffer_is_predicted_with():
+    class Centred(Net):
+        def __init__(self):
+            super().__init__()
+            self.mean = torch.full((3, 1, 1), 0.5)
+
+        def forward(self, images):
+            return super().forward(images - self.mean)
+
+    centred, plain = (predict_peak_memory(model, 2, image_size=(8, 8)).bytes for model in (Centred(), net()))
+    assert centred >= plain > 0
+
+
+def test_options_that_are_no_numbers_come_back_from_the_checkpoint(tmp_path):
+    def own():
+        model = net()
+        model.options = {"threshold": float("nan"), "limit": float("inf")}
+        return model
+    path = tmp_path / "run.pt"
+    train(model=own(), checkpoint=path, epochs=1)
+    _, run = train(model=own(), checkpoint=path, epochs=2)
+    assert len(run.history) == 2 and run.options == {"threshold": "NaN", "limit": "Infinity"}
+
+
 # --- Run ------------------------------------------------------------------------------------------------
 
 def test_a_run_survives_its_file(tmp_path):
@@ -993,7 +1051,7 @@ def test_a_model_of_ones_own_in_another_type_is_named(dtype):
     model = net().to(dtype)
     for ask in (lambda: train(model=model), lambda: evaluate(model, colours()),
                 lambda: predict(model, colours().test_images)):
-        with pytest.raises(TypeError, match=rf"model=Net has weights of {dtype}, and .* call model.float\(\)"):
+        with pytest.raises(TypeError, match=rf"model=Net (has weights of|trains .* in) {dtype}, .*call model.float"):
             ask()
 
 
@@ -1011,3 +1069,87 @@ def test_what_does_not_fit_a_machines_memory_is_computed_in_parts():
         return images + 1
 
     assert torch.equal(in_parts(compute, torch.arange(9.0)), torch.arange(9.0) + 1)
+
+
+# --- What an own model or on_epoch may do -----------------------------------------------------------------
+
+def test_autocast_around_the_call_changes_nothing():
+    alone, _ = train()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside, run = train()
+    assert run.precision == "float32" and same_weights(alone, inside)
+
+
+def test_out_of_memory_in_on_epoch_is_not_the_batch_s():
+    def draw(run):
+        raise MemoryError("drawing a figure")
+
+    with pytest.raises(MemoryError, match="drawing a figure"):
+        train(on_epoch=draw)
+
+
+def test_an_error_of_on_epoch_is_left_as_it_is(tmp_path):
+    def divide(run):
+        raise FloatingPointError("of my own")
+
+    with pytest.raises(FloatingPointError, match="^of my own$"):
+        train(on_epoch=divide, checkpoint=tmp_path / "run.pt")
+
+
+class Remembering(Net):
+    """Makes a buffer in its first step, which no new model has."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", None)
+
+    def forward(self, images):
+        self.seen = images.detach().mean((0, 2, 3))
+        return super().forward(images)
+
+
+def test_a_state_that_grew_in_training_is_named_and_not_written(tmp_path):
+    with pytest.raises(ValueError, match="could not be read back: seen of model=Remembering") as caught:
+        train(model=Remembering(), checkpoint=tmp_path / "run.pt")
+    assert len(caught.value.run.history) == 1 and not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="ema_decay averages the tensors that a model has before"):
+        train(model=Remembering(), ema_decay=0.9)
+    assert train(model=Remembering())[1].finished
+
+
+def test_a_part_put_in_during_training_would_never_be_trained():
+    model = net()
+
+    def replace_head(run):
+        model.layers[-1] = nn.Linear(8, 3)
+
+    with pytest.raises(ValueError, match=r"model=Net got layers\.6\.weight after its training began") as caught:
+        train(model=model, on_epoch=replace_head)
+    assert len(caught.value.run.history) == 1
+
+
+def test_a_detached_model_and_a_single_picture_to_normalise_over_are_named():
+    class Detached(Net):
+        def forward(self, images):
+            return super().forward(images).detach()
+
+    with pytest.raises(ValueError, match="model=Detached gives logits that depend on nothing that is trained"):
+        train(model=Detached())
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    with pytest.raises(ValueError, match="normalises over a batch of 1 picture.*choose a batch_size"):
+        train(model=flat, data=colours(train=33))
+
+
+def test_a_model_that_looks_at_numbers_cannot_be_predicted():
+    class Looking(Net):
+        def forward(self, images):
+            return super().forward(images) * (2 if images.sum() > 0 else 1)
+
+    with pytest.raises(ValueError, match="model=Looking cannot be predicted .*no numbers"):
+        predict_peak_memory(Looking(), 2, image_size=(8, 8))
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is a pipe or device"):
+        train(checkpoint=tmp_path / "pipe")

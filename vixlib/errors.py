@@ -1,6 +1,7 @@
 """Checks of arguments: an error names the argument, its value and the fix."""
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -131,6 +132,8 @@ def as_file_path(name: str, value: object) -> Path:
     path = as_path(name, value)
     if path.is_dir():
         raise ValueError(f"{name}={str(value)!r} is a folder; name a file in it")
+    if path.exists() and not path.is_file():  # reading a pipe or a device need never end
+        raise ValueError(f"{name}={str(value)!r} is a pipe or device; name a file")
     return path
 
 
@@ -239,18 +242,47 @@ def require_several(values: int, training: bool, shape: tuple[int, ...]) -> None
 
 
 def require_trainable(model: nn.Module, name: str) -> None:
-    """`model`, called `name`, must have a parameter that training changes."""
+    """`model`, called `name`, must have a parameter that training changes, and none of them in half precision."""
     if not any(parameter.requires_grad and parameter.numel() for parameter in model.parameters()):
         raise ValueError(f"model={name} has no parameters that are trained (requires_grad); pass another")
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise ValueError(f"model={name} was made inside torch.inference_mode() and can never be trained; build it "
                          "outside")
+    for key, parameter in model.named_parameters():  # under autocast they would run until an update is rounded away
+        if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):
+            raise TypeError(f"model={name} trains {key} in {parameter.dtype}, where small updates are lost; call "
+                            "model.float(): precision decides in which type a step computes")
+
+
+def copied(model: nn.Module, memo: dict | None = None) -> nn.Module:
+    """A deep copy of `model`; the TypeError for a model that has none says why. memo: as copy.deepcopy takes it."""
+    # A weight that a hook makes of others before each call (pruning, weight_norm) cannot be copied with its history.
+    made = {id(tensor): tensor.detach().clone() for tensor in loose_tensors(model) if not tensor.is_leaf}
+    try:
+        return copy.deepcopy(model, {**made, **(memo or {})})
+    except Exception as error:  # whatever a part of somebody else's raises
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        raise TypeError(f"model={type(model).__name__} cannot be copied ({reason}), and measuring it or averaging its "
+                        "weights takes a copy; give the part that it speaks of a __deepcopy__ or leave it out"
+                        ) from error
+
+
+def loose_tensors(model: nn.Module) -> list[Tensor]:
+    """Tensors that modules of `model` hold as plain attributes, neither as parameters nor as buffers."""
+    return [value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor)]
 
 
 def require_gradients(caller: str) -> None:
     """torch must not be in inference mode, whose tensors can never be trained with (under no_grad they can)."""
     if torch.is_inference_mode_enabled():
         raise ValueError(f"{caller} computes gradients, which torch.inference_mode() rules out; call it outside")
+
+
+def require_graph(loss: Tensor, name: str) -> None:
+    """`loss` of the model called `name` must lead back to something that is trained."""
+    if not loss.requires_grad:
+        raise ValueError(f"model={name} gives logits that depend on nothing that is trained; look in its forward for "
+                         "torch.no_grad, detach, or numbers taken out of tensors")
 
 
 def require_pair(name: str, value: object, what: str) -> None:

@@ -6,14 +6,22 @@ from collections.abc import Callable
 from functools import wraps
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 
 def untouched(part: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether `part` computes what `kind` does and nothing besides: no class derived from it (LoRA, parametrisations),
     no hooks (pruning, features that somebody looks at), no forward of its own."""
-    hooked = part._forward_pre_hooks or part._forward_hooks or part._backward_pre_hooks or part._backward_hooks
+    hooked = (part._forward_pre_hooks or part._forward_hooks or part._backward_pre_hooks or part._backward_hooks
+              or _has_any_global_hook())
     return type(part) is kind and not hooked and "forward" not in part.__dict__
+
+
+def weight_of(part: nn.Module) -> Tensor | None:
+    """The weight of a linear map as torch made it; None for what somebody has put in its place (adapters, a quantised
+    map), which decides for itself what it takes."""
+    return part.weight if untouched(part, nn.Linear) else None
 
 
 def once_differentiable(backward: Callable) -> Callable:

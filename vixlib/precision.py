@@ -23,8 +23,13 @@ def autocasts(x: Tensor) -> bool:
 
 def float32_region(x: Tensor) -> AbstractContextManager:
     """A context in which autocast is off: what runs inside keeps the precision of its inputs."""
-    device = x.device.type  # not only where it is on: a compiled backward pass is traced as if it were off
-    return torch.autocast(device, enabled=False) if device in AUTOCAST else nullcontext()
+    return autocast_off(x.device)
+
+
+def autocast_off(device: torch.device) -> AbstractContextManager:
+    """A context in which autocast is off on `device`, whether the caller's is on or not."""
+    # Not only where it is on: a compiled backward pass is traced as if it were off.
+    return torch.autocast(device.type, enabled=False) if device.type in AUTOCAST else nullcontext()
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ def _whereabouts(data: str) -> str:
     if data == "shapes":
         return "drawn by vixlib, no files needed"
     if data not in SOURCES:
-        return f"in {data}"
+        return f"in {data}" if Path(data).expanduser().exists() else f"not found: there is no {data}"
     if found := find(data):
         return f"found in {found}"
     size = SOURCES[data].megabytes

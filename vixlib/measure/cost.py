@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..device import own_randomness, pick_precision, require_working
 from ..errors import require_count, require_type, shown
-from ..precision import computing_in
+from ..precision import autocast_off, computing_in
 from .live_bytes import kept_for_backward
 from .model import _seconds
 
@@ -25,10 +25,10 @@ def mixer_bytes(builders: Mapping[str, Builder], tokens: Sequence[int], dim: int
     builders: name -> a function from the number of tokens to a mixer of width `dim`.
     """
     costs: dict[str, list[int]] = {name: [] for name in builders}
-    with own_randomness(torch.device("cpu")):
+    with own_randomness(torch.device("cpu")), autocast_off(torch.device("cpu")):
         for count in tokens:
             for name, build in builders.items():
-                mixer, x = build(count), torch.randn(1, count, dim, requires_grad=True)
+                mixer, x = build(count), torch.randn(1, count, dim, requires_grad=True, device="cpu")
                 costs[name].append(kept_for_backward(mixer, lambda mixer=mixer, x=x: mixer(x)))
     return costs
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from ..device import is_out_of_memory, pick_device
+from ..errors import copied
 from .model import fitting_batch, predict_peak_memory, training_step
 
 CONTEXT_GB = 0.5  # what CUDA itself takes of a card beside torch's allocations, about
@@ -67,7 +67,7 @@ def real_steps(model: nn.Module, precision: str,
     def attempt(batch_size: int) -> None:
         if device.type == "cuda":
             torch.cuda.empty_cache()  # what an earlier attempt left in pieces must not decide this one
-        step, _ = training_step(copy.deepcopy(model), batch_size, precision, image_size)
+        step, _ = training_step(copied(model), batch_size, precision, image_size)
         step()
         step()
         if device.type == "cuda":

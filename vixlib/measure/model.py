@@ -1,7 +1,6 @@
 """Measuring a model: parameters, bytes kept for backward, peak memory, largest batch, speed of a training step."""
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,8 +17,11 @@ from ..device import own_randomness, pick_precision, training_kernels
 from ..embeddings import Size, as_pair, built_for
 from ..errors import (
     MOST,
+    copied,
+    loose_tensors,
     require_count,
     require_gradients,
+    require_graph,
     require_known,
     require_logits,
     require_model,
@@ -28,7 +30,7 @@ from ..errors import (
     require_weights,
     shown,
 )
-from ..precision import PRECISIONS, computing_in
+from ..precision import PRECISIONS, autocast_off, computing_in
 from .cuda_autocast import CudaAutocast
 from .live_bytes import Living, kept_for_backward
 
@@ -71,7 +73,7 @@ def saved_bytes_per_image(model: nn.Module, image_size: Size | None = None, prec
     """
     image_size = _checked(model, image_size)
     require_known("precision", precision, PRECISIONS)
-    model = copy.deepcopy(model).train()  # a forward pass would move BatchNorm's statistics
+    model = copied(model).train()  # a forward pass would move BatchNorm's statistics
     with own_randomness(next(model.parameters()).device):  # dropout draws
         kept = [_saved_bytes(model, _images(model, batch, image_size), precision) for batch in (2, 4)]
     return (kept[1] - kept[0]) / 2
@@ -107,7 +109,7 @@ def peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
     if device.type != "cuda":
         return predict_peak_memory(model, batch_size, precision, image_size)
     precision = pick_precision(device, precision)
-    model = copy.deepcopy(model)
+    model = copied(model)
     before = torch.cuda.memory_allocated(device) - _bytes(model)
     step, _ = training_step(model, batch_size, precision, image_size)
     with own_randomness(device):
@@ -140,15 +142,27 @@ def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str =
         optimizer.step()
         state = [value for one in optimizer.state.values() for value in one.values() if isinstance(value, Tensor)]
         with Living((*fake.parameters(), *fake.buffers(), *state)) as living:
-            step()
+            _followed(step, model)
     return PeakMemory(living.peak, batch_size, precision, measured=False)
+
+
+def _followed(step: Callable[[], None], model: nn.Module) -> None:
+    """step() on tensors without numbers; the ValueError for a model that looks at numbers says so."""
+    try:
+        step()
+    except (AssertionError, RuntimeError) as error:  # RuntimeError: all that torch has for it
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        raise ValueError(f"model={type(model).__name__} cannot be predicted with tensors that have shapes but no "
+                         f"numbers ({reason}); a forward pass that looks at numbers has to be measured: "
+                         "peak_memory, with the model on a GPU") from error
 
 
 def with_fake_tensors(model: nn.Module, mode: TorchDispatchMode) -> nn.Module:
     """A copy of `model` on the CPU whose parameters and buffers have shapes but no data; mode: a FakeTensorMode."""
     memo = {id(t): nn.Parameter(mode.from_tensor(t.detach().cpu()), t.requires_grad) if isinstance(t, nn.Parameter)
-            else mode.from_tensor(t.detach().cpu()) for t in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, memo)  # deepcopy takes what memo holds instead of copying it
+            else mode.from_tensor(t.detach().cpu())
+            for t in (*model.parameters(), *model.buffers(), *loose_tensors(model))}
+    return copied(model, memo)  # which takes what memo holds instead of copying it
 
 
 def max_batch_size(model: nn.Module, memory_gb: float = CARD_GB, precision: str = "auto",
@@ -204,7 +218,7 @@ def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precisi
     if device.type == "cpu" and batch_size > 128:  # where memory does not suffice, the system ends the process
         require_room(predict_peak_memory(model, batch_size, "float32", image_size).bytes // 4, batch_size=batch_size,
                      image_size=image_size)
-    step, _ = training_step(copy.deepcopy(model), batch_size, pick_precision(device, precision), image_size)
+    step, _ = training_step(copied(model), batch_size, pick_precision(device, precision), image_size)
     with training_kernels(deterministic=False), own_randomness(device):  # as fit trains
         step()
         return batch_size / median(_seconds(step, device) for _ in range(repeats))
@@ -220,7 +234,8 @@ def training_step(model: nn.Module, batch_size: int, precision: str,
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        _loss(model, images, precision).backward()
+        with autocast_off(images.device):  # the caller's; `precision` decides
+            _loss(model, images, precision).backward()
         optimizer.step()
 
     return step, optimizer
@@ -259,7 +274,9 @@ def _loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
           CudaAutocast() if images.device.type == "cpu" else nullcontext()):
         scores = model(images)
         require_logits(scores, images)
-        return F.cross_entropy(scores, torch.zeros(len(images), dtype=torch.long, device=images.device))
+        loss = F.cross_entropy(scores, torch.zeros(len(images), dtype=torch.long, device=images.device))
+    require_graph(loss, type(model).__name__)
+    return loss
 
 
 def _bytes(model: nn.Module) -> int:

@@ -10,7 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.images import normalised
-from ..errors import require_between, require_count, require_known, require_like, require_pair, require_type
+from ..errors import (
+    MOST,
+    require_between,
+    require_count,
+    require_known,
+    require_like,
+    require_pair,
+    require_type,
+    require_weights,
+)
+from ..lean import weight_of
 from ..mixers import (
     LinformerAttention,
     NystromAttention,
@@ -21,7 +31,7 @@ from ..mixers import (
 )
 from ..mixers.heads import check_tokens
 from ..positions import Rotary
-from .scoring import evaluating
+from .scoring import evaluating, logits_of, place_of
 
 
 @torch.no_grad()
@@ -38,8 +48,8 @@ def mixer_inputs(model: nn.Module, images: Tensor) -> list[tuple[Tensor, object]
         seen.append((arguments[0], keywords.get("rotary")))
 
     with ExitStack() as hooks, evaluating(model):
-        for block in model.blocks:
-            hooks.enter_context(block.mixer.register_forward_pre_hook(remember, with_kwargs=True))
+        for mixer in {block.mixer: None for block in model.blocks}:  # layers may share one, which is called for each
+            hooks.enter_context(mixer.register_forward_pre_hook(remember, with_kwargs=True))
         model(images)
     return seen
 
@@ -95,12 +105,12 @@ def mixer_row(mixer: nn.Module, x: Tensor, token: int, rotary: Rotary | None = N
     What a Nyström mixer's convolution adds to it is left out. A ValueError for a mixer without such a matrix.
     """
     require_type("mixer", mixer, nn.Module, "a mixer, as model.blocks hold them")
-    require_like("x", x, next(mixer.parameters(), None))
+    require_like("x", x, None)
     if x.ndim != 3:
         raise ValueError(f"x has shape {tuple(x.shape)}; expected tokens [B, N, D]")
     require_between(0, x.shape[1] - 1, token=token)
     if isinstance(mixer, LinformerAttention):
-        check_tokens(x, mixer.to_q.in_features, mixer.to_q.weight)
+        check_tokens(x, mixer.dim, weight_of(mixer.to_q))
         if x.shape[1] != mixer.seq_len:
             raise ValueError(f"x has {x.shape[1]} tokens but this Linformer projects {mixer.seq_len}; pass what its "
                              "layer gets, as mixer_inputs tells")
@@ -180,6 +190,7 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
     Features are the input of `model.head`, less their mean over the unmoved pictures: unrelated pictures then
     have a cosine near 0. The model stays where it is and in the mode it was in.
     """
+    require_weights(model)
     if not hasattr(model, "head"):
         raise ValueError(f"model {type(model).__name__} has no .head whose input could be taken as features")
     require_type("images", images, Tensor, "a tensor, uint8 [B, C, H, W]")
@@ -189,7 +200,9 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
         raise ValueError(f"images are {images.dtype} {list(images.shape)} with labels {list(labels.shape)}; "
                          "pass uint8 [B, C, H, W], B >= 2, and one label a picture, as data.test_images")
     require_count(batch_size=batch_size)
-    device = next(model.parameters()).device
+    for pixels in shifts:
+        require_between(0, MOST, pixels=pixels)
+    device = place_of(model)
     labels, seen = labels.to(device), []
     hook = model.head.register_forward_pre_hook(lambda _head, arguments: seen.append(arguments[0]))
 
@@ -199,7 +212,9 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
         guesses = []
         for part in images.split(batch_size):
             moved = shift_images(part.to(device).float(), down, right, padding)  # black is 0 before normalising
-            guesses.append(model(normalised(moved)).argmax(dim=1))
+            logits = logits_of(model, normalised(moved))
+            # A picture without an answer (NaN) is missed, and agrees with nothing.
+            guesses.append(logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), -1))
         return torch.cat(seen).double(), torch.cat(guesses)
 
     try:
@@ -209,7 +224,7 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
             scores = []
             for pixels in shifts:
                 ways = [look(down * pixels, right * pixels) for down, right in (DIRECTIONS if pixels else [(0, 0)])]
-                rates = [((c == labels).double().mean(), (c == classes).double().mean(),
+                rates = [((c == labels).double().mean(), ((c == classes) & (c >= 0)).double().mean(),
                           F.cosine_similarity(f - mean, features - mean).mean()) for f, c in ways]
                 top1, agreement, cosine = torch.tensor(rates, dtype=torch.float64).mean(dim=0).tolist()
                 scores.append(ShiftScores(pixels, 100 * top1, 100 * agreement, cosine))

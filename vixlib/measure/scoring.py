@@ -105,14 +105,24 @@ def logits_of(model: nn.Module, images: Tensor, precision: str = "float32", num_
             raise
         raise TypeError(f"model={name_of(model)} has weights of {', '.join(map(str, types))}, and images are "
                         f"{images.dtype} ({error}); call model.float()") from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(f"model={name_of(model)} normalises over a batch of {len(images)} picture(s) ({error}); "
+                         "choose a batch_size that leaves no single picture over") from error
     require_logits(logits, images, num_classes)
     return logits.float()
 
 
+def place_of(model: nn.Module) -> torch.device:
+    """Where the model is; one without tensors is anywhere."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
 def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
     if device is None:
-        first = next(chain(model.parameters(), model.buffers()), None)
-        return torch.device("cpu") if first is None else first.device
+        return place_of(model)
     device = pick_device(device, argument="device")
     model.to(device)
     return device

@@ -14,6 +14,7 @@ from ..errors import (
     require_room,
     require_several,
 )
+from ..lean import weight_of
 from ..positions import Rotary
 
 
@@ -97,8 +98,12 @@ class HeadsQKV(nn.Module):
         """q, k and v side by side, `[B, N, D] -> [B, N, 3·H·d]`."""
         return self.to_qkv(x) if self.to_qkv else torch.cat([self.to_q(x), self.to_k(x), self.to_v(x)], dim=-1)
 
+    def check(self, x: Tensor) -> None:
+        """`x` must be tokens for this mixer, of the type of its maps."""
+        check_tokens(x, self.dim, weight_of(self.to_qkv) if self.to_qkv else next(self.parameters(), None))
+
     def split(self, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
-        check_tokens(x, self.dim, next(self.parameters()))
+        self.check(x)
         mapped = self.qkv_norm(self.qkv(x))
         # Views of one tensor: backward writes one gradient, instead of putting three together.
         parts = rearrange(mapped, "b n (three h d) -> b n three h d", three=3, h=self.heads).unbind(2)

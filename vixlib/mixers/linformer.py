@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import require_count, require_flag, require_room, require_type
+from ..lean import weight_of
 from ..positions import Rotary
 from ..precision import product_type
 from .heads import check_tokens
@@ -48,7 +49,7 @@ class LinformerAttention(nn.Module):
                      out_bias=out_bias)
         require_room(seq_len * rank, seq_len=seq_len, rank=rank)
         require_room(2 * dim * heads * dim_head, dim=dim, heads=heads, dim_head=dim_head)
-        self.heads, self.dim_head, self.seq_len = heads, dim_head, seq_len
+        self.dim, self.heads, self.dim_head, self.seq_len = dim, heads, dim_head, seq_len
         key_width = dim_head if shared_head else heads * dim_head
         self.to_q = nn.Linear(dim, heads * dim_head, bias=False)
         self.to_k = nn.Linear(dim, key_width, bias=False)
@@ -62,7 +63,7 @@ class LinformerAttention(nn.Module):
         self.to_out = nn.Linear(heads * dim_head, dim, bias=out_bias)
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
-        check_tokens(x, self.to_q.in_features, self.to_q.weight)
+        check_tokens(x, self.dim, weight_of(self.to_q))
         if x.shape[1] != self.seq_len:
             raise ValueError(f"x has {x.shape[1]} tokens but this Linformer projects {self.seq_len}; "
                              f"build the model for this image size")
@@ -86,4 +87,4 @@ class LinformerAttention(nn.Module):
 
     def as_heads(self, x: Tensor) -> Tensor:
         """`[B, N, h·d] -> [B, h, N, d]`, h = heads, or 1 for a shared head."""
-        return rearrange(x, "b n (h d) -> b h n d", d=self.to_q.out_features // self.heads)
+        return rearrange(x, "b n (h d) -> b h n d", d=self.dim_head)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import require_count, require_room
+from ..lean import weight_of
 from .heads import check_tokens
 
 
@@ -27,7 +28,7 @@ class MLPMixer(nn.Module):
         self.narrow = nn.Linear(expansion * seq_len, seq_len)
 
     def forward(self, x: Tensor, rotary: None = None) -> Tensor:
-        check_tokens(x, self.dim, self.widen.weight)
+        check_tokens(x, self.dim, weight_of(self.widen))
         if x.shape[1] != self.seq_len:
             raise ValueError(f"x has {x.shape[1]} tokens but this token MLP mixes {self.seq_len}; "
                              "build the model for this image size")

@@ -10,7 +10,7 @@ from ..errors import require_between, require_count, require_known, require_room
 from ..lean import once_differentiable, untouched
 from ..positions import Rotary
 from ..precision import float32_region
-from .heads import HeadsQKV, check_tokens
+from .heads import HeadsQKV
 from .softmax import SoftmaxAttention
 
 # In directions where A is zero, each iteration multiplies the rounding error by 13/4. For nearly equal tokens it is
@@ -127,7 +127,7 @@ class NystromAttention(HeadsQKV):
                               bias=False) if conv_kernel else None
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
-        check_tokens(x, self.dim, next(self.parameters()))
+        self.check(x)
         tokens = x.shape[1]
         if tokens < self.num_landmarks:
             raise ValueError(f"num_landmarks={self.num_landmarks} exceeds the {tokens} tokens of x")
@@ -155,11 +155,18 @@ class NystromAttention(HeadsQKV):
         wide = landmark_attention.double() if self.iterations > FLOAT32_ITERATIONS else landmark_attention
         return IterativeInverse.apply(wide, self.iterations).to(landmark_attention.dtype)
 
+    def convolves_heads(self) -> bool:
+        """Whether the convolution is as it was built: nobody has put another, a hook or other settings in its place."""
+        conv = self.conv
+        return (untouched(conv, nn.Conv2d) and conv.bias is None and conv.padding_mode == "zeros"
+                and conv.in_channels == conv.out_channels == conv.groups == self.heads
+                and (conv.kernel_size[1], conv.stride, conv.dilation) == (1, (1, 1), (1, 1)))
+
     def convolve(self, v: Tensor) -> Tensor:
         """One depthwise convolution along the tokens of `[B, H, N, d]`, each head with its own filter."""
-        if not untouched(self.conv, nn.Conv2d):
-            return self.conv(v)
         _, heads, _, width = v.shape
+        if not self.convolves_heads():
+            return self.conv(v)
         # As [B, H·d, N, 1]: the kernels share their work out by channels, of which [B, H, N, d] would have only H.
         # Channels-last v needs no copy, three to four times faster on a CPU; on CUDA it would take cuDNN's depthwise
         # kernels, which are known to be slow.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import require_count, require_known, require_rate, require_room
 from ..lean import once_differentiable, untouched
-from ..precision import float32_region, product_type
+from ..precision import autocasts, float32_region, product_type
 from .norms import norm_again, norm_backward, norm_to_keep, scale_and_shift
 
 
@@ -31,18 +31,19 @@ class FeedForward(nn.Sequential):
         scale = scale_and_shift(norm)
         # One autograd node where something is kept at all; without gradients, with dropout, and where somebody has
         # changed a part, module by module.
-        if scale is None or not torch.is_grad_enabled() or not self.is_plain():
+        if scale is None or not torch.is_grad_enabled() or not self.is_plain(x):
             out = super().forward(x if norm is None else norm(x))
             return x + out if residual else out
         return LeanFeedForward.apply(x, residual, *scale, self[0].weight, self[0].bias, self[3].weight, self[3].bias)
 
-    def is_plain(self) -> bool:
-        """Whether it computes what LeanFeedForward does."""
+    def is_plain(self, x: Tensor) -> bool:
+        """Whether it computes what LeanFeedForward does, `x` being of its type."""
         kinds = nn.Linear, nn.GELU, nn.Dropout, nn.Linear, nn.Dropout
         if len(self) != len(kinds) or not all(map(untouched, self, kinds)):
             return False
         first, activation, inner, second, outer = self
         return (first.bias is not None and second.bias is not None and activation.approximate == "none"
+                and (autocasts(x) or first.weight.dtype == second.weight.dtype == x.dtype)
                 and not (inner.training and inner.p > 0 or outer.training and outer.p > 0))
 
 

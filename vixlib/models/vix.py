@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 from einops import repeat
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..embeddings import EMBEDDINGS, Size, as_pair, check_images
 from ..errors import require_count, require_depth, require_known, require_mixed, require_rate, require_room
@@ -96,8 +97,10 @@ class ViX(nn.Module):
             mixing_tokens = mixing(dim, heads=heads, dim_head=dim_head, seq_len=self.seq_len, **mixer_options)
             self.blocks.append(Block(dim, mixing_tokens, mlp_dim, dropout))
             if len(self.blocks) == 1:  # what its mixer takes, nobody knows before
-                require_room(depth * sum(tensor.numel() for tensor in self.blocks.state_dict().values()), depth=depth,
-                             image_size=image_size, dim=dim, heads=heads, dim_head=dim_head)
+                known = (tensor for tensor in (*self.blocks.parameters(), *self.blocks.buffers())
+                         if not is_lazy(tensor))
+                require_room(depth * sum(tensor.numel() for tensor in known), depth=depth, image_size=image_size,
+                             dim=dim, heads=heads, dim_head=dim_head)
         self.norm = nn.LayerNorm(dim)
         self.pool = SequencePool(dim) if pool == "sequence" else None
         self.head = nn.Linear(dim, num_classes)

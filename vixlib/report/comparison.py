@@ -52,7 +52,7 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
 
     Accuracies are `score`, "top1" or "top5", in percent on the test images. "best" is the paper's protocol, the best
     epoch of the best seed, chosen on the test images; "last" is the last epoch, mean ± standard deviation over seeds.
-    A run of a model that is none of `names()`, with a mixer of one's own for instance, gets a row below the others.
+    A run that the table has no row for, with a mixer of one's own or other positions, gets one below the others.
     Of several runs of one system the column "this run" shows what it would show of records: a line for each data set
     and setting, with a mean over its seeds. Of a run that was made again, the later one counts.
     """
@@ -77,8 +77,10 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     header = ["model", "parameters\nas the paper counts", "parameters\ntrue", f"paper\n{SCORES[score]}",
               f"authors' log\n{SCORES[score]}", *columns]
     lines = [[*_system_cells(row, table, score), *(cell(row) for cell in columns.values())] for row in rows]
-    lines += [[name, *["-"] * (len(header) - 2), _run_cell(live.get(name, []), score)]
-              for name in dict.fromkeys(run.model for run in runs if run.model not in names())]
+    own = [*live, *(run.model for run in runs if run.model not in names())]  # runs without an epoch have a line, too
+    lines += [[name if isinstance(name, str) else ", ".join(name), *["-"] * (len(header) - 2),
+               _run_cell(live.get(name, []), score)]
+              for name in dict.fromkeys(own) if name not in {(row.model, row.position) for row in rows}]
     devices = sorted({record["device"] for found in recorded.values() for record in found})
     marked = any(mark in line[4] for line in lines for mark in "*†")
     return Table(_caption(table), header, lines, tuple(_notes(table, groups, devices, runs, marked)))

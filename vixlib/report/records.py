@@ -142,8 +142,13 @@ def _require_values(record: dict) -> None:
         if not all(isinstance(one, PLAIN) for one in (value if isinstance(value, list) else [value])):
             raise TypeError(f"option {name}={shown(value)} must be a number, text, True, False, None or a list of them")
     as_pair("patch_size", record["options"].get("patch_size", 1))
-    for name in ("best_top1", "last_top1"):
+    if record["train"].get("seed", record["seed"]) != record["seed"]:
+        raise ValueError(f"seed={record['seed']}, and train says {record['train']['seed']}")
+    top1 = [epoch["top1"] for epoch in record["history"]]
+    for name, of_history in (("best_top1", max(top1)), ("last_top1", top1[-1])):
         require_number(name, record[name], is_percentage, "from 0 to 100")
+        if record[name] != of_history:
+            raise ValueError(f"{name}={record[name]}, and the history says {of_history}")
     for holder, names in ((record["params"], PARAMS_KINDS), (record, ("peak_memory_bytes", "images_per_second"))):
         for name in names:
             require_number(name, holder[name] or 0, lambda number: number >= 0, "of 0 or above")

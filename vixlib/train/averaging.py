@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ..errors import copied
 
 
 class WeightAverage:
@@ -19,21 +19,25 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model = copied(model).eval().requires_grad_(False)
         self.decay, self.steps = decay, 0
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights that a step has just changed."""
+        if shapes(model) != shapes(self.model):
+            raise ValueError("ema_decay averages the tensors that a model has before it is trained, and a step has "
+                             "given this one others; make its buffers in __init__, with their final shapes")
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         get_ema_multi_avg_fn(decay)(*(list(map(_as_real, _numbers(one))) for one in (self.model, model)), None)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """Give `model` the averaged weights."""
-        for theirs, ours in zip(_numbers(model), _numbers(self.model), strict=True):
-            theirs.copy_(ours)
+        """Give `model` the averaged weights, unless it has become another (see `update`)."""
+        if shapes(model) == shapes(self.model):
+            for theirs, ours in zip(_numbers(model), _numbers(self.model), strict=True):
+                theirs.copy_(ours)
 
     def state_dict(self) -> dict:
         return {"steps": self.steps, "model": self.model.state_dict()}
@@ -41,6 +45,11 @@ class WeightAverage:
     def load_state_dict(self, state: dict) -> None:
         self.steps = state["steps"]
         self.model.load_state_dict(state["model"])
+
+
+def shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """The shape of each tensor of a model's state."""
+    return {name: value.shape for name, value in model.state_dict().items() if isinstance(value, Tensor)}
 
 
 def _numbers(model: nn.Module) -> list[Tensor]:

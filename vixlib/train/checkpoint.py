@@ -15,7 +15,7 @@ from ..errors import require_kinds
 from ..files import read_tensors, write_atomic
 from ..measure.model import may_fuse
 from . import parallel
-from .averaging import WeightAverage
+from .averaging import WeightAverage, shapes
 from .run import Run
 
 FORMAT = 4
@@ -28,7 +28,8 @@ KINDS = {"epochs": int, "run": dict, "layout": dict, "data": dict, "model": dict
 class Training:
     """Everything that a training step or an epoch changes. order draws the data order, on the CPU so that it
     is the same on every device; augmentation draws flips and crops on the training device. forward is what a step
-    calls: the model, or several processes' wrapper around it. layout: of the model before it was trained."""
+    calls: the model, or several processes' wrapper around it. layout, shapes: of the model before it was trained.
+    stepping: whether training steps are being made just now."""
 
     model: nn.Module
     forward: nn.Module
@@ -38,6 +39,8 @@ class Training:
     device: torch.device
     run: Run
     layout: dict
+    shapes: dict[str, torch.Size]
+    stepping: bool = False
     optimizer: torch.optim.Optimizer | None = None
     average: WeightAverage | None = None
 
@@ -55,6 +58,14 @@ class Training:
     def enter_phase(self, epoch: int) -> None:
         """Put the optimiser in place that `epoch` (counted from 1) is trained with, if it isn't there yet."""
         config = self.run.config
+        groups = self.optimizer.param_groups if self.optimizer else ()
+        known = {id(parameter) for group in groups for parameter in group["params"]}
+        new = [name for name, parameter in self.model.named_parameters() if known and id(parameter) not in known]
+        if new:
+            error = ValueError(f"model={self.run.model} got {new[0]} after its training began, and nothing would train "
+                               "it; change a model before fit, or end one fit and begin another")
+            error.run = self.run
+            raise error
         kind = torch.optim.AdamW if epoch <= config.adamw_epochs else torch.optim.SGD
         if type(self.optimizer) is kind:
             return
@@ -69,7 +80,15 @@ class Training:
 
 
 def save(path: Path, training: Training, data: ImageData) -> None:
-    """Write the whole state atomically: a crash while saving leaves the checkpoint of the epoch before."""
+    """Write the whole state atomically: a crash while saving leaves the checkpoint of the epoch before. ValueError,
+    with the run as `run`, for a state that could not be read back into a new model."""
+    now = shapes(training.model)
+    if other := [name for name in {**training.shapes, **now} if now.get(name) != training.shapes.get(name)]:
+        error = ValueError(f"checkpoint {path} could not be read back: {other[0]} of model={training.run.model} has "
+                           "another shape than before its training, or is new or gone; make it in __init__ as it will "
+                           "be, or register it with persistent=False")
+        error.run = training.run
+        raise error
     write_atomic(path, _serialised(training, data))
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,16 +23,26 @@ from ..device import (
     pick_precision,
     training_kernels,
 )
-from ..errors import as_file_path, require_flag, require_gradients, require_number, require_trainable, require_type
+from ..errors import (
+    as_file_path,
+    require_flag,
+    require_gradients,
+    require_graph,
+    require_number,
+    require_trainable,
+    require_type,
+)
 from ..files import require_writable
 from ..measure.limits import memory_problem, out_of_memory
 from ..measure.scoring import check_fit, evaluate, logits_of, name_of
+from ..precision import autocast_off
 from ..provenance import now
 from . import checkpoint as checkpoints
 from . import parallel
-from .averaging import WeightAverage
+from .averaging import WeightAverage, shapes
 from .checkpoint import Training
 from .compiling import Compiled, compile_mode
+from .divergence import first_failure, not_finite
 from .run import Run, TrainConfig
 from .schedule import learning_rate
 
@@ -65,7 +75,8 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     epoch that was whole.
     Raises ValueError where model, data, checkpoint or settings do not fit together; FloatingPointError, with
     the Run as its attribute `run`, once the loss is no longer finite; torch.OutOfMemoryError, with the largest batch
-    that fits, where this one does not; OSError, with the Run as `run`, too, where the checkpoint cannot be written.
+    that fits, where this one does not, and OSError where the checkpoint cannot be written, both with `run`, too.
+    One call at a time in a process: random numbers and torch's settings belong to all of its threads.
     """
     check_fit(model, data)
     require_type("config", config, TrainConfig, "a TrainConfig")
@@ -78,9 +89,10 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
         raise TypeError(f"on_epoch={on_epoch!r} must be callable, it is given the Run after every epoch")
     require_gradients("fit")
     require_trainable(model, name_of(model))
-    with training_kernels(config.deterministic), torch.enable_grad():
-        return _fit(model, data, config, checkpoint,
-                    pick_device(device, argument="device"), progress, on_epoch, minutes)
+    device = pick_device(device, argument="device")
+    # config.precision decides, not an autocast around the call.
+    with training_kernels(config.deterministic), torch.enable_grad(), autocast_off(device):
+        return _fit(model, data, config, checkpoint, device, progress, on_epoch, minutes)
 
 
 def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | None, device: torch.device,
@@ -135,15 +147,16 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         more = f"; the same call goes on after epoch {saved}, from {path}" if path is not None and saved else ""
         print(f"Interrupted: {len(run.history)} of {config.epochs} epochs are done{more}.")
     except FloatingPointError as error:
-        if path is not None and run.history:
+        if path is not None and run.history and getattr(error, "run", None) is run:  # not one of on_epoch's own
             error.args = (f"{error}; {path} keeps the run up to epoch {len(run.history)}",)
         raise
     except OSError as error:
         error.run = run  # an epoch that could not be saved is not lost
         raise
     except (RuntimeError, MemoryError) as error:
-        # Of several processes the others are in the middle of theirs, and cannot help to find what fits.
-        if not is_out_of_memory(error) or parallel.size() > 1:
+        # Only a step's own: another batch would not help what on_epoch does. Of several processes the others are in the
+        # middle of theirs, and cannot help to find what fits.
+        if not (training.stepping and is_out_of_memory(error)) or parallel.size() > 1:
             raise
         too_large = True
     finally:
@@ -154,7 +167,9 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         model.zero_grad(set_to_none=True)
         if isinstance(training.forward, Compiled):
             torch.compiler.reset()  # its CUDA graphs hold memory that the search is to find free
-        raise out_of_memory(model, config.batch_size, run.precision, data.image_size, run.device)
+        error = out_of_memory(model, config.batch_size, run.precision, data.image_size, run.device)
+        error.run = run
+        raise error
     return run
 
 
@@ -180,13 +195,13 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
               # Classes passed to a model, such as a mixer of one's own, are kept by their names. What else a model of
               # one's own calls its options could not be read back from a checkpoint.
               options=json.loads(json.dumps(own_options if isinstance(own_options, dict) else {}, default=_in_words,
-                                            skipkeys=True)),
+                                            skipkeys=True), parse_constant=str),  # NaN would differ from itself
               dataset=data.name, train_images=len(data.train_labels), config=config,
               device=f"{count} x {device_name(device)}" if count > 1 else device_name(device), precision=precision)
     training = Training(model, forward, torch.amp.GradScaler("cuda", enabled=precision == "float16"),
                         order=torch.Generator().manual_seed(config.seed),
                         augmentation=torch.Generator(device).manual_seed(config.seed),
-                        device=device, run=run, layout=checkpoints.layout(model),
+                        device=device, run=run, layout=checkpoints.layout(model), shapes=shapes(model),
                         average=WeightAverage(model, config.ema_decay) if config.ema_decay else None)
     return training, data.to(device)
 
@@ -203,14 +218,16 @@ def _epoch(training: Training, data: ImageData, bar: tqdm) -> None:
     begun = time.monotonic()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    training.stepping = True
     loss = _train(training, data, bar)  # reading the losses waits for the device, so the time is true
+    training.stepping = False
     train_seconds = time.monotonic() - begun
     peak = _peak_bytes(device, config, data)
     batch_size = config.eval_batch_size or min(4 * config.batch_size, len(data.test_labels))
     scores = parallel.from_first(evaluate(training.evaluated, data, batch_size=batch_size, precision=run.precision)
                                  if parallel.rank() == 0 else None)
     if not math.isfinite(scores.loss):
-        raise _not_finite(run, f"test loss became {scores.loss} after epoch {number}")
+        raise not_finite(run, f"test loss became {scores.loss} after epoch {number}")
     run.train_seconds += train_seconds
     if peak is not None:
         # The first epoch's is larger by what trying convolution kernels took.
@@ -250,6 +267,7 @@ def _train(training: Training, data: ImageData, bar: tqdm) -> float:
         optimizer.zero_grad()
         loss = F.cross_entropy(logits_of(training.forward, images, run.precision, data.num_classes), labels,
                                label_smoothing=config.label_smoothing)
+        require_graph(loss, run.model)
         if parallel.size() > 1:  # DDP takes the mean over processes, whose shares may differ by one image
             loss = loss * (len(labels) * parallel.size() / len(index))
         scaler.scale(loss).backward()
@@ -261,34 +279,7 @@ def _train(training: Training, data: ImageData, bar: tqdm) -> float:
         finite[step] = torch.stack(torch._foreach_norm(parameters, torch.inf)).isfinite()
         bar.update()
     losses = parallel.mean(losses).double().cpu()
-    if failure := _first_failure(losses, finite.cpu(), names, f"epoch {len(run.history) + 1}"):
-        raise _not_finite(run, failure)
+    if failure := first_failure(losses, finite.cpu(), names, f"epoch {len(run.history) + 1}"):
+        raise not_finite(run, failure)
     sizes = torch.tensor([len(index) for index in batches], device="cpu")
     return ((losses * sizes).sum() / sizes.sum()).item()
-
-
-def _first_failure(losses: Tensor, finite: Tensor, names: Sequence[str], epoch: str) -> str | None:
-    """What became infinite or NaN first, and at which step; None if all stayed finite.
-
-    losses: `[steps]`.   finite: `[steps, parameters]`, whether each of `names` was finite after each step.
-    """
-    bad = (losses.isfinite() & finite.all(1)).logical_not().nonzero()
-    if not len(bad):
-        return None
-    step = int(bad[0])
-    loss, where = losses[step], f"at {epoch}, step {step + 1} of {len(losses)}"
-    ruined = [name for name, good in zip(names, finite[step].tolist(), strict=True) if not good]
-    which = f"parameter {ruined[0]}" + (f" (and {len(ruined) - 1} more)" if len(ruined) > 1 else "") if ruined else ""
-    if loss.isfinite():
-        return f"{which} became infinite or NaN, while the loss was still {loss.item():.4g}, {where}"
-    return f"loss became {loss.item()} {where}" + (f", and with it {which}" if ruined else "")
-
-
-def _not_finite(run: Run, what: str) -> FloatingPointError:
-    rate = "lr" if len(run.history) < run.config.adamw_epochs else "sgd_lr"
-    advice = f"use a lower {rate} than {getattr(run.config, rate):g}"
-    if run.precision != "float32":
-        advice += f', or precision="float32" instead of {run.precision}'
-    error = FloatingPointError(f"the {what}; {advice}")
-    error.run = run  # the epochs before are not lost
-    return error

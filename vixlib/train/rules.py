@@ -44,7 +44,7 @@ def _several(name: str, value: object) -> None:
 
 def _betas(name: str, value: object) -> None:
     _several(name, value)
-    if len(value) != 2:
+    if len(value) != 2 or not isinstance(value, (tuple, list)):  # a set has no order
         raise ValueError(f"{name}={value} must be two numbers in [0, 1), such as (0.9, 0.999)")
     for beta in value:
         require_number(f"{name}={value}: beta", beta, lambda number: 0 <= number < 1, "in [0, 1), such as 0.9")
@@ -80,10 +80,16 @@ def is_percentage(value: float) -> bool:
 
 
 def require_epochs(history: list) -> None:
-    """Each entry of a run's `history` must be an epoch as training writes it; TypeError or ValueError says what is not.
-    """
-    for epoch in history:
+    """The entries of a run's `history` must be its epochs as training writes them, 1, 2, ...; TypeError or ValueError
+    says what is not."""
+    for number, epoch in enumerate(history, start=1):
         require_mapping("an epoch", epoch)
         require_kinds(epoch, EPOCH_KINDS, "an epoch")
+        if epoch["epoch"] != number:
+            raise ValueError(f"epoch={epoch['epoch']} stands in the history where epoch {number} belongs")
         for name in ("top1", "top5"):
-            require_number(f"{name} of an epoch", epoch[name], is_percentage, "from 0 to 100")
+            require_number(f"{name} of epoch {number}", epoch[name], is_percentage, "from 0 to 100")
+        if epoch["top1"] > epoch["top5"]:
+            raise ValueError(f"top1={epoch['top1']} of epoch {number} is above its top5={epoch['top5']}")
+        require_number(f"loss of epoch {number}", epoch["loss"], lambda loss: True, "as training leaves it")
+        require_number(f"seconds of epoch {number}", epoch["seconds"], lambda seconds: seconds >= 0, "of 0 or above")

@@ -1,0 +1,36 @@
+"""Divergence: which number of a training ceased to be finite first, and the error that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .run import Run
+
+
+def first_failure(losses: Tensor, finite: Tensor, names: Sequence[str], epoch: str) -> str | None:
+    """What became infinite or NaN first, and at which step; None if all stayed finite.
+
+    losses: `[steps]`.   finite: `[steps, parameters]`, whether each of `names` was finite after each step.
+    """
+    bad = (losses.isfinite() & finite.all(1)).logical_not().nonzero()
+    if not len(bad):
+        return None
+    step = int(bad[0])
+    loss, where = losses[step], f"at {epoch}, step {step + 1} of {len(losses)}"
+    ruined = [name for name, good in zip(names, finite[step].tolist(), strict=True) if not good]
+    which = f"parameter {ruined[0]}" + (f" (and {len(ruined) - 1} more)" if len(ruined) > 1 else "") if ruined else ""
+    if loss.isfinite():
+        return f"{which} became infinite or NaN, while the loss was still {loss.item():.4g}, {where}"
+    return f"loss became {loss.item()} {where}" + (f", and with it {which}" if ruined else "")
+
+
+def not_finite(run: Run, what: str) -> FloatingPointError:
+    rate = "lr" if len(run.history) < run.config.adamw_epochs else "sgd_lr"
+    advice = f"use a lower {rate} than {getattr(run.config, rate):g}"
+    if run.precision != "float32":
+        advice += f', or precision="float32" instead of {run.precision}'
+    error = FloatingPointError(f"the {what}; {advice}")
+    error.run = run  # the epochs before are not lost
+    return error
