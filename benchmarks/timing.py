@@ -88,10 +88,10 @@ def in_turns(steps: Mapping[Key, Step], rounds: int, device: torch.device,
              shortest: float = 0.02) -> dict[Key, list[float]]:
     """Seconds of each step in each of `rounds`: A, B, A, B, ..., so that a slower moment slows all of them.
 
-    A step shorter than `shortest` seconds is repeated within its turn. The first calls, which choose kernels and
-    make the optimizer's state, are not counted.
+    A step shorter than `shortest` seconds is repeated within its turn. The first three calls are not counted: they
+    choose kernels, make the optimizer's state, and record CUDA graphs where there are such.
     """
-    for step in steps.values():
+    for step in 3 * list(steps.values()):
         step()
     once = {key: seconds(step, device) for key, step in steps.items()}
     calls = {key: max(1, round(shortest / once[key])) for key in steps}

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from vixlib import device as devices
-from vixlib.device import describe, device_name, fused_attention_problem, pick_device, pick_precision
+from vixlib.device import (
+    describe,
+    device_name,
+    fused_attention_problem,
+    pick_device,
+    pick_precision,
+    training_kernels,
+)
+from vixlib.measure.scoring import evaluating
 
 
 def pretend_gpu(monkeypatch, *, capability=(6, 0), compiled=("sm_75", "sm_90", "sm_120"), error=None):
@@ -135,3 +143,28 @@ def test_fused_attention_is_asked_for_by_running_it(monkeypatch):
     monkeypatch.setattr("vixlib.device.F.scaled_dot_product_attention", none_fits)
     problem = fused_attention_problem("cpu", "bfloat16", dim_head=30)
     assert "bfloat16 with a head width of 30" in problem and "N×N" in problem and "No available kernel" in problem
+
+
+@pytest.mark.parametrize(("capability", "version", "fails"), [
+    ((9, 0), 91701, True), ((9, 0), 92600, False), ((7, 5), 91701, False), ((8, 0), 91701, False)])
+def test_an_attention_kernel_that_is_known_to_fail_is_not_trained_with(monkeypatch, capability, version, fails):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: version)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    with training_kernels(deterministic=False):
+        assert torch.backends.cuda.cudnn_sdp_enabled() == (before and not fails)
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
+def test_float32_is_float32_in_training_and_scoring():
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        with training_kernels(deterministic=False):
+            assert not torch.backends.cudnn.allow_tf32
+        with evaluating(torch.nn.Linear(2, 2)):
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

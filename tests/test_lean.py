@@ -256,7 +256,7 @@ def test_pruned_weights_stay_pruned_and_are_trained(name):
     for part in parts:
         prune.l1_unstructured(part, "weight", 0.5)
     before = [part.weight_orig.clone() for part in parts]
-    vix.fit(model, data, vix.TrainConfig(epochs=1, batch_size=16), progress=False)
+    vix.fit(model, data, vix.TrainConfig(epochs=1, batch_size=16), progress=False, device="cpu")
     vix.evaluate(model, data)
     for part, old in zip(parts, before, strict=True):
         assert not torch.equal(part.weight_orig, old)

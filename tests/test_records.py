@@ -127,7 +127,7 @@ def test_records_are_selected_by_their_fields(tmp_path):
 def test_a_copied_record_is_no_second_seed(tmp_path):
     path = write_record(a_record(), tmp_path)
     (tmp_path / f"{path.stem} (1).json").write_bytes(path.read_bytes())
-    with pytest.raises(ValueError, match=r"\(1\)\.json record the same run; delete one|record the same run"):
+    with pytest.raises(ValueError, match=r"\(1\)\.json is the record of .*; give it that name, or delete it"):
         read_records(tmp_path)
 
 

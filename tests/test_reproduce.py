@@ -14,10 +14,13 @@ from blank import BLANK
 
 import vixlib as vix
 from vixlib.data.shapes import make_shapes
+from vixlib.device import device_name, pick_device
 from vixlib.profiles import PROFILES, Profile
 from vixlib.report.records import read_records, write_record
+from vixlib.report.speeds import alone_on_a_gpu
 from vixlib.reproduce import command as reproduce
 from vixlib.reproduce.jobs import Place, missing, most_missing_first, plan
+from vixlib.train import in_use
 
 TINY = Profile("tiny", "for tests", "shapes", "uniform", vix.TrainConfig(epochs=2, batch_size=32),
                {"patch_size": 8, "num_landmarks": 4, "rank": 4, "dim": 16, "depth": 1, "dim_head": 4, "mlp_dim": 16})
@@ -174,7 +177,7 @@ def test_command_line_lists_done_partial_and_missing_with_times(tmp_path, capsys
     assert done == f"done     {jobs[0].name}"
     assert partial.startswith(f"partial  {jobs[1].name} (1 of 2 epochs): ") and "its own epochs" in partial
     assert absent.startswith("missing  ") and "ViL" in absent and "a measured step" in absent
-    assert total.startswith("total    2 of 3 to do, ") and "CPU" in total
+    assert total.startswith("total    2 of 3 to do, ") and total.endswith(device_name(pick_device()))
     assert reproduce.main([*command, "--minutes", "5"]) == 0
     assert reproduce.main([*command, "--list"]) == 0
 
@@ -272,3 +275,61 @@ def test_a_command_whose_output_is_read_no_further_ends_without_a_traceback(comm
     done = subprocess.run([sys.executable, "-m", *command], stdout=writing, stderr=subprocess.PIPE, timeout=300)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_run_that_another_trains_is_left_to_it_and_one_recorded_meanwhile_is_not_made_again(data, tmp_path):
+    job, = plan(1, TINY, data.name, models=["ViT"])
+    place = Place(tmp_path / "results", tmp_path / "checkpoints")
+    with in_use.alone(place.checkpoints / f"{job.name}.pt"):
+        outcome = job.perform(data, place, progress=False)
+    assert not outcome.done and "another process trains it" in outcome.text and not list(tmp_path.glob("results/*"))
+    assert job.perform(data, place, progress=False).done
+    before = (place.results / f"{job.name}.json").stat().st_mtime_ns
+    assert "recorded meanwhile" in job.perform(data, place, progress=False).text
+    assert (place.results / f"{job.name}.json").stat().st_mtime_ns == before
+    assert [path.name for path in place.checkpoints.iterdir()] == [f"{job.name}.pt"]
+
+
+def test_a_record_tells_of_every_call_that_trained_a_part_of_it(data, tmp_path):
+    job, = plan(1, dataclasses.replace(TINY, train=vix.TrainConfig(epochs=2)), data.name, models=["ViT"])
+    shared, alone = (Place(tmp_path / "results", tmp_path / "checkpoints", at_once=n) for n in (4, 1))
+    assert not job.perform(data, shared, minutes=1e-9, progress=False).done  # one epoch
+    assert job.perform(data, alone, progress=False).done
+    record, = read_records(tmp_path / "results")
+    assert [(call["from_epoch"], call["concurrent_runs"]) for call in record["calls"]] == [(1, 4), (2, 1)]
+    assert record["concurrent_runs"] == 4 and not alone_on_a_gpu({**record, "device": "NVIDIA T4"})
+    assert not alone_on_a_gpu({**record, "concurrent_runs": 1, "device": "NVIDIA T4 then CPU"})
+    assert alone_on_a_gpu({**record, "concurrent_runs": 1, "device": "NVIDIA T4"})
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--next", "--list"], "takes neither"), (["--next", "--table", "1"], "takes neither"),
+    (["--next", "--models", "ViT"], "takes neither"),
+    (["--table", "1", "--list", "--batches", "--memory-gb", "16"], "leave out --batches")])
+def test_what_does_not_go_together_is_said(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        reproduce.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+@pytest.mark.parametrize("sign", ["SIGTERM", "SIGHUP"])
+def test_being_told_to_end_keeps_and_exports_what_was_done(tmp_path, monkeypatch, sign, capsys):
+    monkeypatch.setitem(reproduce.PROFILES, "smoke", TINY)
+    monkeypatch.setattr(reproduce, "load", lambda *_, **__: make_shapes(train=64, test=32))
+    made = reproduce.Job.perform
+
+    def told_to_end(job, *arguments, **keywords):
+        if job.row.model == "FNet":
+            os.kill(os.getpid(), getattr(signal, sign))
+            time.sleep(5)
+        return made(job, *arguments, **keywords)
+
+    monkeypatch.setattr(reproduce.Job, "perform", told_to_end)
+    status = reproduce.main(["--table", "1", "--profile", "smoke", "--models", "ViT", "FNet", "--data", "shapes",
+                             "--results", str(tmp_path / "results"), "--checkpoints", str(tmp_path / "checkpoints"),
+                             "--export", str(tmp_path / "out")])
+    said = capsys.readouterr()
+    assert status == 130 and "Interrupted" in said.err and "1 files to take home" in said.out
+    assert len(read_records(tmp_path / "results")) == 1 and (tmp_path / "out" / "parcels.json").exists()
+    assert signal.getsignal(getattr(signal, sign)) == signal.SIG_DFL

@@ -28,6 +28,7 @@ from vixlib.data.shapes import make_shapes
 from vixlib.measure.model import predict_peak_memory, saved_bytes_per_image, throughput
 from vixlib.measure.scoring import evaluate, in_parts, predict
 from vixlib.mixers import NystromAttention
+from vixlib.train import in_use
 from vixlib.train import loop as trainer
 from vixlib.train.checkpoint import Training
 from vixlib.train.loop import fit
@@ -1153,3 +1154,16 @@ def test_a_pipe_is_no_checkpoint(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="is a pipe or device"):
         train(checkpoint=tmp_path / "pipe")
+
+
+def test_two_runs_at_once_on_one_checkpoint_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(in_use, "PATIENCE", 0.1)
+    path = tmp_path / "run.pt"
+
+    def again(run):
+        with pytest.raises(RuntimeError, match="that of a run which is being trained at this moment"):
+            train(checkpoint=path)
+        train(checkpoint=tmp_path / "other.pt", epochs=1)
+
+    _, run = train(checkpoint=path, on_epoch=again)
+    assert run.finished and sorted(os.listdir(tmp_path)) == ["other.pt", "run.pt"]

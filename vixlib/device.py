@@ -45,19 +45,46 @@ def pick_device(prefer: str | torch.device | None = None, argument: str = "prefe
 @contextmanager
 def training_kernels(deterministic: bool) -> Iterator[None]:
     """Convolutions by the kernel that is fastest here; or, if `deterministic`, no operation whose result depends on the
-    order in which a GPU's threads finish (RuntimeError, from torch, at one that has no such form). The settings are
-    as before afterwards."""
+    order in which a GPU's threads finish (RuntimeError, from torch, at one that has no such form). float32 is float32,
+    and no attention kernel is used that is known to fail. The settings are as before afterwards."""
     before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    cudnn_attention = torch.backends.cuda.cudnn_sdp_enabled()
     warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
     if deterministic:
         torch.use_deterministic_algorithms(True)
     # It tries all kernels at each new shape, and need not choose the same one each time.
     torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cuda.enable_cudnn_sdp(cudnn_attention and not cudnn_attention_fails())
+    try:
+        with float32_convolutions():
+            yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(cudnn_attention)
+        torch.use_deterministic_algorithms(before, warn_only=warns_only)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+@contextmanager
+def float32_convolutions() -> Iterator[None]:
+    """Convolutions of float32 numbers in float32: torch lets GPUs round them to TF32's ten bits, as it does with no
+    other operation, and a result would be called float32 all the same."""
+    try:
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+    except RuntimeError:  # somebody has chosen by the newer settings of torch 2.9, which this one does not mix with
+        yield
+        return
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=warns_only)
-        torch.backends.cudnn.benchmark = benchmark
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def cudnn_attention_fails() -> bool:
+    """Whether cuDNN's attention, which torch prefers on GPUs of capability 9 (H100, H200), may give gradients that are
+    NaN where there are 64 keys, as many as the paper has landmarks: before cuDNN 9.26 (pytorch issue 196678)."""
+    return (torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
+            and (torch.backends.cudnn.version() or 0) < 92600)
 
 
 def own_randomness(device: torch.device) -> AbstractContextManager:

@@ -93,12 +93,46 @@ def file_part(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")
 
 
-def _lock(file: BinaryIO) -> bool:
-    """Hold `file` until it is closed, by this process or by its end; False where the system has no such locks."""
+@contextmanager
+def held(path: Path, patience: float = 0.0) -> Iterator[bool]:
+    """Hold the file `path`, which is there only as long, as a sign that others respect. False while another process,
+    or another caller in this one, holds it for more than `patience` seconds; where the system has no such locks, nobody
+    can know, and it is True."""
+    file, since = None, time.monotonic()
+    while file is None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "wb")
+        except OSError:  # where nothing can be written, nobody can overwrite anything
+            break
+        locked = _lock(file)
+        if locked is False:
+            file.close()
+            if time.monotonic() - since > patience:
+                yield False
+                return
+            file = None
+            time.sleep(0.05)
+        elif locked and not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
+            file.close()  # its last holder has just removed it: it is a sign to nobody
+            file = None
+    try:
+        yield True
+    finally:
+        if file is not None:
+            _remove(path)
+            file.close()
+
+
+def _lock(file: BinaryIO) -> bool | None:
+    """Hold `file` until it is closed, by this process or by its end; False where another holds it, None where the
+    system has no such locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (AttributeError, OSError):  # Windows has no fcntl, some network folders no locks
+    except BlockingIOError:
         return False
+    except (AttributeError, OSError):  # Windows has no fcntl, some network folders no locks
+        return None
     return True
 
 

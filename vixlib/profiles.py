@@ -99,7 +99,8 @@ def _whereabouts(data: str) -> str:
     if found := find(data):
         return f"found in {found}"
     size = SOURCES[data].megabytes
-    return f"not found: {'a download of ' + str(size) + ' MB follows' if size else HELP}"
+    slow = "; its host is slow, and it may take an hour" if SOURCES[data].torchvision else ""
+    return f"not found: {f'a download of {size} MB follows{slow}' if size else HELP}"
 
 
 def current_profile(choice: str | Profile = "auto", device: torch.device | str = "cpu") -> Profile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import torch
 
 from .device import device_name, pick_device
 from .files import ROOT
+
+# How many training runs share the device, as the one who starts them says (see reproduce.jobs).
+SHARED_BY: ContextVar[int] = ContextVar("SHARED_BY", default=1)
+
+THEN = " then "  # between the devices of a run that was begun on one and finished on another
 
 
 def environment(device: torch.device | str | None = None) -> dict:

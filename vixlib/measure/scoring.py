@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.images import ImageData, normalised
-from ..device import is_out_of_memory, pick_device, pick_precision
+from ..device import float32_convolutions, is_out_of_memory, pick_device, pick_precision
 from ..embeddings import built_for
 from ..errors import require_count, require_known, require_logits, require_type, require_weights
 from ..precision import computing_in
@@ -84,11 +84,12 @@ def in_parts(compute: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode: dropout draws nothing. Afterwards each module is in the mode it was in."""
+    """Evaluation mode: dropout draws nothing. Afterwards each module is in the mode it was in. float32 is float32."""
     were_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        yield
+        with float32_convolutions():
+            yield
     finally:
         for module in were_training:
             module.training = True

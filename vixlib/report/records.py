@@ -81,8 +81,8 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
     `read_records(model="ViN", profile="paper")`; sorted by file name; a missing folder holds no records, and one that
     may not be read is an OSError.
     Runs of the experiments beside the tables are no seeds of a table's systems: only `table="variants"` reads them.
-    A damaged or incomplete file, and a copy of another one, is a ValueError that names it; an unknown field in `match`
-    a TypeError.
+    A damaged or incomplete file is a ValueError that names it, and so is one of another run's name, such as a copy: as
+    two seeds it would decide what one cannot. An unknown field in `match` is a TypeError.
     """
     unknown = sorted(set(match) - set(FIELDS))
     if unknown:
@@ -92,24 +92,20 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
         wanted = json.loads(json.dumps(match))  # as it would come back from a file: tuples are lists
     except (TypeError, ValueError) as error:
         raise TypeError(f"match={match!r} holds what no record can hold: {error}") from error
-    records: dict[str, dict] = {}
-    files: dict[str, Path] = {}
-    for path in listed(folder, ".json"):
-        record = read_record(path)
-        name = record_name(record)
-        if name in records:  # counted as two seeds it would decide what one cannot
-            raise ValueError(f"{path} and {files[name]} record the same run; delete one of them")
-        records[name], files[name] = record, path
-    return [record for record in records.values() if all(record[field] == value for field, value in wanted.items())
+    records = [read_record(path) for path in listed(folder, ".json")]
+    return [record for record in records if all(record[field] == value for field, value in wanted.items())
             and (record["table"] != VARIANTS or "table" in wanted)]
 
 
 def read_record(path: Path) -> dict:
     """The record in the file `path`; ValueError, which names the file, if it is damaged or something else."""
     try:
-        return parse_record(path.read_bytes(), path)
+        record = parse_record(path.read_bytes(), path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error}); restore it or delete it") from error
+    if path.name != record_name(record):  # what is done and what is missing is told by names
+        raise ValueError(f"{path} is the record of {record_name(record)}; give it that name, or delete it")
+    return record
 
 
 def parse_record(content: bytes, where: str | Path) -> dict:
@@ -138,6 +134,7 @@ def _require_values(record: dict) -> None:
     require_known("config", record["config"], CONFIGS)
     require_seed("seed", record["seed"])
     require_count(concurrent_runs=record.get("concurrent_runs", 1))
+    require_kinds({"calls": [], **record}, {"calls": list}, "the record")
     for name, value in record["options"].items():
         if not all(isinstance(one, PLAIN) for one in (value if isinstance(value, list) else [value])):
             raise TypeError(f"option {name}={shown(value)} must be a number, text, True, False, None or a list of them")

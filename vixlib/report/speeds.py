@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from ..provenance import THEN
 from .comparison import NOT_MEASURED
 
 SPEED_HEADER = ["images/s", "seconds to the\npaper's accuracy"]
@@ -13,7 +14,8 @@ SPEED_NOTE = ("images/s and seconds: medians over the recorded runs of the paper
 
 def alone_on_a_gpu(record: dict) -> bool:
     """Whether the run's times say something about its device: a CPU, or several runs at once, shares with others."""
-    return not record["device"].startswith("CPU") and record.get("concurrent_runs", 1) == 1
+    device = record["device"]
+    return not device.startswith("CPU") and THEN not in device and record.get("concurrent_runs", 1) == 1
 
 
 def seconds_to(record: dict, top1: float) -> float | None:

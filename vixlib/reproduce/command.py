@@ -4,7 +4,7 @@ Runs that are recorded are skipped, unfinished ones go on from their checkpoints
 every finished one becomes a JSON file in data/results. Needs no Jupyter.
 
   --list            what is done, partial or missing, and how long it will take here
-  --minutes 9       stop cleanly before
+  --minutes 9       stop cleanly before; with --jobs, an epoch that is not done 20 s later is lost
   --jobs 4          four runs at once, on one GPU or over the CPU's cores; with several GPUs, one on each in turn
   --compile graphs  train through torch.compile with CUDA graphs; minutes of compiling, then faster steps
   --memory-gb 16    let no run have more of the GPU than a card of 16 GiB would
@@ -21,9 +21,12 @@ The first process of all writes records and checkpoints; only its machine needs 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..data.images import ImageData
@@ -31,6 +34,7 @@ from ..data.loading import load
 from ..data.sources import find
 from ..device import describe, device_name, pick_device
 from ..files import ROOT, require_writable
+from ..measure.limits import cap_memory
 from ..profiles import PROFILES
 from ..report.paper import TABLES, VARIANTS
 from ..report.records import RESULTS, read_records
@@ -59,8 +63,8 @@ class RunsFailed(RuntimeError):
 def reproduce(todo: Sequence[AnyJob], data: ImageData, place: Place, deadline: float | None = None) -> int:
     """Run `todo` until `deadline` (seconds of time.time()); how many of it are still missing.
 
-    At least one epoch is trained, so that even a short allowance gets somewhere. RunsFailed, once the others are
-    through, if some ended with an error.
+    One after another, at least one epoch is trained, so that even a short allowance gets somewhere. RunsFailed, once
+    the others are through, if some ended with an error.
     """
     report = (in_turn if place.at_once == 1 else at_once)(todo, data, place, deadline)
     if report.failed:
@@ -69,31 +73,68 @@ def reproduce(todo: Sequence[AnyJob], data: ImageData, place: Place, deadline: f
 
 
 def show(jobs: list[Job], data: ImageData | None, results: Path, checkpoints: Path) -> int:
-    """Print each job as done, partial or missing, with the time it still takes here; how many are not done.
+    """Print each job as done, partial or missing, with the time it still takes here; main's exit status.
 
-    data: what a step is measured with where no record tells the time; None: then the time is unknown.
+    data: what a step is measured with where no record tells the time; None: then the time is unknown. A file that is
+    damaged is named, and its run counts as not done.
     """
     device = device_name(pick_device())
-    estimator, seconds = Estimator(device, read_records(results), data), []
+    try:
+        records = read_records(results)
+    except ValueError as error:
+        print(f"no recorded times, because of this one: {error}", file=sys.stderr, flush=True)
+        records = []
+    estimator, seconds, damaged = Estimator(device, records, data), [], 0
     for job in jobs:
-        if job.recorded(results):
+        try:
+            recorded, run = job.recorded(results), job.progress(checkpoints)
+        except ValueError as error:
+            print(f"damaged  {job.name}: {error}", file=sys.stderr, flush=True)
+            damaged, seconds = damaged + 1, [*seconds, None]
+            continue
+        if recorded:
             print(f"done     {job.name}", flush=True)
             continue
-        run = job.progress(checkpoints)
         estimate = estimator.of(job, run)
         seconds.append(estimate.seconds)
         state = f"partial  {job.name} ({len(run.history)} of {job.epochs} epochs)" if run else f"missing  {job.name}"
         print(f"{state}: {estimate}", flush=True)
     time_left = "time unknown" if None in seconds else f"{readable(sum(seconds))} one after another"
     print(f"total    {len(seconds)} of {len(jobs)} to do, {time_left} on {device}")
-    return len(seconds)
+    return 1 if damaged else 3 if seconds else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit status is 0 when nothing is missing any more, 3 when time ran out before that, 1 when
-    runs failed."""
-    started, parser = time.time(), _parser()
+    """The command line; the exit status is 0 when nothing is missing any more, 3 when time ran out before that or a run
+    was interrupted, 1 when runs failed, 130 when it was interrupted outside of them."""
+    parser = _parser()
     chosen = parser.parse_args(arguments)
+    try:
+        with ended_like_interrupted():
+            return _main(chosen, parser, time.time())
+    except KeyboardInterrupt:  # outside of an epoch; inside, the run is kept and says so
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+@contextmanager
+def ended_like_interrupted() -> Iterator[None]:
+    """While this lasts, being told to end (by a batch system, a closed terminal) is an interrupt: what was trained is
+    kept, and exported."""
+    signs = []
+    if threading.current_thread() is threading.main_thread():  # only there can signals be handled
+        signs = [sign for sign in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+                 if signal.getsignal(sign) == signal.SIG_DFL]  # nohup has it ignored
+    for sign in signs:
+        signal.signal(sign, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for sign in signs:
+            signal.signal(sign, signal.SIG_DFL)
+
+
+def _main(chosen: argparse.Namespace, parser: argparse.ArgumentParser, started: float) -> int:
     chosen.results, chosen.checkpoints = chosen.results.absolute(), chosen.checkpoints.absolute()
     if chosen.merge is not None or chosen.todo:
         try:
@@ -107,8 +148,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if chosen.table is None and not chosen.next:
         parser.error("name a --table, or one of --next, --todo, --import")
+    if chosen.next and (chosen.list or chosen.table is not None or chosen.models):
+        parser.error("--next knows itself what to run, and takes neither --table and --models nor --list; --todo lists "
+                     "what it would run")
     if chosen.table is None and chosen.list:
         parser.error("--list needs a --table; what --next would run is listed by --todo")
+    if chosen.list and chosen.batches:
+        parser.error("--list lists training runs; leave out --batches")
     if chosen.batches and chosen.memory_gb is None:
         parser.error("--batches needs --memory-gb, for instance 16, the paper's card")
     if chosen.data == "":  # as from a variable that is not set
@@ -153,7 +199,9 @@ def _work(chosen: argparse.Namespace, started: float) -> int:
     if chosen.list:
         if data is None:
             print(f"{wanted} is not here, so runs without a record have no time; --data NAME lists another data set's")
-        return 3 if show(jobs, data, chosen.results, chosen.checkpoints) else 0
+        return show(jobs, data, chosen.results, chosen.checkpoints)
+    if chosen.memory_gb is not None and pick_device().type != "cuda":
+        cap_memory(chosen.memory_gb)  # says that there is nothing to cap, once and not for every run
     processes = 1 if parallel.size() > 1 else chosen.jobs or max(1, len(visible_gpus()))
     place = Place(chosen.results, chosen.checkpoints, chosen.memory_gb, processes, COMPILE[chosen.compile])
     if chosen.next:

@@ -9,15 +9,18 @@ from pathlib import Path
 from torch import nn
 
 from ..data.images import ImageData
+from ..device import pick_device
 from ..measure.model import count_parameters
 from ..models.zoo import applicable, build
 from ..profiles import Profile
-from ..provenance import environment
+from ..provenance import SHARED_BY, THEN, environment
 from ..report.paper import LARGEST, Row, table_rows
 from ..report.records import read_record, record_name, write_record
 from ..train import parallel
 from ..train.checkpoint import peek
+from ..train.in_use import CheckpointInUse
 from ..train.loop import fit
+from ..train.parallel import normalises_batches
 from ..train.run import Run, TrainConfig
 
 
@@ -100,27 +103,40 @@ class Job:
 
     def train(self, model: nn.Module, data: ImageData, place: Place, minutes: float | None, **more) -> Run:
         """Train, from this run's checkpoint if there is one; `run.finished` tells whether time sufficed."""
-        return fit(model, data, replace(self.train_config, compile=place.compile),
-                   checkpoint=place.checkpoints / f"{self.name}.pt", minutes=minutes, **more)
+        shared = SHARED_BY.set(place.at_once)
+        try:
+            return fit(model, data, replace(self.train_config, compile=place.compile),
+                       checkpoint=place.checkpoints / f"{self.name}.pt", minutes=minutes, **more)
+        finally:
+            SHARED_BY.reset(shared)
 
     def record(self, model: nn.Module, run: Run, place: Place) -> dict:
         """The run as its file keeps it (see records.FIELDS).
 
-        concurrent_runs: how many were trained on the device at once; with more than one, images_per_second and the
-        history's seconds are not the device's speed for this model alone.
+        calls: on what its parts were trained. concurrent_runs: how many were trained on the device at once, at most;
+        with more than one, images_per_second and the history's seconds are not its speed for this model alone.
         """
         counts = count_parameters(model)
+        devices = dict.fromkeys(call["device"] for call in run.calls)
         return {**self.identity(), "table": self.table, "train": run.config.to_dict(),
                 "params": {"true": counts.true, "as_paper": counts.as_paper},
                 "history": run.history, "best_top1": run.best_top1, "last_top1": run.last_top1,
                 "peak_memory_bytes": run.peak_memory_bytes, "images_per_second": run.images_per_second,
-                "memory_limit_gb": place.memory_gb, "concurrent_runs": place.at_once, "precision": run.precision,
-                "started": run.started, "finished": run.finished_at, **environment(), "device": run.device}
+                "memory_limit_gb": place.memory_gb, "precision": run.precision, "calls": run.calls,
+                "concurrent_runs": max([call["concurrent_runs"] for call in run.calls], default=place.at_once),
+                "started": run.started, "finished": run.finished_at, **environment(),
+                "device": THEN.join(devices) or run.device}
 
     def perform(self, data: ImageData, place: Place, minutes: float | None = None, progress: bool = True,
                 on_epoch: Callable[[Run], None] | None = None) -> Outcome:
-        """Train for at most `minutes` and, once finished, write the record."""
+        """Train for at most `minutes` and, once finished, write the record. What another process is training, or has
+        recorded since the plan was made, is left to it."""
+        if parallel.from_first(parallel.rank() == 0 and self.recorded(place.results)):
+            return Outcome(True, f"recorded meanwhile: {self.name}")
         model = self.build(data)
+        if parallel.size() > 1 and pick_device().type == "cpu" and normalises_batches(model):
+            raise ValueError(f"{self.name}: on CPUs each of {parallel.size()} processes would normalise its share of a "
+                             "batch by itself, which is not the run that a table is about; train it in one process")
         seconds = [0.0]
 
         def note(run: Run) -> None:
@@ -128,7 +144,10 @@ class Job:
             if on_epoch is not None:
                 on_epoch(run)
 
-        run = self.train(model, data, place, minutes, progress=progress, on_epoch=note)
+        try:
+            run = self.train(model, data, place, minutes, progress=progress, on_epoch=note)
+        except CheckpointInUse as error:
+            return Outcome(False, f"left out, another process trains it: {error}")
         if run.interrupted or not run.finished:
             return Outcome(False, f"stopped after epoch {len(run.history)} of {run.config.epochs} of {self.name}; "
                                   "the same command goes on from there", max(seconds), run.interrupted)

@@ -37,6 +37,7 @@ class Performable(Protocol):
 
 STARTUP = 15.0  # seconds until a process of its own trains: a new Python, torch, the GPU; a guess
 GRACE = 20.0  # seconds beyond the deadline for an epoch that takes longer than expected
+AN_EPOCH = "an epoch"  # what a process says after each
 HOPELESS = 3  # failures without a success, times the jobs at once, after which the fault is taken to be everyone's
 
 
@@ -116,7 +117,8 @@ def in_turn(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
 def at_once(jobs: Sequence[Performable], data: ImageData, place: Place, deadline: float | None) -> Report:
     """Run `place.at_once` jobs at a time, each in a process, which share the CPU's threads and are dealt out to the
     GPUs in turn. An interrupt ends each after the epoch it has finished last, and so does a deadline long past."""
-    clock, report, waiting = Clock(deadline, startup=STARTUP), Report(), list(jobs)
+    clock, report, waiting, moved = Clock(deadline, startup=STARTUP), Report(), list(jobs), False
+    place = replace(place, at_once=max(1, min(place.at_once, len(waiting))))
     running: dict[Connection, tuple[int, Performable, multiprocessing.Process]] = {}
     gpus, threads = visible_gpus(), max(1, torch.get_num_threads() // place.at_once)
     with tempfile.TemporaryDirectory() as folder:
@@ -136,16 +138,22 @@ def at_once(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
                     break
                 ready = wait(list(running), clock.patience())
                 if not ready:
-                    print("over time: what still runs is stopped after its last epoch", flush=True)
+                    print("over time: what still runs is stopped after its last epoch"
+                          + ("" if moved else ", and none was finished: give it more --minutes or fewer --jobs"),
+                          flush=True)
                     raise KeyboardInterrupt
                 for receiver in ready:
-                    _finish(receiver, *running.pop(receiver)[1:], report, clock)
+                    moved = True
+                    if (told := _told(receiver)) != AN_EPOCH:
+                        _finish(told, *running.pop(receiver)[1:], report, clock)
         except KeyboardInterrupt:
             report.interrupted = True
             for _, _, process in running.values():
                 process.terminate()
             for receiver, (_, job, process) in running.items():
-                _finish(receiver, job, process, report, clock)
+                while (told := _told(receiver)) == AN_EPOCH:
+                    pass
+                _finish(told, job, process, report, clock)
     return report
 
 
@@ -166,23 +174,29 @@ def _start(job: Performable, data: Path, place: Place, clock: Clock, threads: in
     return receiver, process
 
 
-def _finish(receiver: Connection, job: Performable, process: multiprocessing.Process, report: Report,
-            clock: Clock) -> None:
+def _told(receiver: Connection) -> Outcome | str | None:
+    """What a process says next: AN_EPOCH, its outcome or error, None if it has ended without a word."""
     try:
-        outcome = receiver.recv()
+        return receiver.recv()
     except EOFError:
-        process.join()
+        return None
+
+
+def _finish(outcome: Outcome | str | None, job: Performable, process: multiprocessing.Process, report: Report,
+            clock: Clock) -> None:
+    process.join()
+    if outcome is None:
         if report.interrupted:  # ended before it could do anything, let alone say so
             return
         outcome = f"its process ended with exit code {process.exitcode} (negative: the signal that killed it)"
-    process.join()
     report.add(job.name, outcome, clock)
 
 
 def _work(sender: Connection, job: Performable, data: Path, place: Place, deadline: float | None, threads: int,
           gpu: str | None) -> None:
     """What a process does: one job, whose outcome or error it sends back."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; only the first one decides
+    for sign in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+        signal.signal(sign, signal.SIG_IGN)  # they reach every process of a terminal; only the first one decides
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, args=(data,), daemon=True).start()
     try:
@@ -191,7 +205,12 @@ def _work(sender: Connection, job: Performable, data: Path, place: Place, deadli
         torch.set_num_threads(threads)
         cap_memory(place.memory_gb)
         images = ImageData(**torch.load(data, weights_only=True, mmap=True))
-        sender.send(job.perform(images, place, Clock(deadline).minutes(), progress=False, on_epoch=_tell))
+
+        def tell(run: Run) -> None:
+            _tell(run)
+            sender.send(AN_EPOCH)
+
+        sender.send(job.perform(images, place, Clock(deadline).minutes(), progress=False, on_epoch=tell))
     except BrokenPipeError:
         pass  # nobody listens any more; what was done is in the checkpoint
     except KeyboardInterrupt:

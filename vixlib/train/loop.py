@@ -35,6 +35,7 @@ from ..errors import (
 from ..files import require_writable
 from ..measure.limits import memory_problem, out_of_memory
 from ..measure.scoring import check_fit, evaluate, logits_of, name_of
+from ..mixers import SoftmaxAttention
 from ..precision import autocast_off
 from ..provenance import now
 from . import checkpoint as checkpoints
@@ -43,6 +44,7 @@ from .averaging import WeightAverage, shapes
 from .checkpoint import Training
 from .compiling import Compiled, compile_mode
 from .divergence import first_failure, not_finite
+from .in_use import alone
 from .run import Run, TrainConfig
 from .schedule import learning_rate
 
@@ -73,7 +75,8 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
 
     An interrupt (Ctrl-C, the stop button) returns the Run so far, with `interrupted` set; the checkpoint has the last
     epoch that was whole.
-    Raises ValueError where model, data, checkpoint or settings do not fit together; FloatingPointError, with
+    Raises ValueError where model, data, checkpoint or settings do not fit together; RuntimeError where another run
+    trains from the same checkpoint just now; FloatingPointError, with
     the Run as its attribute `run`, once the loss is no longer finite; torch.OutOfMemoryError, with the largest batch
     that fits, where this one does not, and OSError where the checkpoint cannot be written, both with `run`, too.
     One call at a time in a process: random numbers and torch's settings belong to all of its threads.
@@ -91,7 +94,8 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     require_trainable(model, name_of(model))
     device = pick_device(device, argument="device")
     # config.precision decides, not an autocast around the call.
-    with training_kernels(config.deterministic), torch.enable_grad(), autocast_off(device):
+    with (alone(checkpoint), training_kernels(config.deterministic), torch.enable_grad(),
+          autocast_off(device)):
         return _fit(model, data, config, checkpoint, device, progress, on_epoch, minutes)
 
 
@@ -109,6 +113,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
     if path is not None and parallel.rank() == 0:
         require_writable(path)  # before an epoch is trained that could not be kept
         checkpoints.require_readable(path, training, data)
+    run.begin_call()
     if not run.history and getattr(model, "was_trained", False):
         warnings.warn(f"this {run.model} has been trained before: it goes on from those weights, and its run counts "
                       "from epoch 1 all the same; build the model anew for a run of its own", stacklevel=3)
@@ -177,7 +182,8 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
              device: torch.device) -> tuple[Training, ImageData]:
     precision = pick_precision(device, config.precision)
     if device.type == "cuda":
-        for width in sorted({part.dim_head for part in model.modules() if hasattr(part, "dim_head")}):
+        for width in sorted({part.dim_head for part in model.modules()
+                             if isinstance(part, SoftmaxAttention) and part.fused}):
             if problem := fused_attention_problem(device, precision, width):
                 warnings.warn(problem, RuntimeWarning, stacklevel=3)
     count = parallel.size()

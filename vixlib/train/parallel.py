@@ -93,13 +93,18 @@ def synchronised(model: nn.Module) -> None:
         model.get_submodule(name).__class__ = SyncBatchNormTokens
 
 
+def normalises_batches(model: nn.Module) -> bool:
+    """Whether images meet in `model`, in a batch normalisation."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules())
+
+
 def together(model: nn.Module, device: torch.device) -> nn.Module:
     """What to call in training: `model` itself, or DDP around it, which averages gradients in the backward pass."""
     if size() == 1:
         return model
     if device.type == "cuda":
         synchronised(model)
-    elif rank() == 0 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
+    elif rank() == 0 and normalises_batches(model):
         warnings.warn(f"BatchNorm normalises each of {size()} processes' share of a batch by itself on a CPU: "
                       "not the run that one process would make", stacklevel=4)
     return DistributedDataParallel(model)

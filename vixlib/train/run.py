@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..errors import as_file_path, as_path, require_count, require_kinds, require_number
 from ..files import write_atomic
-from ..provenance import now
+from ..provenance import SHARED_BY, now
 from .rules import NUMBER, require_epochs, require_settings
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 
 # Of the fields that a Run computes with.
 KINDS = {"model": str, "dataset": str, "options": dict, "config": Mapping, "train_images": int, "device": str,
-         "precision": str, "train_seconds": NUMBER, "history": list, "finished": bool, "interrupted": bool}
+         "precision": str, "train_seconds": NUMBER, "history": list, "finished": bool,
+         "interrupted": bool, "calls": list}
 LOSS_COLOUR, ACCURACY_COLOUR = "#0072B2", "#D55E00"  # told apart with any colour vision (Okabe and Ito, 2008)
 
 
@@ -93,6 +96,7 @@ class Run:
     set not counted; None on a CPU, and with CUDA graphs, whose memory torch does not count. interrupted: by the user.
     finished: all config.epochs are done.
     started, finished_at: of the first and the last epoch so far, in UTC.
+    calls: one {from_epoch, device, precision, torch, concurrent_runs} for each call of fit that trained a part of it.
     """
 
     model: str
@@ -110,6 +114,13 @@ class Run:
     finished: bool = False
     started: str = field(default_factory=now)
     finished_at: str | None = None
+    calls: list[dict] = field(default_factory=list)
+
+    def begin_call(self) -> None:
+        """Note on what the epochs that follow are trained."""
+        self.calls = [call for call in self.calls if call["from_epoch"] <= len(self.history)]  # not one without epochs
+        self.calls.append({"from_epoch": len(self.history) + 1, "device": self.device, "precision": self.precision,
+                           "torch": torch.__version__, "concurrent_runs": SHARED_BY.get()})
 
     @property
     def best_top1(self) -> float | None:
@@ -174,6 +185,7 @@ class Run:
     @classmethod
     def from_dict(cls, saved: Mapping) -> Run:
         """The run that `to_dict` described; KeyError names a field that is missing, TypeError one of another type."""
+        saved = {"calls": [], **saved}  # runs of before it was noted have none
         values = {item.name: saved[item.name] for item in fields(cls)}
         require_kinds(values, KINDS, "the run")
         require_count(train_images=values["train_images"])

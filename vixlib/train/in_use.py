@@ -1,0 +1,27 @@
+"""One run at a time on a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from ..files import held
+from . import parallel
+
+PATIENCE = 3.0  # seconds; a process that was killed takes a moment until it is gone
+
+
+class CheckpointInUse(RuntimeError):
+    """Another run, in this process or another, trains from the same checkpoint at this moment."""
+
+
+@contextmanager
+def alone(path: Path | None) -> Iterator[None]:
+    """While this lasts no other run may train from the checkpoint `path`: they would overwrite one another's epochs."""
+    mine = path is not None and parallel.rank() == 0
+    with held(path.with_name(f".{path.name}.lock"), PATIENCE) if mine else nullcontext(True) as free:
+        if not parallel.from_first(free):
+            raise CheckpointInUse(f"checkpoint {path} is that of a run which is being trained at this moment; wait for "
+                                  "it, or give another name")
+        yield
