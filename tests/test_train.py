@@ -28,6 +28,7 @@ from vixlib.data.shapes import make_shapes
 from vixlib.measure.model import predict_peak_memory, saved_bytes_per_image, throughput
 from vixlib.measure.scoring import evaluate, in_parts, predict
 from vixlib.mixers import NystromAttention
+from vixlib.precision import computing_in
 from vixlib.train import in_use
 from vixlib.train import loop as trainer
 from vixlib.train.checkpoint import Training
@@ -1079,6 +1080,17 @@ def test_autocast_around_the_call_changes_nothing():
     with torch.autocast("cpu", torch.bfloat16):
         inside, run = train()
     assert run.precision == "float32" and same_weights(alone, inside)
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_weights_that_have_changed_are_converted_anew_inside_another_autocast(outer):
+    layer, x = nn.Linear(4, 4, bias=False), torch.ones(1, 4)
+    with torch.autocast("cpu", torch.bfloat16, enabled=outer):
+        with computing_in("bfloat16", x):
+            layer(x)
+        layer.weight.data.fill_(0.5)
+        with computing_in("bfloat16", x):
+            assert (layer(x) == 2).all()
 
 
 def test_out_of_memory_in_on_epoch_is_not_the_batch_s():

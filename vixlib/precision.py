@@ -13,7 +13,11 @@ AUTOCAST = {kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autoc
 
 def computing_in(precision: str, x: Tensor) -> AbstractContextManager:
     """A context in which models compute on the device of `x` in `precision`, one of PRECISIONS."""
-    return float32_region(x) if precision == "float32" else torch.autocast(x.device.type, getattr(torch, precision))
+    if precision == "float32":
+        return float32_region(x)
+    # Without autocast's store of converted weights, which is emptied where the outermost autocast ends: inside of
+    # another one, this step's weights would still be used after the optimiser has changed them.
+    return torch.autocast(x.device.type, getattr(torch, precision), cache_enabled=False)
 
 
 def autocasts(x: Tensor) -> bool:
