@@ -299,3 +299,12 @@ def test_what_is_no_model_is_named():
     for ask in (vix.max_batch_size, vix.predict_peak_memory, vix.peak_memory, vix.throughput, vix.count_parameters):
         with pytest.raises(TypeError, match="model=42 must be a module"):
             ask(42)
+
+
+def test_a_picture_that_is_too_large_is_named():
+    model = vix.build("ViT", image_size=8, position="rope", patch_size=1, fused=False, dim=8, depth=1, heads=1,
+                      dim_head=4, mlp_dim=8)
+    with pytest.raises(torch.OutOfMemoryError, match="image_size=.*2048.* needs more memory than there is"):
+        vix.saved_bytes_per_image(model, 2048)
+    with pytest.raises(torch.OutOfMemoryError, match=r"a single picture \[3, 2048, 2048\] needs more memory"):
+        vix.predict(model, torch.zeros(1, 3, 2048, 2048, dtype=torch.uint8))

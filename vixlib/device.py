@@ -158,6 +158,18 @@ def is_out_of_memory(error: Exception) -> bool:
             or any(words in str(error) for words in OUT_OF_MEMORY))
 
 
+@contextmanager
+def out_of_memory_named(what: str) -> Iterator[None]:
+    """An error for want of memory says that it was `what` that did not fit."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise torch.OutOfMemoryError(f"{what} needs more memory than there is ({said}); use a smaller one") from None
+
+
 def device_name(device: torch.device | str) -> str:
     """The hardware's name, as recorded with every result: "NVIDIA H200", "CPU x86_64, 2 threads"."""
     device = _here(device)

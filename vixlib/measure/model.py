@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..device import own_randomness, pick_precision, training_kernels
+from ..device import out_of_memory_named, own_randomness, pick_precision, training_kernels
 from ..embeddings import Size, as_pair, built_for
 from ..errors import (
     MOST,
@@ -74,7 +74,8 @@ def saved_bytes_per_image(model: nn.Module, image_size: Size | None = None, prec
     image_size = _checked(model, image_size)
     require_known("precision", precision, PRECISIONS)
     model = copied(model).train()  # a forward pass would move BatchNorm's statistics
-    with own_randomness(next(model.parameters()).device):  # dropout draws
+    with (own_randomness(next(model.parameters()).device),  # dropout draws
+          out_of_memory_named(f"a picture of image_size={image_size or built_for(model, 'image_size')}")):
         kept = [_saved_bytes(model, _images(model, batch, image_size), precision) for batch in (2, 4)]
     return (kept[1] - kept[0]) / 2
 
@@ -219,7 +220,8 @@ def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precisi
         require_room(predict_peak_memory(model, batch_size, "float32", image_size).bytes // 4, batch_size=batch_size,
                      image_size=image_size)
     step, _ = training_step(copied(model), batch_size, pick_precision(device, precision), image_size)
-    with training_kernels(deterministic=False), own_randomness(device):  # as fit trains
+    with (training_kernels(deterministic=False), own_randomness(device),  # as fit trains
+          out_of_memory_named(f"a batch of batch_size={batch_size}")):
         step()
         return batch_size / median(_seconds(step, device) for _ in range(repeats))
 

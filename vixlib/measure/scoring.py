@@ -12,7 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.images import ImageData, normalised
-from ..device import float32_convolutions, is_out_of_memory, pick_device, pick_precision
+from ..device import (
+    float32_convolutions,
+    is_out_of_memory,
+    out_of_memory_named,
+    pick_device,
+    pick_precision,
+)
 from ..embeddings import built_for
 from ..errors import require_count, require_known, require_logits, require_type, require_weights
 from ..precision import computing_in
@@ -73,10 +79,13 @@ def predict(model: nn.Module, images: Tensor, device: str | torch.device | None 
 
 def in_parts(compute: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """compute(images); where a GPU has no room for all at once, of one half after the other."""
+    if len(images) == 1:
+        with out_of_memory_named(f"a single picture {list(images.shape[1:])}"):
+            return compute(images)
     try:
         return compute(images)
     except (RuntimeError, MemoryError) as error:
-        if len(images) == 1 or not is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     # Not above, where the exception still holds what the attempt had made.
     return torch.cat([in_parts(compute, half) for half in images.chunk(2)])
