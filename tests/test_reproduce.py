@@ -20,7 +20,7 @@ from vixlib.report.records import read_records, write_record
 from vixlib.report.speeds import alone_on_a_gpu
 from vixlib.reproduce import command as reproduce
 from vixlib.reproduce.jobs import Place, missing, most_missing_first, plan
-from vixlib.train import in_use
+from vixlib.train import in_use, parallel
 
 TINY = Profile("tiny", "for tests", "shapes", "uniform", vix.TrainConfig(epochs=2, batch_size=32),
                {"patch_size": 8, "num_landmarks": 4, "rank": 4, "dim": 16, "depth": 1, "dim_head": 4, "mlp_dim": 16})
@@ -333,3 +333,12 @@ def test_being_told_to_end_keeps_and_exports_what_was_done(tmp_path, monkeypatch
     assert status == 130 and "Interrupted" in said.err and "1 files to take home" in said.out
     assert len(read_records(tmp_path / "results")) == 1 and (tmp_path / "out" / "parcels.json").exists()
     assert signal.getsignal(getattr(signal, sign)) == signal.SIG_DFL
+
+
+def test_processes_that_would_each_normalise_their_share_make_no_run_of_a_table(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    monkeypatch.setattr(parallel, "rank", lambda: 0)
+    monkeypatch.setattr(parallel, "from_first", lambda value: value)
+    job, = plan(4, TINY, data.name, models=["LeViT"])
+    outcome = job.perform(data, Place(tmp_path / "results", tmp_path / "checkpoints"), progress=False)
+    assert not outcome.done and "train it in one process" in outcome.text and not list(tmp_path.glob("results/*"))

@@ -122,6 +122,8 @@ def held(path: Path, patience: float = 0.0) -> Iterator[bool]:
         if file is not None:
             _remove(path)
             file.close()
+            if fcntl is None:  # Windows removes no file that is open
+                _remove(path)
 
 
 def _lock(file: BinaryIO) -> bool | None:
