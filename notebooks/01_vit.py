@@ -124,7 +124,7 @@ sequence = rearrange(image, "c (h p) (w q) -> (h w) c p q", p=side, q=side)
 figures.show_pictures(sequence, [str(i + 1) for i in range(len(sequence))], columns=16, size=0.7);
 
 # %% [markdown]
-# Two things are added before the first layer. A **class token** (CLS), a learned vector, goes in front of the sequence; it shows nothing of the picture, and what stands in its place after the last layer is what the class is read from. And every token gets a learned vector for its **place**, because attention itself does not know any order, as you will check in section 9.
+# Two things are added before the first layer. A **class token** (CLS), a learned vector, goes in front of the sequence; it holds nothing of the picture at first, and after the last layer the class is read from what it has become. And every token gets a learned vector for its **place**, because attention itself does not know any order, as you will check in section 9.
 
 # %% [markdown]
 # ## 4 · Self-attention in ten lines
@@ -135,9 +135,9 @@ figures.show_pictures(sequence, [str(i + 1) for i in range(len(sequence))], colu
 #
 # $$A_{ij} = \frac{\exp(q_i \cdot k_j / \sqrt d)}{\sum_{m=1}^{N} \exp(q_i \cdot k_m / \sqrt d)}, \qquad y_i = \sum_{j=1}^{N} A_{ij}\, v_j$$
 #
-# This is eq. 1 of [Vaswani et al., *Attention Is All You Need*](https://arxiv.org/abs/1706.03762). Row $i$ of $A$ is positive and adds up to one: $y_i$ is an average of all values, with weights that token $i$ has chosen. The division by $\sqrt d$ keeps the scores from growing with the length $d$ of the vectors. Several **heads** do this side by side with matrices of their own, and a last linear map mixes what they found.
+# This is eq. 1 of [Vaswani et al., *Attention Is All You Need*](https://arxiv.org/abs/1706.03762). Row $i$ of $A$ is positive and adds up to one: $y_i$ is an average of all values, with weights that token $i$ has chosen. The division by $\sqrt d$ keeps the scores from growing with the number $d$ of their entries. Several **heads** do this side by side with matrices of their own, and a last linear map mixes what they found.
 #
-# In code that is less than in words. `[B, N, D]` means a batch of B pictures, N tokens each, D numbers in a token; H heads have d numbers each.
+# The code is shorter than the explanation. `[B, N, D]` means a batch of B pictures, N tokens each, D numbers in a token; H heads have d numbers each (`dim_head`).
 
 # %%
 from torch import nn
@@ -157,7 +157,7 @@ class SelfAttention(nn.Module):
 
 
 # %% [markdown]
-# (`seq_len` and `rotary` belong to the interface that all mixers of this series share. Softmax attention needs neither.)
+# (`seq_len` and `rotary` belong to the interface that all *mixers* of this series share: that is what we call whatever stands in attention's place. Softmax attention needs neither.)
 #
 # Is it right? `vixlib` has the same mixer twice: with the matrix written out (`fused=False`) and through PyTorch's `F.scaled_dot_product_attention` (`fused=True`). With the same weights all three must give the same numbers. In float64, rounding is too small to hide a mistake.
 
@@ -176,9 +176,30 @@ for fused in (False, True):
     print(f"fused={fused!s:5}  the largest difference is below 1e-12: {worst < 1e-12}")
 
 # %% [markdown]
+# ### The whole Vision Transformer
+#
+# A layer does two things, and *adds* the result of each to what was there (a **residual connection**), so that gradients pass unhindered. The mixer, here attention, carries information **between** tokens. A small network of two linear maps, the **feed-forward** part, works **within** each token. Before each of them a **LayerNorm** brings the numbers of a token to mean 0 and variance 1, and scales and shifts them by learned numbers. Four such layers, a last norm, and a linear map of what CLS has become: that is the model.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+vit = vix.build("ViT", image_size=8, seed=0).double().eval()
+pictures = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+
+tokens_of = vit.embedding(pictures)                                   # [2, 64, 128]: every pixel, mapped linearly
+cls = vit.cls_token.expand(2, -1, -1)
+x = torch.cat([cls, tokens_of], dim=1) + vit.position.table           # [2, 65, 128]
+for block in vit.blocks:
+    x = x + block.mixer(block.mixer_norm(x))                          # between tokens
+    x = x + block.ff(block.ff_norm(x))                                # within a token: Linear, GELU, Linear
+scores = vit.head(vit.norm(x[:, 0]))                                  # [2, 10], read from CLS
+worst = (scores - vit(pictures)).abs().max().item()
+assert worst < 1e-10
+print(f"the largest difference from vixlib is below 1e-10: {worst < 1e-10}")
+
+# %% [markdown]
 # ## 5 · Why it costs N², and what changed since 2021
 #
-# The matrix $A$ has N² entries a head. They have to be *computed*, 2 N² d multiplications and additions for the scores and as many for the average, and in the ten lines above they are *stored*, too: the softmax needs its own result again to work out gradients, so autograd keeps the matrix of every layer until the backward pass gets there.
+# The matrix $A$ has N² entries per head. They have to be *computed*, 2 N² d multiplications and additions for the scores and as many for the average, and in the ten lines above they are *stored*, too: the softmax needs its own result again to work out gradients, so autograd keeps the matrix of every layer until the backward pass gets there.
 #
 # **Since then** attention is commonly computed without storing it ([Rabe and Staats, *Self-attention Does Not Need O(n²) Memory*](https://arxiv.org/abs/2112.05682); [Dao et al., *FlashAttention*](https://arxiv.org/abs/2205.14135)). The kernel goes through the matrix tile by tile. For each query it keeps a running sum of $\exp(\cdot)\,v$ and of $\exp(\cdot)$, corrects both when a larger score turns up, and forgets the tile. In the backward pass it computes the tiles anew. That is *more* arithmetic, not less: what it saves is memory, and the traffic to and from memory.
 #
@@ -232,7 +253,7 @@ figures.cost_curves(clock, clocked, spent, "attention, forward + backward (ms)")
 figures.slope_guides(clock, clocked, {2: spent["softmax"][-1]})
 
 # %% [markdown]
-# Solid: fused; dashed: materialised; dotted: the slopes of the theory. The legends give the slope between the last two points. On the left the fused curve follows slope 1 closely, while the other approaches slope 2 as the matrix outgrows everything else that a layer keeps. On the right theory counts as many operations for one as for the other, with slope 2. The clock need not follow: the materialised way may be steeper, probably because its matrix (67 MB at N = 2048) no longer fits the processor's cache and every entry costs a trip to memory. Short sequences look less steep: there, a call costs what every call costs, whatever its size. A machine that is busy with other things makes the times jump about; run the cell again.
+# Solid: fused; dashed: materialised; dotted: the slopes of the theory. The legends give the slope between the last two points. On the left the fused curve follows slope 1 closely, while the other approaches slope 2 as the matrix outgrows everything else that a layer keeps. On the right theory gives both slope 2, with about a sixth more operations for the fused way, which computes QKᵀ a second time (seven N × N products instead of six). The clock need not follow. On a CPU the materialised way may be much steeper: on Linux a tensor of more than 32 MB (this matrix has 17 MB at N = 1024 and 67 MB at N = 2048) is usually fetched from the operating system at each call and given back after it, and every fresh page has to be filled with zeros first. The rest is traffic to memory. Neither is arithmetic. Short sequences look less steep: there, a call costs what every call costs, whatever its size. A machine that is busy with other things makes the times jump about; run the cell again.
 #
 # **That is where linear attention comes in.** In 2021 it promised to save memory *and* time. The memory has since been won without any approximation. What is left to win is the slope of the right plot, and for that the matrix must not be computed at all: the subject of notebook 02.
 
@@ -266,7 +287,7 @@ assert count.as_paper + positions + cls == count.true
 # %% [markdown]
 # **Memory and the largest batch (Table 2).** The paper fits batches of 64 into 16 GB, using 15.0 GB. Two things have changed since. The authors' scripts put only the *loss* under mixed precision, so that the forward and backward passes ran in float32, where four heads × 1025² × 4 bytes × 64 pictures make 1.08 GB a layer for one copy of the attention matrix. And there was no fused kernel.
 #
-# `vix.max_batch_size` predicts the peak memory of a whole training step from tensors that have shapes but no content. That needs no GPU, only a few seconds. It adds a margin of 15 % and leaves 1 GiB of the card alone, so it rather promises too little.
+# `vix.max_batch_size` predicts the peak memory of a whole training step from tensors that have shapes but no content. That needs no GPU, only a few seconds. It adds a margin of 15 % and leaves 1 GiB of the card alone, so it errs on the low side.
 
 # %%
 TODAY = {"as in 2021: materialised, float32": (False, "float32"),
@@ -283,7 +304,7 @@ print(f"The same model takes batches {gain:.1f} times as large today.")
 # %% [markdown]
 # That the second line is no larger than the first is no slip. On a GPU, PyTorch's mixed precision computes a softmax in float32 all the same; it keeps the result, four bytes an entry, and a half-precision copy for the product with V, two more. A stored matrix gets *larger* by that. What halves is everything else.
 #
-# The first line need not be the paper's 64: the paper does not say how its gigabytes were read. A figure from `nvidia-smi`, for instance, includes all that PyTorch has reserved, which is more than it uses. And nobody says how many copies of the matrix the code of 2021 kept: this project's stores one a layer, and a second and third one would about explain the difference. The *ratio* of the lines says more than each line by itself. On a GPU the next cell measures the same step at two batch sizes and extends the line through them, with the same margin; without one, it says so.
+# The first line need not be the paper's 64: the paper does not say how its gigabytes were read. A figure from `nvidia-smi`, for instance, includes all that PyTorch has reserved, which is more than it uses. Copies of the matrix do not explain the difference: the authors' published formulas, run with today's PyTorch, keep one per layer, as this project's do. Unless the PyTorch of 2021 kept more, it stays open. The *ratio* of the lines says more than each line by itself. On a GPU the next cell measures the same step at two batch sizes and extends the line through them, with the same margin; without one, it says so.
 
 # %%
 def measured_batch(fused, precision, memory_gb=16):
@@ -298,7 +319,7 @@ for way, choice in TODAY.items():
     print(f"{way:34} {largest[way]:5} (predicted)   {found}")
 
 # %% [markdown]
-# **Where does 16 GB end?** Drag the size of a patch and watch the tokens move along the axis. Each curve is the memory of a training step of a four-layer model, a *prediction* for a machine that need not exist: a straight line in N (for the materialised matrix a parabola without constant term) through two computed lengths, 257 and 1,025 tokens. Against a third one, 4,097 tokens, four of the five curves are exact, and Nyström's promises some per cent too little. The coloured three are the linear mixers of notebook 02, here already so that you can see what they have to beat: the black solid line, which is softmax, fused.
+# **Where does 16 GB end?** Drag the size of a patch and watch the tokens move along the axis. Each curve is the memory of a training step of a four-layer model with `uniform` layers, a *prediction* for a machine that need not exist: a straight line in N (for the materialised matrix a parabola without constant term) through two computed lengths, 257 and 1,025 tokens. Against a third one, 4,097 tokens, four of the five curves are exact, and Nyström's is eight per cent too low. The coloured three are the linear mixers of notebook 02, here already so that you can see what they have to beat: the black solid line, which is softmax, fused.
 
 # %%
 from vixlib.figures import explore
@@ -307,12 +328,12 @@ explore.interact(explore.memory_by_patch, patch_size=[16, 8, 4, 2, 1], image_sid
                  batch_size=[1, 8, 16, 64, 256])
 
 # %% [markdown]
-# With 32 pixels a side only the matrix that is written down in float32 comes near the line. Set the side to 224, a usual photograph: at patches of 16 everything fits, at 4 everything but the stored matrix, and with a token a pixel nothing at all, at batch 64. **The patch was invented because of this picture.**
+# With 32 pixels a side only the matrix that is written down in float32 comes near the line. Set the side to 224, a usual photograph: at patches of 16 everything fits, at 4 everything but the stored matrix, and with a token a pixel nothing at all, at batch 64. **This cost is why ViT works on patches.**
 
 # %% [markdown]
 # ## 7 · Training it
 #
-# Everything is chosen; what is left is to train. The profile decides how much of the paper's protocol your machine can stand. The bar below runs, and the curve is redrawn after every epoch. You may interrupt at any time (the stop button): what has been learned is kept, and the cells below work with it.
+# Everything is chosen; what is left is to train. `vix.fit` is the usual loop: batches of pictures, cross-entropy, AdamW with a constant learning rate (0.001 in the paper, 0.002 at `smoke`), no augmentation, and after each epoch an evaluation on the test pictures. The profile decides how much of the paper's protocol your machine can handle. The bar below runs, and the curve is redrawn after every epoch. You may interrupt at any time (the stop button): what has been learned is kept, and the cells below work with it.
 
 # %%
 choices = {name: value for name, value in
@@ -330,7 +351,7 @@ run
 # %% [markdown]
 # ## 8 · The table
 #
-# Four sources side by side: what the paper printed, what its authors' public training logs say, what this project has recorded, and what you just trained. This notebook fills ViT's row; notebook 02 trains the other three.
+# Four sources side by side: what the paper printed, what its authors' public training logs say, what this project has recorded, and what you just trained. This notebook fills ViT's row; notebook 02 trains the other three, ViP (Performer), ViL (Linformer) and ViN (Nyström). FNet and MLPMixer are no rows of the paper's; they are there for scale, and 02 says what they are.
 
 # %%
 vix.compare(1, runs=[run])
@@ -366,7 +387,7 @@ assert uniform.as_paper == log["params_torchsummary"]
 print(f"config 'uniform' has the log's layers: {uniform.as_paper:,} counted their way, {uniform.true:,} in truth")
 
 # %% [markdown]
-# Two more things can be seen in this log. Its parameter count is not that of Table 1: it belongs to the later, smaller configuration with heads of 32, called `uniform` here, and yet its accuracy is no lower. And the model knows its training pictures much better than the test pictures: of the 50,000, not one of them flipped or shifted, it gets three quarters right in the end, of the others little more than half; and while it goes on learning the former, it loses two points on the latter. That does not explain the level: the authors' log of the same model with *rotary positions* learns its training pictures even better and still gets to 69.33 % on the test pictures. **What seems to be missing is not size but an idea of neighbourhood.** Notebook 04 puts it into the positions, notebook 03 in front: with three convolutions there, the paper's hybrid of the same transformer gets to 73.94 % (Table 3).
+# Two more things can be seen in this log. Its parameter count is not that of Table 1: it belongs to the later, smaller configuration with heads of 32, called `uniform` here, and yet its accuracy is no lower. And the model knows its training pictures much better than the test pictures: of the 50,000, not one of them flipped or shifted, it gets three quarters right in its last epoch (the log stops at epoch 20 of 40 planned), of the others little more than half; and while it goes on learning the former, it loses two points on the latter. That does not explain the level: the authors' log of the same model with *rotary positions* learns its training pictures even better and still gets to 69.33 % on the test pictures. **What seems to be missing is not size but an idea of neighbourhood.** Notebook 04 puts it into the positions, notebook 03 in front: with three convolutions there, the paper's hybrid of the same transformer gets to 73.94 % (Table 3).
 
 # %% [markdown]
 # ## 9 · Look inside
@@ -515,6 +536,14 @@ figures.show_pictures(mine.test_images[shown], titles, columns=4, size=2.2);
 # Above each picture stands the model's guess, with the largest of its class probabilities: how sure it *says* it is. Where it is wrong, the true class stands below. Networks trained to the end are often surer than they are right ([Guo et al., *On Calibration of Modern Neural Networks*](https://arxiv.org/abs/1706.04599)). Later, elsewhere, the trained model takes any picture of this size as `vix.predict(my_network, pixels[None])`, uint8 `[1, 3, height, width]`.
 
 # %% [markdown]
+# ### In short
+#
+# - A picture becomes a sequence of patches; a class token and a vector for each place are added. Each layer mixes **between** tokens (attention) and works **within** them (feed-forward), and adds both results to what was there.
+# - Attention compares every token with every other: N² work. If its weights are stored, N² memory, too. Fused kernels compute them piece by piece: memory is linear today, time is quadratic still.
+# - Gigabytes mean little without precision, batch and the way attention was computed; parameters mean little without saying what was counted.
+# - The best epoch on the test pictures is a maximum that was chosen; the last epoch is not.
+# - Attention maps show where information flows, not why the answer is what it is.
+#
 # ## 11 · Your turn
 #
 # **1. Predict, then measure.** The paper's ViT takes patches of 1. By what factor do the bytes kept per image fall with patches of 2, materialised and fused? Write down two numbers first.

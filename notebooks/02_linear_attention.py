@@ -104,6 +104,8 @@ print(f"data      {data}")
 # - **Linformer** keeps the softmax and shortens the *sequence*: m learned mixtures of the keys and values instead of N.
 # - **Nyström** keeps the softmax and the length and *samples* the matrix: m rows and m columns of it, from which the rest is rebuilt.
 #
+# The models that carry them are **ViT** (softmax), **ViP** (Performer), **ViL** (Linformer) and **ViN** (Nyström), one and the same transformer with another mixer.
+#
 # To scale, with m = N/5. Only the large grey square grows with N in both directions:
 
 # %%
@@ -145,7 +147,7 @@ same("softmax", mixers.SoftmaxAttention(48, **shape).double(), softmax_attention
 #
 # $$e^{q\cdot k} \;=\; \mathbb{E}_{w}\!\left[\, e^{\,w\cdot q - |q|^2/2}\; e^{\,w\cdot k - |k|^2/2}\,\right].$$
 #
-# Inside the expectation stands a product of something of q alone with something of k alone. So draw m directions once, let φ(x) be the vector of the m values `exp(w·x − |x|²/2)`, and `φ(q)·φ(k)/m`, a mean over the draws, estimates the softmax's numerator, without bias and always positive. The normaliser is the same sum without V, so that the 1/m cancels. Now the brackets may move (their eq. 4). (vixlib draws the directions orthogonal to each other in blocks of d, which keeps the mean and makes the estimate less noisy.)
+# Inside the expectation stands a product of something of q alone with something of k alone. So draw m directions once, let φ(x), the *feature map*, be the vector of the m values `exp(w·x − |x|²/2)`, and `φ(q)·φ(k)/m`, a mean over the draws, estimates the softmax's numerator, without bias and always positive. The normaliser is the same sum without V, so that the 1/m cancels. Now the brackets may move (their eq. 4). (vixlib draws the directions orthogonal to each other in blocks of d, which keeps the mean and makes the estimate less noisy.)
 #
 # Two practical details appear in the code. Exponentials overflow, so the largest w·x is subtracted first, a factor that the normaliser cancels: for queries row by row, since each row is normalised anyway; for keys once a picture and head, since keys must keep their weights relative to each other. And a small ε keeps the denominator from vanishing, at the price of pulling all weights a little towards 1/N.
 
@@ -238,12 +240,13 @@ def neighbours(v):
 
 
 same("nystrom", module, lambda q, k, v: nystrom(q, k, v, 16) + neighbours(v))
+# q and k of the Linformer check once more
 all_landmarks = nystrom(q, k, k, 65, inverse=torch.linalg.pinv)
 assert torch.allclose(all_landmarks, softmax_attention(q, k, k), atol=1e-9)
 print("with as many landmarks as tokens and the exact inverse it is softmax attention: True")
 
 # %% [markdown]
-# The model has one more part, which the check had to add: a **depthwise convolution** of the values over 33 neighbours in the sequence. It has little to do with attention, and it hands this model what the others lack, a built-in idea of neighbourhood. Remember it when you compare accuracies.
+# The model has one more part, which the check had to add: a **depthwise convolution** of the values over 33 neighbours in the sequence. It has little to do with attention, and it hands this model what the others lack, a built-in idea of neighbourhood. But the sequence is a line: 16 tokens to either side are neighbours along the row, and with 32 pixels a row the one *above* is out of its reach (at `smoke`, with 8 tokens a row, it spans two rows up and down). Remember it when you compare accuracies.
 #
 # And a detail with consequences: 1025 tokens are no multiple of 64 landmarks. The published implementation puts zeros in front until they are, so the first landmarks average over nothing. vixlib lets runs differ by one token instead, as `tensor_split` does here. Exercise 2 looks at the difference.
 
@@ -265,7 +268,7 @@ kept = mixer_bytes(builders, sizes, dim=128)
 
 # %%
 figure, ax = figures.new_axes(width=6.2, height=3.8)
-figures.cost_curves(ax, sizes, {name: [b / 2**20 for b in kept[name]] for name in kept}, "kept for backward (MiB an image)")
+figures.cost_curves(ax, sizes, {name: [b / 2**20 for b in kept[name]] for name in kept}, "kept for backward (MiB per image)")
 at = sizes.index(1024)
 for name in sorted(kept, key=lambda name: kept[name][at]):
     print(f"{name:22} {kept[name][at] / 2**20:6.2f} MiB at 1024 tokens, {kept[name][-1] / 2**20:7.2f} at 4096")
@@ -299,13 +302,13 @@ then = [fits[name][0] / fits["ViT"][0] for name in ("ViP", "ViL", "ViN")]
 now = [fits[name][1] / fits["ViT"][1] for name in ("ViP", "ViL", "ViN")]
 print("Batches as a multiple of ViT's:        ViP   ViL   ViN")
 print("  paper                             ", *(f"{paper_rows[n]['batch_size'] / 64:5.1f}" for n in ("ViP", "ViL", "ViN")))
-print("  predicted, softmax stored         ", *(f"{r:5.1f}" for r in then))
-print("  predicted, softmax fused          ", *(f"{r:5.1f}" for r in now))
+print("  predicted, float32, softmax stored", *(f"{r:5.1f}" for r in then))
+print("  predicted, mixed, softmax fused   ", *(f"{r:5.1f}" for r in now))
 larger = [name for name, ratio in zip(("ViP", "ViL", "ViN"), now, strict=True) if ratio > 1.05]
 print("A clearly larger batch than fused softmax allows today:", ", ".join(larger) or "none of the three")
 
 # %% [markdown]
-# The predicted numbers need not equal the paper's, for reasons that lie on both sides. vixlib's mixers are leaner than the published ones (Nyström's tall softmaxes are fused calls and its pseudo-inverse is recomputed; Linformer never forms its long keys), so ViN and ViL fit more pictures. A Performer's memory is mostly its features: their number follows the head's width, d·ln d, so the paper's wide heads make it dear in either code. And how the paper read its gigabytes is not said. In both columns of 2021 all three fit more than ViT, and ViL by far the most; ViN and ViP have changed places, because our Nyström is leaner than the published one. What has changed most since is the ratio to ViT.
+# The predicted numbers need not equal the paper's, for reasons that lie on both sides. vixlib's mixers are leaner than the published ones (Nyström's tall softmaxes are fused calls and its pseudo-inverse is recomputed; Linformer never forms its long keys), so ViN and ViL fit more pictures. A Performer's memory is mostly its features: their number follows the head's width, d·ln d, so the paper's wide heads make it expensive in either code. And how the paper read its gigabytes is not said. In both columns of 2021 all three fit more than ViT, and ViL by far the most; ViN and ViP have changed places, because our Nyström is leaner than the published one. What has changed most since is the ratio to ViT.
 #
 # ## 6 · When is it worth it today?
 #
@@ -317,7 +320,7 @@ lengths, seconds = mixer_seconds(builders, 128, device=device, batch_size=batch,
 
 figure, ax = figures.new_axes(width=6.2, height=3.8)
 figures.cost_curves(ax, lengths, {name: [1e3 * s / batch for s in seconds[name]] for name in seconds},
-                    "forward + backward (ms an image)")
+                    "forward + backward (ms per image)")
 
 # %%
 print(f"On {vix.describe(device)}, width 128, four heads of 32, batch {batch}, "
@@ -348,11 +351,11 @@ for table in (table for found in read(benchmark="scaling") for table in relative
         print(f"  {what} than fused softmax, by more than 5 %: {', '.join(cheaper) or 'none of the three'}")
 
 # %% [markdown]
-# Read the crossing point as a property of *your machine and this code*, not of the mechanisms. Expect it elsewhere on a GPU, whose fused kernel is tuned harder than the rest, and with a wider model, whose linear maps cost the same for every mixer and hide the difference; a busy machine shifts it from run to run. (Table 1's ViT, ViP and ViN have heads of 64: change `builders` and measure.) What is certain is the shape: a slope of two meets a slope of one somewhere, and beyond that point softmax loses more with each doubling. Below the crossing no time is won. **What is left there is accuracy**, and that takes training; and memory, for those that need less of it at fewer tokens than they are faster at (second table). (The tables have two more rows for scale: *linear* is a softmax of q over features and of k over tokens, the mixer of notebook 06; *fourier*, the FNet of the next table, has no attention at all but a Fourier transform. MLPMixer, below as well, learns an N × N matrix.)
+# Read the crossing point as a property of *your machine and this code*, not of the mechanisms. On a GPU expect another N, because its fused kernel is tuned harder than the rest, and with a wider model, whose linear maps cost the same for every mixer and hide the difference; a busy machine shifts it from run to run. (Table 1's ViT, ViP and ViN have heads of 64: change `builders` and measure.) What is certain is the shape: a slope of two meets a slope of one somewhere, and beyond that point softmax loses more with each doubling. Below the crossing no time is won. **What is left there is accuracy**, and that takes training; and memory, for a mixer whose memory crosses before its time does (second table). (The tables have two more rows for scale: *linear* is a softmax of q over features and of k over tokens, the mixer of notebook 06; *fourier*, the FNet of the next table, has no attention at all but a Fourier transform. MLPMixer, below as well, learns an N × N matrix.)
 #
 # ## 7 · Training all four
 #
-# The same everything, only the mixer differs: one seed, one order of the data, one number of epochs. The curves are redrawn after every epoch. Interrupting (the stop button) stops *one* model and goes on with the next; what was learned is kept. The short `smoke` runs catch all four in the middle of learning, so their order says who starts fast rather than who ends high: set `epochs = 8` in the form, if you have the time, and see how much of it was impatience.
+# Everything is the same, only the mixer differs: one seed, one order of the data, one number of epochs. The curves are redrawn after every epoch. Interrupting (the stop button) stops *one* model and goes on with the next; what was learned is kept. The short `smoke` runs catch all four in the middle of learning, so their order says who starts fast rather than who ends high: set `epochs = 8` in the form, if you have the time, and see how much of it was impatience.
 
 # %%
 grid = [side // (patch_size or profile.options.get("patch_size", 1)) for side in data.image_size]
@@ -405,7 +408,7 @@ print("This run follows the paper's protocol, with one seed." if same_protocol e
 # %% [markdown]
 # ### What it costs, and the verdict
 #
-# The other half of the paper's claim is memory. Today's figures for the same systems, three ways: as the paper ran them, in mixed precision with the matrix stored, and with the fused kernel. Then the claims, each with a verdict that is computed from the records when this cell runs: one seed shows a direction and decides nothing.
+# The other half of the paper's claim is memory. Today's figures for the same systems, three ways: as the paper ran them, in mixed precision with the matrix stored, and with the fused kernel. Then the claims, each with a verdict that is computed from the records when this cell runs (one seed would show a direction and decide nothing).
 
 # %%
 from vixlib.report import cost_table
@@ -446,17 +449,17 @@ assert 2 * once + rest == 1_588_234 and once + rest + bare == vix.count_paramete
 # - **Parameter counts agree** for all four rows, to the digit.
 # - **The rows are not the same network with another mixer.** The text gives the feed-forward part 256 hidden units for all; the counts of ViL and ViN only come out with **512**. ViN also has its 33-token convolution, and ViL has heads of 32 where the others have 64. So "Nyström beats softmax by 10.8 points" is a statement about two packages. For a fair comparison take `config="uniform"` (the default of `vix.build` and of the profiles `smoke` and `quick`), which gives all of them the same widths; the authors used equal sizes in their later version, too. Nyström keeps its convolution even there.
 # - **The Performer's kernel.** The text says ReLU; the published code runs the random features of section 3, and never redraws them. vixlib follows the code, and offers `kernel="relu"` (section 10 tries it).
-# - **GPU memory.** The 15.0 GB of ViT are float32: the scripts put only the loss under mixed precision. A stored matrix has 64 × 4 × 1025 × 1025 floats, 1.0 of the table's GB. With one in each of the four layers the whole step comes to about half of the 15.0 (the table above); a second and third copy in the published code would explain the rest, but how the paper read its gigabytes is not said. Mixed precision does not shrink a stored matrix (01, section 6); with a fused kernel it is gone (section 4).
+# - **GPU memory.** The 15.0 GB of ViT are float32: the scripts put only the loss under mixed precision. A stored matrix has 64 × 4 × 1025 × 1025 floats, 1.0 of the table's GB. With one in each of the four layers the whole step comes to about half of the 15.0 (the table above). The published formulas keep one matrix per layer, too, so that the other half is unexplained; how the paper read its gigabytes is not said. Mixed precision does not shrink a stored matrix (01, section 6); with a fused kernel it is gone (section 4).
 # - **Accuracy is the best test epoch of the best of three runs**, a maximum chosen on the test pictures. "last" in our tables is the last epoch, in which nothing was chosen. (That the authors' log of ViT shows more than Table 1 prints is another matter: it belongs to a later and smaller configuration.)
 # - **Size (MB)** in the paper is torchsummary's estimate for one picture. It depends on how modules are nested; the bytes of section 4 do not, so that column is not repeated here.
 #
 # ## 9 · How good are the approximations?
 #
-# Take the softmax model that you have just trained, and the q, k, v that its attention really works with. Replace its matrix A by what each method implies, Â, and measure ‖Â − A‖ / ‖A‖. To obtain Â, hand the functions of section 3 the **identity matrix as V**: attention to the identity *is* the matrix.
+# Take the softmax model that you have just trained, and the q, k, v that its attention really works with. Replace its N × N matrix S by what each method implies, Ŝ, and measure ‖Ŝ − S‖ / ‖S‖. To obtain Ŝ, hand the functions of section 3 the **identity matrix as V**: attention to the identity *is* the matrix.
 #
-# Two lines give the scale. Nothing of rank m can come closer than the truncated singular value decomposition (Eckart and Young, 1936), the grey line. And looking everywhere equally, 1/N, needs no computation at all: whoever lies above that dotted line would have done better to ignore q and k.
+# Two lines give the scale. Nothing of rank m can come closer than the truncated singular value decomposition (Eckart and Young, 1936), the grey line. And looking everywhere equally, 1/N, needs no computation at all: any curve above that dotted line would have done better to ignore q and k.
 #
-# Linformer has no say in this contest, because its P is trained together with the rest. It gets two guesses for P: the random start of training, and segment means, Nyström's landmarks without the correction by A⁺.
+# Linformer cannot compete fairly here, because its P is trained together with the rest. It gets two guesses for P: the random start of training, and segment means, Nyström's landmarks without the correction by A⁺.
 
 # %%
 from vixlib.measure import mixer_inputs
@@ -525,7 +528,7 @@ print(f"  {'1/N everywhere':26} {uniform:8.1%}")
 #
 # ### What a size costs
 #
-# An error alone is half of the matter: a larger m also keeps more bytes for the backward pass. Here each method is a path through both, one point for each m; drag the large markers along. The bytes are counted, for one layer as wide as your models'. Softmax has no m and no error: the solid line is its fused form, the dashed one stores the matrix.
+# An error alone is half of the matter: a larger m also keeps more bytes for the backward pass. Here each method is a path through both, one point for each m; the large markers follow the choices below. The bytes are counted, for one layer as wide as your models'. Linformer is drawn with segment means for P. Softmax has no m and no error: the solid line is its fused form, the dashed one stores the matrix.
 
 # %%
 from vixlib.figures import explore
@@ -567,7 +570,7 @@ for label, (count, at_six, at_thirty) in best.items():
           f"the best of those tried is {count} iterations")
 
 # %% [markdown]
-# The dashed line goes down as it must. The green one need not follow: when landmarks are averages, A is nearly singular, its true inverse is huge, and what it multiplies is no exact sample of the matrix. **Stopping early acts as a regulariser.** So "six" is no accuracy setting that one may turn up at leisure: a ViN trained with six iterations is another model than one with thirty, and vixlib keeps the number in its definition (`iterations=6`).
+# The dashed line goes down as it must. The green one need not follow: when landmarks are averages, A is nearly singular, its true inverse is huge, and what it multiplies is no exact sample of the matrix. After six iterations Z is about as far from A⁺ as a matrix of zeros would be (a relative error near 1), and attention is near its best there. **Stopping early acts as a regulariser.** So "six" is no accuracy setting that one may turn up at leisure: a ViN trained with six iterations is another model than one with thirty, and vixlib keeps the number in its definition (`iterations=6`).
 #
 # ## 10 · Look inside: where one pixel looks
 #
@@ -628,7 +631,7 @@ explore.interact(looks, picture=range(min(20, len(data.test_labels))), layer=ran
                  shown=[explore.IMITATED, explore.TRAINED])
 
 # %% [markdown]
-# The printed lines say what the pictures mean. First look at the trained rows whose smallest and largest weight are nearly equal: such a model looks everywhere alike. It has learned to sum a picture up, not yet to choose in it, and a low place in the table of section 8 is then no verdict on its mixer's *form* but on how fast its q and k learn (the experiment below looks at the Performer). Softmax and Performer rows are weighted averages: positive, sum one. Linformer's weights are learned mixtures, of either sign, with any sum. Nyström's come from a product with an inverse: single weights may be negative, and their sum is close to one as soon as the iteration is right for the constant vector, long before the inverse is good, so that a sum of one proves nothing. None of this stops the models from learning, because each is trained with the attention it has. **"Approximation" explains where these mixers come from; what decides is how they train.**
+# The printed lines say what the pictures mean. First look at the trained rows whose smallest and largest weight are nearly equal: such a model looks everywhere alike. It sums a picture up and does not choose in it, and a low place in the table of section 8 is then no verdict on its mixer's *form* (the experiment below looks at the Performer). Softmax and Performer rows are weighted averages: positive, sum one. Linformer's weights are learned mixtures, of either sign, with any sum. Nyström's come from a product with an inverse: single weights may be negative, and their sum is close to one as soon as the iteration is right for the constant vector, long before the inverse is good, so that a sum of one proves nothing. None of this stops the models from learning, because each is trained with the attention it has. **"Approximation" explains where these mixers come from; what decides is how they train.**
 
 # %% [markdown]
 # ### An experiment: is it the form, or the feature map?
@@ -659,7 +662,7 @@ reasons_table("02")
 # %% [markdown]
 # ## 11 · Bring your own mixer
 #
-# A mixer is any class that is built as `Mixer(dim, *, heads, dim_head, seq_len)` and turns `x`, `[B, N, D]`, into as many tokens of the same width; `rotary` is for mixers with queries and keys and may be ignored. Change this one, or write another over it. As it stands, each feature collects *one* weighted mean of all tokens, and each token decides by a gate how much of it to take, with neither queries nor keys (the simple form of [Zhai et al., *An Attention Free Transformer*](https://arxiv.org/abs/2105.14103), eq. 3):
+# A mixer is any class that is built as `Mixer(dim, *, heads, dim_head, seq_len)` and turns `x`, `[B, N, D]`, into as many tokens of the same width; `rotary` is for mixers with queries and keys and may be ignored. Change this one, or write another over it. As it stands, each feature collects *one* weighted mean of all tokens, and each token decides by a gate how much of it to take, and no query is ever compared with a key (*AFT-simple* of [Zhai et al., *An Attention Free Transformer*](https://arxiv.org/abs/2105.14103)):
 #
 # $$ y_n = \sigma(W_g x_n) \odot \sum_{j=1}^{N} \operatorname{softmax}_j(W_s x_j) \odot W_v x_j . $$
 #
@@ -701,6 +704,14 @@ vix.compare(1, runs=[*runs.values(), own_run])
 # %% [markdown]
 # Any host takes it in the same way: `vix.build("CCT", mixer=GatedMean)`. If it holds up there, and over three seeds, you have something.
 #
+# ### In short
+#
+# - `(QKᵀ)V = Q(KᵀV)`, but for the softmax in between. Performer replaces the exponential by features, Linformer shortens the sequence, Nyström samples the matrix; then all multiply from the right.
+# - The memory that the paper set out to save is saved today by a fused kernel, without any approximation. What is left to win is time, from a number of tokens on that each machine has for itself.
+# - As imitations of softmax they are rough; as layers that are trained with the attention they have, they learn. Where they come from does not decide how well.
+# - Details are part of the model: six iterations, the convolution over 33 tokens, one draw of directions.
+# - The rows of the paper's table differ in more than the mixer, so that a difference between two rows speaks of two packages.
+#
 # ## 12 · Your turn
 #
 # **1. Too few directions?** If it is the noise of the estimate that holds ViP back, more random directions must help. Give it four times as many.
@@ -715,7 +726,7 @@ vix.compare(1, runs=[*runs.values(), own_run])
 # print(f"{4 * few} directions: {vix.fit(many, data, profile.train, device=device)}")
 # ```
 #
-# Four times the directions make a step several times as dear, and how little they may change the error of the estimate your figure in section 9 shows. If the accuracy does not move, either the noise was not what held ViP back, or four times is not enough to lower it. (Where section 10 shows a ViP that looks everywhere alike, nothing about its estimate can matter yet; train longer.) One seed is no answer; run three before you believe a difference of a few points.
+# Four times the directions make a step several times as expensive, and your figure in section 9 shows how little they may change the error of the estimate. If the accuracy does not move, either the noise was not what held ViP back, or four times is not enough to lower it. (Where section 10 shows a ViP that looks everywhere alike, nothing about its estimate can matter yet; train longer.) One seed is no answer; run three before you believe a difference of a few points.
 # </details>
 #
 # **2. Padding.** The published Nyström code pads 1025 tokens to 1088 with zeros in front. How many of the 64 landmarks are *nothing but* zeros, and what does that do to A?
@@ -746,7 +757,7 @@ vix.compare(1, runs=[*runs.values(), own_run])
 #     print(vix.evaluate(again, data).top1, "instead of", runs["ViP"].last_top1)
 # ```
 #
-# First look at ViP's line in section 10. If its smallest and largest weight are nearly equal, other directions cannot change much, and that says nothing about the estimate: train until they differ (`epochs = 8`). Then: if the features estimated softmax well, nothing much would happen. The more is lost, the more the model has learned to use these very directions as fixed weights instead of as an estimate. More features (`num_features`) bring it closer to an estimate.
+# First look at ViP's line in section 10. If its smallest and largest weight are nearly equal, other directions cannot change much, and that says nothing about the estimate: train until they differ (`epochs = 8`). Then: if the features estimated softmax well, nothing much would happen. The more is lost, the more the model has learned to use these very directions as fixed weights instead of as an estimate. And if nothing is lost although a few heads have become selective (as with `epochs = 8` and seed 0 of `smoke`), the model leans on directions only where it chooses, which is seldom. More features (`num_features`) bring it closer to an estimate.
 # </details>
 #
 # **4. Rank.** How small can Linformer's rank be before ViL gets worse? And why is it no contradiction that section 9 found its error to be large at every rank?

@@ -21,7 +21,7 @@
 #
 # **The question.** A Vision Transformer has to learn where its tokens are: one vector for each place, 131,200 numbers in the paper's models. Rotary positions (RoPE) have nothing to learn. They turn queries and keys by an angle that grows with the place. Does that raise the accuracy of a model of the same size, as the later version of [*Vision Xformers*](https://arxiv.org/abs/2107.02239) claims?
 #
-# **The answer.** No table of the paper shows it, so the authors' own training logs on CIFAR-10 are the reference. In the one fair pair of them without convolutions it does: ViT went from 56.82 % to **69.33 %**, a larger step than from softmax to the best mixer in Table 1. Behind three convolutions little of it is left, 74.07 % to 75.70 % for HybridViT, or nothing, 64.77 % to 64.40 % for HybridViL. These are single logs of different length. Section 8 puts what this project has recorded beside them, and a cell there says in words which way each comparison went.
+# **The answer.** No table of the paper shows it, so the authors' own training logs on CIFAR-10 are the reference. In the one fair pair of logs without convolutions it does: ViT's best epoch went from 56.82 % to **69.33 %**, a larger step than from softmax to the best mixer in Table 1. Behind three convolutions little of it is left, 74.07 % to 75.70 % for HybridViT, or nothing, 64.77 % to 64.40 % for HybridViL. These are single logs, those with RoPE longer than the others, and a longer one has more epochs to be best in. Section 8 puts what this project has recorded beside them, and a cell there says in words which way each comparison went.
 #
 # Before this: [01 · The Vision Transformer](01_vit.ipynb), where the position table is introduced, and [02 · Linear attention](02_linear_attention.ipynb) for the mixers. You should have met complex numbers; that multiplying by $e^{i\alpha}$ turns by the angle α is all that is needed.
 
@@ -96,7 +96,7 @@ print(f"data      {data}")
 # %% [markdown]
 # ## 3 · The idea
 #
-# Attention compares a query with a key by `q·k` and does not see where the two tokens are (01, section 9). There are two ways to tell it. A learned table **adds** a vector to each token. Then, the normalisation in between aside, `q·k` in the first layer becomes a sum of four terms: content with content, content with place, place with content, place with place. Only the last one knows both places, and nothing makes it the same for all pairs at the same offset: that has to be learned, from one vector for each place.
+# Attention compares a query with a key by `q·k` and does not see where the two tokens are (01, section 9). There are two ways to tell it. A learned table **adds** a vector to each token. Leaving aside the normalisation in between, `q·k` in the first layer is then a sum of four terms: content with content, content with place, place with content, place with place. Only the last one knows both places, and nothing makes it the same for all pairs at the same offset: that has to be learned, from one vector for each place.
 #
 # RoPE **multiplies** instead ([Su et al., *RoFormer*](https://arxiv.org/abs/2104.09864), eq. 34). Take the numbers of a query two at a time, and read each pair as *one complex number*. At position m, turn it by an angle proportional to m:
 #
@@ -116,7 +116,7 @@ places.dials(torch.outer(torch.arange(7, dtype=torch.float64), speeds[shown]),
              [f"j = {j}: {speeds[j]:.3f} rad a step\nonce around in {2 * pi / speeds[j]:,.0f} steps" for j in shown]);
 
 # %% [markdown]
-# In code the formula is as short as on paper. `torch.polar` makes numbers from lengths and angles, `view_as_complex` reads pairs as complex numbers, and the product does the turning. (`vixlib` does the same; half-precision queries are turned in single precision, because complex numbers have no half precision to train in.)
+# In code the formula is as short as on paper. `torch.polar` makes numbers from lengths and angles, `view_as_complex` reads pairs as complex numbers, and the product does the turning. (`vixlib` does the same; half-precision queries are turned in single precision, because PyTorch cannot train complex numbers in half precision.)
 
 # %%
 def rope(x, steps, base=10_000.0):
@@ -149,7 +149,7 @@ print(f"largest difference from vixlib below 1e-12: {error < 1e-12}; lengths unc
 #
 # $$\mathrm{Re}\!\left[\, q\,e^{i m\theta}\; \overline{k\,e^{i n\theta}}\,\right] \;=\; \mathrm{Re}\!\left[\, q\,\bar k\; e^{\,i (m-n)\theta}\right].$$
 #
-# m and n have gone; what is left is **m − n**. A head that has learned "look three to the left" has learned it for the whole picture at once. Take one query vector and one key vector, put them at all pairs of 64 positions, and compare the scores: below with table vectors added, then rotated.
+# m and n are gone; what is left is **m − n**. A head that has learned "look three to the left" has learned it for the whole picture at once. Take one query vector and one key vector, put them at all pairs of 64 positions, and compare the scores: below with table vectors added, then rotated.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -234,7 +234,7 @@ assert abs(line[12, 31, 13, 0] - line[12, 19, 12, 20]) < 1e-10      # 1-D takes 
 assert abs(plane[12, 19, 13, 19] - plane[12, 19, 12, 20]) < 1e-10   # in 2-D down is like right
 
 # %% [markdown]
-# In 1-D the neighbourhood is a *line*: strong to the left and right, running over the edge into the next row, while the pixel below is just some far-away token. In 2-D the four neighbours are equal. It is a cross rather than a disc, because the score is a sum of a part that knows the row and a part that knows the column. The random head shows what each has to build with: 1-D makes streaks along the rows, which bear no relation to those above and below; 2-D adds one pattern of rows to one of columns.
+# In 1-D the neighbourhood is a *line*: strong to the left and right, running over the edge into the next row, while the pixel below is just some far-away token. In 2-D the four neighbours are equal. It is a cross rather than a disc, because the score is a sum of a part that knows the row and a part that knows the column. The random head shows what each has to build with: 1-D makes streaks along the rows, which have little to do with those above and below; 2-D adds one pattern of rows to one of columns.
 #
 # 1-D does not make it *impossible* to look down: "32 steps on" is an offset like any other, and training can find it. But it has to be found, and it is another number in a picture of another width. Section 9 tries that.
 #
@@ -247,7 +247,7 @@ assert abs(plane[12, 19, 13, 19] - plane[12, 19, 12, 20]) < 1e-10   # in 2-D dow
 #
 # - **Nyström**: before the landmarks. A landmark is then a mean of tokens turned by different angles; fast hands cancel in it, slow ones remain.
 # - **Linformer**: before P mixes the N keys. A rotation differs from token to token, so it cannot be swapped with P as in 02, and N keys must be computed after all.
-# - **Performer**: before the features φ. Turning φ(q) instead would make features negative, and with them the normaliser.
+# - **Performer**: before the features φ. Turning φ(q) instead can make features negative, so that the normaliser may vanish or change its sign.
 #
 # Does "only the offset counts" survive? Move all tokens on by ten steps: nothing may change. (The tokens are random, the mixers untrained.)
 
@@ -275,13 +275,13 @@ for kind, own in {"softmax": {}, "nystrom": {"num_landmarks": 16}, "linformer": 
 # Three are exact. Performer is not, and the reason says what it is. Its random features *estimate* exp(q·k), which depends on the offset alone; but the estimate is made with a few fixed directions w, and turning q and k under them gives another draw of the estimate. Then it should get better with the number of features, like one over its square root: half the error for four times as many.
 
 # %%
+print("output changes, when all positions move by 10:")
 for count in (110, 440, 1760, 7040):
-    changed = change_after_a_shift("performer", num_features=count)
-    print(f"{count:5} features: output changes by {changed:6.1%} when all positions move by 10")
-print(f"ReLU kernel, 110: output changes by {change_after_a_shift('performer', kernel='relu'):6.1%}")
+    favor, relu = (change_after_a_shift("performer", num_features=count, kernel=kernel) for kernel in ("favor", "relu"))
+    print(f"{count:5} features: {favor:6.1%} with exp features, {relu:6.1%} with ReLU features")
 
 # %% [markdown]
-# It falls a little more slowly than that. 110 is what a Performer with heads of 32 has, so a ViP with RoPE sees offsets *and*, blurred, absolute places. (The ReLU kernel is no estimate of anything. Its output does depend on the absolute places, though with 110 directions less.)
+# With exp it falls a little more slowly than that: a few large exponentials dominate each sum. ReLU features follow the rule, because they are an estimate, too, though not of exp(q·k). The mean of relu(w·q) relu(w·k) over random w is |q||k| (sin α + (π − α) cos α) / 2π with α the angle between q and k ([Cho and Saul, *Kernel Methods for Deep Learning*](https://papers.nips.cc/paper/3628-kernel-methods-for-deep-learning), order 1), and turning leaves lengths alone and moves α by the offset only. 110 is what a Performer with heads of 32 has, so a ViP with RoPE sees offsets *and*, blurred, absolute places.
 #
 # ### An unequal comparison, and the equal one
 #
@@ -308,7 +308,7 @@ assert 464_906 - 415_754 == 4 * 128 * (128 - 32)
 # NBVAL_CHECK_OUTPUT
 from vixlib.report import ROPE_MODELS
 
-print(f"{'':10}{'none':>10}{'rope':>10}{'rope2d':>10}{'learned':>10}   in the authors' rope log")
+print(f"{'':10}{'none':>10}{'rope':>10}{'rope2d':>10}{'learned':>10}   authors' rope log less `rope`")
 for name in ROPE_MODELS:
     own = {"shared_head": False} if name.endswith("ViL") else {}
     true = {p: vix.count_parameters(vix.build(name, position=p, **own)).true for p in ("none", "rope", "rope2d", "learned")}
@@ -415,13 +415,15 @@ from vixlib.report import rope_claims, rope_table
 rope_table(runs.values())
 
 # %% [markdown]
-# The same in words, and in four comparisons, computed from the recorded runs when this cell runs. Two runs are compared only if profile, data set, layers, sizes, epochs and seed are the same. One seed gives a direction; a claim is called decided when a 95 % interval over several seeds leaves out zero. (One such interval in twenty does so by chance, and there are eight in each comparison: one decided line, close to zero, is weak evidence.)
+# The same in words, and in four comparisons, computed from the recorded runs when this cell runs. Two runs are compared only if profile, data set, layers, sizes, epochs and seed are the same. One seed gives a direction; a claim is called decided when a 95 % interval over several seeds leaves out zero. (One such interval in twenty does so by chance, and a comparison has up to eight of them: one decided line, close to zero, is weak evidence.) The pairs are printed for the last question alone:
 
 # %%
-print(*(line for line in rope_claims() if not line.startswith("    ")), sep="\n")  # with their pairs: rope_claims()
+said = rope_claims()
+last = max(i for i, line in enumerate(said) if not line.startswith(" "))
+print(*(line for line in said[:last] if not line.startswith("    ")), *said[last:], sep="\n")
 
 # %% [markdown]
-# Read the last question with the first. Where RoPE is ahead of the learned table but not of *no positions at all*, what was gained is what the table had cost, and rotation has not been shown to add anything. How can a model do without positions? Without them not every model sees a mere set: Linformer's P has a row for each token, Nyström's landmarks and its convolution follow the sequence, and convolutions in front see surroundings. Plain softmax and Performer do see a set; all they know of places lies within a patch.
+# Read the last question with the first. Where RoPE is ahead of the learned table but not of *no positions at all*, what was gained is what the table had cost, and rotation has not been shown to add anything. How can a model do without positions? Without them not every model sees a mere set: Linformer's P has a row for each token, Nyström's landmarks and its convolution follow the sequence, and convolutions in front see surroundings. Plain softmax and Performer do see a set; all they know of places lies within a patch. So one expects ViT and ViP to gain most. Compare that with the lines above, ViP's above all: Performer's rotation is the blurred one of section 4, but a blurred offset is still more than none, so a ViP that gains nothing is not explained by anything in this notebook.
 #
 # If the table costs something, is it because its numbers start so large? The same models with a table that starts at 0.02:
 
@@ -431,7 +433,7 @@ from vixlib.report import reasons_table
 reasons_table("04")
 
 # %% [markdown]
-# Where that brings about as much as RoPE does, RoPE's lead over the table was the loud start's doing, and a smaller number in one line of code would have done as well.
+# The lower rows put the quiet table against RoPE itself. Unless their interval leaves zero out, RoPE has no lead over a quiet table that these seeds can show: what it was ahead of was the loud start, and a smaller number in one line of code did as well.
 #
 # And the authors' own claim, 1-D RoPE against the learned table, pair by pair beside their logs:
 
@@ -513,7 +515,7 @@ moved = (table - start).square().mean().sqrt().item()
 print(f"each number started at about {position_std:g} and has moved by about {moved:.2f}")
 
 # %% [markdown]
-# The last line explains why the first figure is mere noise. Training moves each number by a certain amount. Where it started at 1, as in the authors' code, that movement is lost in the noise of the start, although the model may use it well: to the model, noise that never changes *is* the code for the place. Subtract the start, and what was learned is seen: compare how alike touching places are with all pairs, line by line.
+# The last line explains why the first figure is mere noise. Training moves each number by a certain amount. Where it started at 1, as in the authors' code, that movement is lost in the noise of the start, although the model may use it well: to the model, noise that never changes *is* the code for the place. Subtract the start, and a trace of what was learned remains. After a short training it is too faint for the eye; the numbers show it: compare how alike touching places are with all pairs, line by line.
 #
 # **Another size of picture.** A model trained at one size gets larger pictures: here the test pictures, enlarged by half with `F.interpolate`. The number of tokens grows. A table has no vectors for the new places and must say so; it can be *interpolated*, stretched over the new grid. Rotation needs nothing: an angle for row 11 is computed like any other.
 
@@ -570,6 +572,14 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 # (Linformer cannot be asked at all: its P has one row for each token of the training size, whatever the positions. Set `system = "ViL"` to read the message.)
 
 # %% [markdown]
+# ### In short
+#
+# - Adding a table mixes content and place; turning queries and keys makes the score depend on the **offset** alone.
+# - 1-D rotation takes a picture for a line. 2-D rotation restores up and down.
+# - It is exact for softmax, Nyström and Linformer, and approximate for Performer.
+# - "RoPE beats a learned table" depends on how that table starts: compare with *no positions* and with a table that starts quietly before you believe it.
+# - With rotation a model *runs* at any size. Whether it is right there is another question.
+#
 # ## 10 · Your turn
 #
 # **1. A quiet start.** Train the learned model with `position_std=0.1` and draw its similarity map, with nothing subtracted. Is it more accurate, too?
@@ -602,7 +612,7 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 #     print(position, base, vix.fit(other, data, profile.train, device=device), "instead of", runs[position])
 # ```
 #
-# With base 10000 the slow half of the hands hardly moves over 8 or 32 rows: those pairs carry content without any place. That is not all bad; a head may want some of it.
+# With base 10000 the slow half of the hands hardly moves over 8 or 32 rows: those pairs carry content without any place. That is not all bad; a head may want some of it. In 1-D base 100 wakes the slow hands, too, but the slowest still turns 1/75 radian a step: in 1,024 tokens it goes around twice, and places far apart look like near ones. In 64 tokens it does not.
 # </details>
 
 # %% [markdown]
@@ -610,7 +620,7 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 #
 # <details><summary>Solution</summary>
 #
-# With 12 columns instead of 8, the patch in row r and column c has the number 12r + c. Squeezed by 8/12 that is 8r + ⅔c. To the right it is as it should be, ⅔ of a step. But one below is 8 steps, a whole row of training, where it should be ⅔ of one, 16/3 steps. No single factor gives both, because the length of a row has changed, too. So put row and column back where they were in training, and count from there:
+# With 12 columns instead of 8, the patch in row r and column c has the number 12r + c. Squeezed by 8/12 that is 8r + ⅔c. To the right it is as it should be, ⅔ of a step. But one below is 8 steps, a whole row of training, where it should be ⅔ of one, 16/3 steps. No single factor gives both, because the length of a row has changed, too. So put row and column back where they were in training, as far as a line allows, and count from there:
 #
 # ```python
 # from vixlib.positions import frequencies
@@ -626,7 +636,7 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 # print(accuracy(models["rope"], small), accuracy_or_error(models["rope"], large), "->", accuracy_or_error(line, large))
 # ```
 #
-# So the 1-D model needs to be told the width of the picture, which is what 2-D positions have built in.
+# It repairs most of the loss, and cannot repair all of it: 8·⅔r + ⅔c = ⅔(8r + c), so row 1, column 0 gets the same number as row 0, column 8. The places between two rows of training are taken by columns, and 44 of the 144 patches get a number that another has already. A line has no room there; a plane has, which is what 2-D positions have built in.
 # </details>
 
 # %% [markdown]

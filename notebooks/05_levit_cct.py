@@ -21,7 +21,7 @@
 #
 # **The question.** So far one host carried all mixers, the plain Vision Transformer. Others have redesigned that host since: LeViT made it look like a convolutional network, the Compact Convolutional Transformer (CCT) made it small. Do linear mixers hold up in *their* designs, or did they only look good in a weak host?
 #
-# **The answer.** In [*Vision Xformers: Efficient Attention for Image Classification*](https://arxiv.org/abs/2107.02239), Table 4, five of six swaps end between 2.2 points below and 4.8 points above the softmax they replace, in 24 to 57 % of its GPU memory. The sixth, LeViL, falls by 13.9. But only two of the six rows change nothing but the mixer (LeViN gains 4.76, CCP 0.25), and LeViL turns out to be the one model of the eight without *any* normalisation. Section 4 finds that out by counting parameters, section 7 puts recorded runs beside the paper's.
+# **The answer.** In [*Vision Xformers: Efficient Attention for Image Classification*](https://arxiv.org/abs/2107.02239), Table 4, five of six swaps end between 2.2 points below and 4.8 points above the softmax they replace, in 24 to 57 % of the GPU memory that it took in 2021; today's fused softmax needs less than two of the three mixers do (section 5). The sixth, LeViL, falls by 13.9. But only two of the six rows change nothing but the mixer (LeViN gains 4.76, CCP 0.25), and LeViL turns out to be the one model of the eight without *any* normalisation. Section 4 finds that out by counting parameters, section 7 puts recorded runs beside the paper's.
 #
 # Before this: [02 · Linear attention](02_linear_attention.ipynb) for the mixers, [03 · The Hybrid](03_hybrid.ipynb) for what convolutions in front of them do.
 
@@ -204,7 +204,7 @@ for ax, layer in zip(axes, (nn.LayerNorm(6).double(), nn.BatchNorm1d(6).double()
     ax.grid(False)
 
 # %% [markdown]
-# With BatchNorm the answer for picture 2 depends, in training, on which other pictures happen to share its batch. What does one get in return? At test time BatchNorm uses averages that it has collected during training. Those are constants, so it is a fixed scaling of each feature, and can be *multiplied into the weights* of the layer before it. A trained LeViT has no normalisation left to compute, which is why a network made for speed wants it. LayerNorm cannot be removed in this way, because it divides every token by a number of its own.
+# With BatchNorm the answer for picture 2 depends, in training, on which other pictures happen to share its batch. What does one get in return? At test time BatchNorm uses averages that it has collected during training. Those are constants, so it is a fixed scaling and shift of each feature, and can be *multiplied into the weights* of the layer before it. A trained LeViT has no normalisation left to compute, which is why a network made for speed wants it. LayerNorm cannot be removed in this way, because it divides every token by a number of its own.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -227,14 +227,14 @@ print("linear + BatchNorm = one linear layer at test time:", same)
 # %% [markdown]
 # ### CCT: why sequence pooling needs no CLS
 #
-# After the last block there are N vectors and the classifier wants one. ViT sends a messenger: CLS, a token without a picture, walks through all layers and collects in each what its attention finds; the others' results are thrown away in the end. CCT asks only once, after the last layer. Let xₙ be token n after the last layer. A learned vector w and a number b give it a score, the scores become weights zₙ, and one vector y, their weighted mean, goes to the classifier (Hassani et al., section 3.2):
+# After the last block there are N vectors and the classifier wants one. ViT sends a messenger: CLS, a token without a picture, walks through all layers and collects in each what its attention finds; the others' results are thrown away in the end. CCT asks only once, after the last layer. Let xₙ be token n after the last layer. A learned vector w and a number b give it a score, the scores become weights zₙ, and one vector y, their weighted mean, goes to the classifier (Hassani et al. call it *SeqPool*):
 #
 # $$ z_n = \operatorname{softmax}_n (x_n \cdot w + b), \qquad y = \sum_n z_n\, x_n . $$
 
 # %%
 def sequence_pool(x, w, b):
     """[B, N, D] -> [B, D]: a mean of the tokens in which a learned score sets the weights."""
-    weights = (x @ w + b).softmax(dim=1)          # [B, N]: one number a token, in sum 1
+    weights = (x @ w + b).softmax(dim=1)          # [B, N]: one number a token, summing to 1
     return (weights[..., None] * x).sum(dim=1)
 
 
@@ -392,7 +392,10 @@ for host, values in kept.items():
                       for name, costs in values.items() if costs[-1] != stored))
 
 # %% [markdown]
-# The host adds a fixed number of bytes for each token, whoever mixes; a swap saves the same matrix in either. That is the paper's claim about memory, and it does not depend on the host. How close is it to the paper's last column? Whole models now, in the paper's layers, softmax materialised. Bytes for one picture are no gigabytes of a training step, but *shares* of softmax can be compared:
+# The host adds a fixed number of bytes for each token, whatever the mixer; in both hosts a swap saves the same matrix. That is the paper's claim about memory, and it does not depend on the host.
+#
+# Now read the line of fused softmax. It keeps *less* than Performer and Nyström, in both hosts and at every length drawn; only Linformer keeps less than it does. The paper's saving is one over a matrix that need no longer be stored. What linear mixers have left to win is time, on sequences long enough (02, section 6).
+# How close is the materialised form to the paper's last column? Whole models now, in the paper's layers, softmax materialised. Bytes for one picture are no gigabytes of a training step, but *shares* of softmax can be compared:
 
 # %%
 from vixlib.measure import kept_for_backward
@@ -411,10 +414,10 @@ for name, row in table4.items():
           f"({held[name] / held[host]:4.0%})")
 for host, swaps in hosts.HOSTS.items():
     for where, cost in (("the paper", lambda name: table4[name]["gpu_gb"]), ("here", held.get)):
-        print(f"dearest first, {where}: {' > '.join(sorted((host, *swaps), key=cost, reverse=True))}")
+        print(f"most memory first, {where}: {' > '.join(sorted((host, *swaps), key=cost, reverse=True))}")
 
 # %% [markdown]
-# Softmax is the dearest and Linformer the cheapest in both columns and both hosts. Between them the order of Nyström and Performer depends on the implementation (vixlib, for instance, recomputes Nyström's pseudo-inverse in the backward pass instead of keeping all of its iterations) and on the rows: the paper's CCN has eight heads where CCP has four. (Today's alternative to all of them is the fused kernel: same result as softmax, and its line above has slope 1.)
+# Softmax needs most and Linformer least in both columns and both hosts. Between them the order of Nyström and Performer depends on the implementation (vixlib, for instance, recomputes Nyström's pseudo-inverse in the backward pass instead of keeping all of its iterations) and on the rows: the paper's CCN has eight heads where CCP has four.
 #
 # ## 6 · Training
 #
@@ -462,7 +465,7 @@ else:
     print(f"{data.name}: a class here is not made of two facts that could be told apart")
 
 # %% [markdown]
-# Look at the last column. In the few steps of `smoke`, CCT, which is told its places, learns relations; LeViT, to whose layers a picture is a set, learns the stripes first and may still be guessing about places. All that it has to find them by are overlapping windows and the zeros around the picture, and that takes longer: try `pictures = 10000`. But look at LeViN, too. Its layers are no set (section 3), and if it is hardly further than LeViT, the missing order cannot be the whole reason: the hosts differ in their embedding, normalisation and pooling as well. `fresh("CCT", position="none")` would separate the positions from the rest.
+# Look at the last column. In the few steps of `smoke`, CCT, which is told its places, learns relations; LeViT, to whose layers a picture is a set, learns the stripes first and may still be guessing about places (a *relation* is where one figure lies, seen from the other). All that it has to find them by are overlapping windows and the zeros around the picture, and that takes longer: try `pictures = 10000`. But look at LeViN, too. Its layers are no set (section 3), and if it is hardly further than LeViT, the missing order cannot be the whole reason: the hosts differ in their embedding, normalisation and pooling as well. `fresh("CCT", position="none")` would separate the positions from the rest.
 #
 # ## 7 · The table
 #
@@ -486,7 +489,7 @@ Table("Swap less softmax in the same host: top-1, in percentage points", ["sourc
       ("paper: best epochs; recorded and this run: last epochs, over the seeds that both have. -: the source lacks one of them",))
 
 # %% [markdown]
-# What is "comparable"? The paper does not say. Both numbers of a difference are the best test epoch of the best of three runs, and that selection alone can move each of them by a point or so (compare *best* with *last* in the table above). Let a loss of three points pass, then, but see what two would say. The sentences are computed from the means when the cell runs; how sure the recorded ones are, the intervals below say:
+# What is "comparable"? The paper does not say. Both numbers of a difference are the best test epoch of the best of three runs, and that selection alone can move each of them by a point or so (compare *best* with *last* in the table above). So count a loss of up to three points as comparable, and check whether two would change the answer. The sentences are computed from the means when the cell runs; how sure the recorded ones are, the intervals below say:
 
 # %%
 for source, gain in found.items():
@@ -538,7 +541,7 @@ for name, without in LOGGED.items():
 # - **All eight counts agree**, and so does the order of memory at both ends.
 # - **Neither of the two clean swaps loses accuracy in the paper**: LeViN +4.76, CCP +0.25. The other three that lose no more than three points changed something else as well (CCN's heads, LeViP's embedding, CCL's key head).
 # - **LeViN's gain is not evidence for Nyström attention** alone. It is the one LeViT row with neighbourhood built in; LeViL knows places as well (section 3), but has no normalisation (next point). Where a position table tells everyone, in CCT, the paper's gain is 0.86, with twice the heads. That fits, and does not prove it; whether the recorded runs show the same pattern, see the differences above. Exercise 2 takes the convolution out.
-# - **LeViL's fall is not evidence against Linformer** alone. The same Linformer loses 2.2 points in CCT, between LayerNorms, and 13.9 in a model without normalisation. But the missing normalisation is a suspect, not a culprit: in the recorded `quick` runs (one epoch of 64 tokens) LeViL lacks it as well, and the table above shows how it fares there. If it does well, the missing normalisation alone does not explain the fall; it may matter only in long trainings or with 1024 tokens. Exercise 3 is the experiment.
+# - **LeViL's fall is not evidence against Linformer** alone. The same Linformer loses 2.2 points in CCT, between LayerNorms, and 13.9 in a model without normalisation. But the missing normalisation is a suspect, not a culprit: in the recorded `quick` runs (one epoch of 64 tokens) LeViL lacks it as well, and the table above shows how it fares there. Where it does well there, the missing normalisation alone does not explain the fall; it may matter only in long trainings or with 1024 tokens. Exercise 3 is the experiment.
 # - **The logs have a Nyström and a Performer in each host and no softmax**, so they cannot say what a swap costs. What they do say: these runs had LeViT's layers without any BatchNorm and CCN with four heads, and Performer and Nyström came out close together in CCT (40.1 and 40.8 %).
 # - **Accuracies are best test epochs** of the best of three runs, and *Size (MB)* is torchsummary's estimate, as before.
 #
@@ -563,7 +566,7 @@ for group, points in recorded.items():
     print(f"{group}: memory measured on a GPU for {len(points) - predicted} system(s), predicted (float32) for {predicted}")
 
 # %% [markdown]
-# In the paper's numbers the three lines of CCT are nearly level: **memory is saved at about equal accuracy** (CCL pays 2.2 points). LeViT's rise to the left, but for LeViL's, and it needs more than the mixer to explain that. Note also how close the two softmax models are in memory and how far apart in accuracy: the rest of the design (embedding, positions, normalisation, a feed-forward of twice the width, pooling) weighs as much as the mixer. (Panels of recorded runs with larger patches are another matter: at 64 tokens there is hardly a matrix to save, as the left ends of section 5's curves show, and a line may well lead to the right.)
+# In the paper's numbers the three lines of CCT are nearly level: **memory is saved at about equal accuracy** (CCL pays 2.2 points), beside a softmax that stores its matrix. LeViT's rise to the left, but for LeViL's, and it needs more than the mixer to explain that. Note also how close the two softmax models are in memory and how far apart in accuracy: the rest of the design (embedding, positions, normalisation, a feed-forward of twice the width, pooling) weighs as much as the mixer. (Panels of recorded runs with larger patches are another matter: at 64 tokens there is hardly a matrix to save, as the left ends of section 5's curves show, and a line may well lead to the right.)
 #
 # ## 9 · Look inside: what each place says
 #
@@ -590,18 +593,28 @@ with torch.no_grad():
         print(f"{name:6} parts add up to the scores: {torch.allclose(parts.sum(dim=1), scores, atol=1e-3)}")
 
 # %% [markdown]
-# Six test pictures. First line: the picture. Second: CCT's pooling weights, in multiples of the mean's 1/N, so that mean pooling would be white everywhere. Then what each place adds to the score of the *true* class, less what it adds to the average class: orange speaks for it, purple against.
+# Six test pictures. First line: the picture, its class, and which of the two models is right about it (✓). Second: CCT's pooling weights, in multiples of the mean's 1/N, so that mean pooling would be white everywhere. Then what each place adds to the score of the *true* class, less what it adds to the average class: orange speaks for it, purple against.
 
 # %%
+import textwrap
+
+
 def for_the_truth(parts):
     at_truth = parts.cpu()[torch.arange(len(labels)), :, labels.cpu()] - parts.cpu().mean(dim=-1)
     return at_truth.unflatten(1, tuple(grid))
 
 
+def right_or_wrong(i):
+    """The class of picture i, and which model recognises it."""
+    marks = (f"{name} {'✓' if parts[i].sum(dim=0).argmax() == labels[i] else '✗'}" for name, (_, parts) in found_in.items())
+    return f"{textwrap.fill(data.classes[labels[i]], 20)}\n{', '.join(marks)}"
+
+
 even = grid[0] * grid[1]
 pool_weights = found_in["CCT"][0].cpu().unflatten(1, tuple(grid)) * even
 hosts.overlays(data.test_images[shown].cpu(), pool_weights,
-               {f"{name}: for the\ntrue class": for_the_truth(parts) for name, (_, parts) in found_in.items()});
+               {f"{name}: for the\ntrue class": for_the_truth(parts) for name, (_, parts) in found_in.items()},
+               [right_or_wrong(i) for i in range(len(shown))]);
 
 # %% [markdown]
 # How much does the pooling choose? Two numbers: how many places hold half of the weight (in a plain mean: half of them), and what is lost if the trained model is made to weigh all places equally, without training it for that.
@@ -619,7 +632,7 @@ with torch.no_grad():
         print(f"CCT {label:10} half of the weight lies on {half.float().mean() / even:.0%} of the places")
 for label, model in (("learned weights", models["CCT"]), ("all places equal", evenly)):
     right = (vix.predict(model, data.test_images[:1000]).argmax(dim=1).cpu() == data.test_labels[:1000].cpu()).float().mean()
-    print(f"CCT, {label:17} {right:.1%} top-1")
+    print(f"CCT, {label:17} {right:.1%} top-1 of the first 1,000 test pictures")
 
 # %% [markdown]
 # Compare how widely the evidence is spread. LeViT's mean gives every place one voice, so that all of them have to be brought to say something; CCT may leave the answer to a few. How far it went down that road in this training is what the two numbers above tell. Mind that each row of maps has its own scale, and that a model that still guesses about places (section 6) cannot show *where* anything is: then its map is about stripes.
@@ -661,7 +674,7 @@ print(f"The bias makes the fused form keep {with_bias / without:.1f} times what 
 # %% [markdown]
 # The stages save what belongs to tokens that are no longer there. With a materialised matrix the bias costs next to nothing more, because it is added to what is stored anyway. With the fused kernel it costs more than the stages save: it *is* an N × N matrix, one a head, and a kernel that cannot take it in pieces (and learn it) has to write all of it down.
 #
-# So why did the paper drop the bias? Because for the other mixers there is nothing to add it to. It belongs to *pairs* of tokens, and the linear mixers are linear because they never write down pairs. `vixlib` says so instead of leaving it out silently:
+# Why may the paper have dropped the bias? For the other mixers there is nothing to add it to. It belongs to *pairs* of tokens, and the linear mixers are linear because they never write down pairs. `vixlib` says so instead of leaving it out silently:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -687,6 +700,14 @@ print(f"pairs of tokens: {distances.numel():,}, different biases: {len(distances
 assert torch.equal(distances, distances.T) and len(distances.unique()) == 64
 
 # %% [markdown]
+# ### In short
+#
+# - A host decides how tokens are made, how they learn their places, what normalises them and how they become one vector. A swap of the mixer is clean only where all of that stays: in two of the paper's six rows.
+# - LeViT's layers see a set unless the mixer brings an order along; CCT's are told their places.
+# - BatchNorm becomes part of the weights after training, LayerNorm cannot.
+# - Sequence pooling is one attention query, the same for every picture.
+# - The memory that a swap saves is that of the stored matrix. A fused kernel saves it, too, without a swap.
+#
 # ## 11 · Your turn
 #
 # **1. CLS, mean or sequence pooling?** Train CCT with each of the three. Is the best one also the one with the most parameters?

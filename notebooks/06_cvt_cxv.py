@@ -21,7 +21,7 @@
 #
 # **The question.** The Hybrid of notebook 03 has three convolutions *in front of* the transformer and none in it. What changes if there is one *inside every layer*, and the class token and the positions are left out in exchange?
 #
-# **The answer.** By the numbers that are quoted for [*Convolutional Xformers for Vision*](https://arxiv.org/abs/2201.10271) (CXV), by the authors of this series' paper: **91.42 %** on CIFAR-10 for CPV, a CXV with Performer, against **77.54 %** for a HybridViP with about as many parameters, in about half of its memory. A ResNet-18 with more than eight times as many stays at 86.29 %. Section 7 says which of them are confirmed here so far. The three numbers come without most of what it takes to repeat them: a summary in the newsletter *The Batch* quotes them. Section 8 takes such a layer apart to see which of its three parts does the work.
+# **The answer.** [*Convolutional Xformers for Vision*](https://arxiv.org/abs/2201.10271) (CXV) is by the authors of this series' paper. A summary of it in the newsletter *The Batch* quotes three accuracies on CIFAR-10: **91.42 %** for CPV, a CXV with Performer; **77.54 %** for a HybridViP with about as many parameters and nearly twice the memory; 86.29 % for a ResNet-18 with eight times CPV's parameters. This notebook had the summary, the abstract and the authors' code, not the article's own tables: what is called *missing* below is missing there. Section 7 says what is confirmed here so far, and section 8 takes such a layer apart to see which of its three parts does the work.
 #
 # Before this: [02 · Linear attention](02_linear_attention.ipynb) for the mixers and [03 · The Hybrid](03_hybrid.ipynb) for what a convolution is.
 
@@ -95,7 +95,7 @@ checkpoints = ""  #@param {type:"string"}
 #   a folder, written to after each epoch and continued from; on Colab put it on your Drive
 
 # %% [markdown]
-# `smoke` needs some choices of its own here, because a convolution in each layer costs a CPU several times what a plain layer does: narrow models, 2,500 training and 1,000 test pictures, many small steps. And no dropout: CXV's own is 0.5, against learning by heart in long trainings, and three epochs are not one.
+# `smoke` needs some choices of its own here, because a convolution in each layer costs a CPU several times what a plain layer does: narrow models, 2,500 training and 1,000 test pictures, many small steps. And no dropout: CXV's own is 0.5, against overfitting in long trainings, and three epochs are too short to need it.
 
 # %%
 from dataclasses import replace
@@ -132,7 +132,7 @@ diagrams.layer_stacks();
 
 # %% [markdown]
 # - **The Hybrid** turns the picture into tokens once, by convolution. From there on tokens meet in the mixer alone, and a table of positions has to say where they are.
-# - **CXV** ([Jeevan and Sethi](https://arxiv.org/abs/2201.10271)) begins each layer with a convolution of 3 × 3 *tokens*. Neighbours are brought together again and again, in features that get more and more abstract. Note what is missing: no CLS, no positions, no line around the convolution, no norm before the feed-forward (*ff*).
+# - **CXV** ([Jeevan and Sethi](https://arxiv.org/abs/2201.10271)) begins each layer with a convolution of 3 × 3 *tokens*. Neighbours are brought together again and again, in features that get more and more abstract. Note what is missing: no CLS, no positions, no line around the convolution (a *residual connection*), no norm before the feed-forward (*ff*).
 # - **CvT** ([Wu et al., *CvT: Introducing Convolutions to Vision Transformers*](https://arxiv.org/abs/2103.15808)) keeps the layer of ViT and puts the convolutions into the maps that make queries, keys and values. It has three stages, and each begins with a convolution and a norm of its own (the drawing shows one stage).
 #
 # A CXV layer as code. Tokens and picture are the same numbers in two arrangements, `[B, N, D]` and `[B, D, H, W]`, so that convolution and mixer can take turns:
@@ -166,7 +166,7 @@ for name in ("CPV", "CNV", "CLTV"):
 # %% [markdown]
 # ### How far one place sees
 #
-# Two 3 × 3 convolutions (the *stem*) let a place see 5 × 5 pixels, and each further one adds a pixel on every side. A mixer sees everything at once. Both can be read off the model itself: take the features of the middle place after each layer, and ask by how much they change with each pixel. The derivative says so exactly where *no* path leads, since it is zero there (grey). The model is untrained; in the lower row its mixers have been taken out.
+# Two 3 × 3 convolutions (the *stem*) let a place see 5 × 5 pixels, and each further one adds a pixel on every side. A mixer sees everything at once. Both can be read off the model itself: take the features of the middle place after each layer, and ask by how much they change with each pixel. Where *no* path leads the derivative is exactly zero (grey). The model is untrained; in the lower row its mixers have been taken out.
 
 # %%
 from vixlib.figures import layers
@@ -286,7 +286,7 @@ for name, model in sized.items():
 assert [name for name, runs_on_it in fits.items() if not runs_on_it] == ["CPV with linformer", "CPV with mlp", "CLTV"]
 
 # %% [markdown]
-# Linformer and the MLP-Mixer have learned matrices with one row for each token: they cannot run on more tokens, not even in principle. CLTV could. Its queries, keys and values come from 3 × 3 convolutions of their own, and `vixlib` tells them the shape of the grid when the model is built; CvT's likewise. Running is one thing and being right another (04, section 9), but what a 3 × 3 neighbourhood looks like does not depend on the size of the picture.
+# Linformer and the MLP-Mixer have learned matrices with one row for each token: they cannot run on more tokens without new rows. CLTV could. Its queries, keys and values come from 3 × 3 convolutions of their own, and `vixlib` tells them the shape of the grid when the model is built; CvT's likewise. Running is one thing and being right another (04, section 9), but what a 3 × 3 neighbourhood looks like does not depend on the size of the picture.
 
 # %% [markdown]
 # ## 4 · Parameters, to the digit
@@ -384,7 +384,7 @@ growth = [values[-1] / values[-2] for label, values in spent.items()]
 print(f"{timed[-1]**2 / timed[-2]**2:.2f} times the tokens take {min(growth):.2f} to {max(growth):.2f} times as long")
 
 # %% [markdown]
-# The bytes of all five follow slope 1: even CvT's, whose softmax runs in a fused kernel and stores no matrix (01, section 5). Only its *time* has a part that grows with N². For ResNet-18 on small pictures the slope of time says little, as a step has to go over eleven million weights whatever it looks at.
+# The bytes of all five follow slope 1: even CvT's, whose softmax runs in a fused kernel and stores no matrix (01, section 5). Only its *time* has a part that grows with N². Where the drawn lengths end, softmax's CvT keeps least of the four transformers. It has four layers instead of five and no full convolution in them, so that says nothing against linear mixers; but it is not the linear mixer that makes a CXV cheap at these sizes. For ResNet-18 on small pictures the slope of time says little, as a step has to go over eleven million weights whatever it looks at.
 #
 # Memory is CPV's price, and the source of the quoted accuracies names it: 3.2 GB against ResNet-18's 0.6. It does not say for which batch. Here is what a whole step needs at its peak for 64 pictures, the batch of the series' paper:
 
@@ -498,7 +498,7 @@ from vixlib.report import claims
 print("quoted:", ", ".join(f"CPV against {name} {quoted['CPV']['top1'] - quoted[name]['top1']:+.2f} points"
                            for name in ("HybridViP-6/8", "ResNet18")))
 compared = [("CPV", "CvP"), ("CNV", "CvN"), ("CvP", "CvT")]
-print("recorded here, beside the two comparisons below:", *claims(compared), sep="\n  ")
+print("recorded here, beside the claims below:", *claims(compared), sep="\n  ")
 differs = {"data": (data.name, "cifar10"), "tokens": (num_tokens, 1024), "epochs": (profile.train.epochs, 40),
            "pictures": (len(data.train_labels), 50_000)}
 print("this run: one seed" + "".join(f", {what} {here} instead of {there}" for what, (here, there) in differs.items()
@@ -510,6 +510,8 @@ from vixlib.report import verdict_table
 verdict_table("06")
 
 # %% [markdown]
+# The last claim is the abstract's: CXV outperforms FNet and MLP-Mixer, ViT, CCT and CvT, "in scenarios with limited data and GPU resources". (Two seeds leave an interval of 12.7 times the standard error, three 4.3 times: with two, even twenty points may stay undecided.) The abstract also says that training with two optimisers helps many architectures. The records of one epoch cannot speak to that; exercise 1 does.
+#
 # Where CPV is behind ResNet-18 in a short training: is that the architecture, or the dropout of 0.5, which the ResNet does not have? One option changed:
 
 # %%
@@ -529,9 +531,9 @@ for name in ("CvN", "CvP"):
 #
 # - **Parameters agree**: 1.3, 11.2 and 1.3 million, the last in the paper's way of counting.
 # - **The accuracies stand unconfirmed** as long as the column *recorded, paper protocol* says "not measured". Runs of the other profiles have larger tokens and fewer epochs; they are about the *order* of systems in one short training, not about 91.42. And that training is equal in data, steps and optimiser, but not in what the systems bring along: CXV its dropout of 0.5, with PyTorch's quiet start (section 6), the others no dropout, ResNet a start of its own. A CPV that is behind in one epoch has not lost anything yet; the experiment above trains it without dropout. If that brings little, the quiet start is the next suspect (`initialisation = "he"`).
-# - **The settings are missing.** The three numbers are quoted without epochs, batch, augmentation, number of seeds, or the epoch at which the optimiser was switched. Dropout and layer sizes are those of the authors' code. Whoever finds 88 or 93 has neither refuted nor confirmed anything.
-# - **The summary calls HybridViP a model "without convolutions".** It has three, in front of its layers: that is what "Hybrid" means in this series. The 13.9 points between CPV and HybridViP-6/8 are thus not about whether there are any. Between the two rows differ: where the convolutions stand and how many there are, CLS and positions, depth and heads, a norm before the feed-forward, and perhaps dropout and the two-phase training, of which it is not said whether HybridViP had them. "A convolution in every layer beats one in front" is one reading of that.
-# - **86.29 % is not what a ResNet-18 can do.** The much-copied training scripts [kuangliu/pytorch-cifar](https://github.com/kuangliu/pytorch-cifar) list 93.02 % for it, with random crops and flips, SGD, and learning rates in three steps over 350 epochs. "Outperforms ResNets an order of magnitude larger" can hold for one particular training at best, and not in any (see the recorded short one above). Exercise 4 is about that.
+# - **The settings are missing from the summary.** It quotes the three numbers without epochs, batch, augmentation, number of seeds, or the epoch at which the optimiser was switched. Dropout and layer sizes are those of the authors' code. Whoever finds 88 or 93 has neither refuted nor confirmed anything.
+# - **The summary calls HybridViP a model "without convolutions".** It has three, in front of its layers: that is what "Hybrid" means in this series. The 13.9 points between CPV and HybridViP-6/8 are thus not about whether there are any. The two rows differ in where the convolutions stand and how many there are, in CLS and positions, in depth and heads, in a norm before the feed-forward, and perhaps in dropout and the two-phase training, of which it is not said whether HybridViP had them. "A convolution in every layer beats one in front" is one reading of that.
+# - **86.29 % is not what a ResNet-18 can do.** The much-copied training scripts [kuangliu/pytorch-cifar](https://github.com/kuangliu/pytorch-cifar) list 93.02 % for it, with random crops and flips, SGD, and learning rates in three steps over 350 epochs. That a CXV beats a ResNet with eight times its parameters can hold for some trainings at best, not for all (see the recorded short one above). Exercise 4 is about that.
 # - **CvN and CvP have no CIFAR-10 number at all.** The authors' logs are for Tiny ImageNet, 64 × 64 pixels and 200 classes; they do not belong in this table. As said in section 4, they lack CvT's convolutional maps, so a comparison of CvT with CvP changes two things.
 #
 # ## 8 · Taking a layer apart
@@ -540,7 +542,7 @@ for name in ("CvN", "CvP"):
 #
 # - **without conv**: a 1 × 1 convolution instead (the middle weights of the 3 × 3, three times as large, because there are nine times fewer inputs). The stem stays, so that this is a model with convolutions *in front* alone, the Hybrid's idea, with neither positions nor CLS.
 # - **without mixer**: nothing is added; what remains is a small convolutional network with residual feed-forwards.
-# - **without ff**: nothing in a layer is curved now but the mixer, with the norm before it.
+# - **without ff**: the only non-linearity left in a layer is the mixer, with the norm before it.
 #
 # Write down your guess of the order before you run the cell.
 
@@ -582,7 +584,7 @@ print(f"{ablation_seeds} seed(s) each: " + ("even ten points between two of them
 #
 # - On the pictures of `smoke` a class is a detail (which way stripes about two pixels wide run) *and* a relation (where the striped figure is, seen from the frame). Knowing the detail alone gives one in five, 20 %; the relation alone gives one in two, 50 %. Without the convolution the tokens have seen the detail in the stem, but are a set from there on, apart from what the zeros at the edges betray: **what is where has been lost, and a mixer that sees a set cannot bring it back** (Nyström sees more, section 3). A run near 20 % says just that.
 # - Without the mixer the relation has to be found by windows of convolution. At `smoke` two layers see 23 of 32 pixels, nearly enough; so this variant may well do better than one would think of a transformer without attention. With single pixels as tokens the window is 15 of 32.
-# - Without the feed-forward the model is short of *curvature*, and of the parameters too. Is it the parameters? Compare the numbers beside the bars: the three variants do not differ much in size.
+# - Without the feed-forward the model is short of *non-linearity*, and of the parameters too. Is it the parameters? Compare the numbers beside the bars: the three variants do not differ much in size.
 # - An ablation shows what *this* training misses on *this* data. It does not show that a part is useless: what one part could do is often done by another once the first is gone. And one seed is one draw: set `ablation_seeds = 3` and see which differences stay.
 #
 # ## 9 · Look inside
@@ -623,6 +625,14 @@ for name in list(start)[1:]:
 # The first map of each line is the stem's window and of one size for all. Without convolution a place never sees more than that window closely; beyond it there is only what the mixer brings from everywhere. Without mixer the window grows by one token on each side in every layer, trained or not: training changes how strongly paths are used, never which paths there are. In the others every pixel can matter after one layer, and the printed shares say whether training has made more or less use of the far ones.
 
 # %% [markdown]
+# ### In short
+#
+# - In a CXV the convolution knows what is near, and the mixer what else there is.
+# - Without its convolution it sees a set, if the mixer does: the convolution stands in for positions.
+# - Half of CPV's parameters are convolution. Few parameters are neither little memory nor little time.
+# - The linear mixer is a product of thin matrices without random numbers: tokens mix a few shared summaries.
+# - A new architecture looks as good as the training of what it is compared with is weak. Train the baseline as well as you train it.
+#
 # ## 10 · Your turn
 #
 # **1. SGD, or smaller steps?** Train CPV once more with AdamW throughout, and once with AdamW at a tenth of the rate in the last epochs. Which is nearer to the run with SGD? (It takes two epochs at least; at `quick` on a CPU set `epochs = 4` and run the notebook again.)
@@ -654,7 +664,7 @@ for name in list(start)[1:]:
 # print(vix.fit(bare, data, profile.train, device=device))
 # ```
 #
-# Convolutions, a mean, a linear head: the whole model is one affine map, f(x + y) = f(x) + f(y) − f(0). And away from the border the mean over all places makes it the *same* weights everywhere (with patches of 4 pixels: the same 4 × 4 pattern of weights repeated over the picture), so that it can tell little more than the mean colour. `shapes` is made such that this does not help.
+# Convolutions, a mean, a linear head: the whole model is one affine map, f(x + y) = f(x) + f(y) − f(0). And away from the border the mean over all places makes it the *same* weights everywhere (with patches of 4 pixels: the same 4 × 4 pattern of weights repeated over the picture), so that it can tell little more than the mean colour. `shapes` is made such that this does not help: expect guessing, 10 %.
 # </details>
 #
 # **3. CvT as its authors meant it.** Give CvP the separable maps of CvT, and CvT the linear ones. Which of the two differences in the table mattered, the maps or the mixer?

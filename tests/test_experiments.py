@@ -1,4 +1,4 @@
-"""Experiments on the reasons: one option changed, paired by seed, and never mistaken for a seed of the plain system."""
+"""Experiments on the reasons: one thing changed, paired by seed, and never mistaken for a seed of the plain system."""
 from __future__ import annotations
 
 import pytest
@@ -9,7 +9,7 @@ from vixlib.profiles import PROFILES
 from vixlib.report.comparison import NOT_MEASURED
 from vixlib.report.differences import differences
 from vixlib.report.experiments import reasons_table
-from vixlib.report.paper import EXPERIMENTS
+from vixlib.report.paper import EXPERIMENTS, RECIPES
 from vixlib.report.records import VARIANTS, read_records, write_record
 from vixlib.reproduce.jobs import plan
 
@@ -21,11 +21,13 @@ def vip(top1, seed=0, kernel=None, **more):
 
 @pytest.mark.parametrize("profile", ["quick", "paper"])
 def test_each_experiment_trains_the_plain_row_with_one_option_more(profile):
-    for experiment, job in zip(EXPERIMENTS, plan(VARIANTS, PROFILES[profile], "shapes"), strict=True):
+    jobs = plan(VARIANTS, PROFILES[profile], "shapes")
+    assert len({job.name for job in jobs}) == len(jobs)  # two questions may ask for one run
+    for experiment in EXPERIMENTS:
         name, value = experiment.option
+        job, = (job for job in jobs if (job.row.model, job.row.options) == (experiment.model, (experiment.option,)))
         assert job.identity()["options"] == {**PROFILES[profile].options_for(experiment.model), name: value}
         assert name in vix.applicable(experiment.model, {name: value}, job.config)  # an option of this system
-    assert len({job.name for job in plan(VARIANTS, PROFILES[profile], "shapes")}) == len(EXPERIMENTS)
 
 
 def test_pairs_have_the_same_seed_and_setting(tmp_path):
@@ -44,9 +46,30 @@ def test_other_training_is_no_pair_and_nothing_recorded_says_so(tmp_path):
     write_record(vip(47.0, 0, "relu", lr=2e-3), tmp_path)
     write_record(vip(33.0), tmp_path)
     assert reasons_table("02", tmp_path).rows[0][3:] == [NOT_MEASURED, NOT_MEASURED, "-", "-"]
-    assert len(reasons_table(results=tmp_path).rows) == len(EXPERIMENTS)
+    assert len(reasons_table(results=tmp_path).rows) == len(EXPERIMENTS) + len(RECIPES)
     with pytest.raises(ValueError, match="notebook='05' is unknown"):
         reasons_table("05")
+
+
+def test_recipes_compare_the_same_model_trained_as_long_on_the_same_pictures(tmp_path):
+    for recipe in RECIPES:
+        changed, plain = PROFILES[recipe.profile], PROFILES[recipe.plain]
+        assert (changed.data, changed.config, changed.options, changed.train.epochs, changed.train.batch_size) == \
+            (plain.data, plain.config, plain.options, plain.train.epochs, plain.train.batch_size)
+        assert changed.train != plain.train
+    recipe = RECIPES[0]
+    for seed, (modern, paper) in enumerate(((72.0, 70.0), (75.0, 71.0))):
+        write_record(record(recipe.model, "learned", modern, seed=seed, lr=2e-3, profile=recipe.profile), tmp_path)
+        write_record(record(recipe.model, "learned", paper, seed=seed, profile=recipe.plain), tmp_path)
+    write_record(record(recipe.model, "rope", 99.0, lr=2e-3, profile=recipe.profile), tmp_path)  # no plain run of these
+    row = next(row for row in reasons_table(recipe.notebook, tmp_path).rows if row[0] == recipe.question)
+    # differences 2 and 4: mean 3, standard deviation √2, t(0.975, 1) = 12.706: 3 ± 12.706
+    assert row[2:6] == [f"{recipe.model}, profile {recipe.profile}", "73.50", "70.50", "+3.00 ± 12.71 (n=2)"]
+    header = "".join(vix.compare(3, results=tmp_path).header)
+    assert recipe.plain + ":" not in header  # a column of one system compares nothing
+    write_record(record("ViT", "learned", 60.0, profile=recipe.plain), tmp_path)
+    write_record(record("ViN", "learned", 60.0, profile=recipe.plain), tmp_path)
+    assert recipe.plain + ":" in "".join(vix.compare(1, results=tmp_path).header)
 
 
 def test_an_experiment_is_no_seed_of_the_table(tmp_path):

@@ -19,6 +19,7 @@ def test_without_records_every_claim_stands_there_unmeasured(tmp_path):
 def test_printed_differences_come_from_the_tables_or_the_logs():
     assert printed_difference("ViN", "ViT") == "+10.80"
     assert printed_difference("CPV", "ResNet18") == "+5.13"
+    assert printed_difference("CPV", "ViT") == "-"  # one number of each source
     assert printed_difference("HybridViT/rope", "HybridViT/learned").endswith("(logs)")
     assert printed_difference("HybridViN/rope", "HybridViP/rope2d") == "-"
 

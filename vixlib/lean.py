@@ -7,15 +7,21 @@ from functools import wraps
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_modules
 
 
 def untouched(part: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether `part` computes what `kind` does and nothing besides: no class derived from it (LoRA, parametrisations),
     no hooks (pruning, features that somebody looks at), no forward of its own."""
     hooked = (part._forward_pre_hooks or part._forward_hooks or part._backward_pre_hooks or part._backward_hooks
-              or _has_any_global_hook())
+              or hooked_everywhere())
     return type(part) is kind and not hooked and "forward" not in part.__dict__
+
+
+def hooked_everywhere() -> bool:
+    """Whether somebody listens to all modules there are (torch.nn.modules.module.register_module_forward_hook, ...)."""
+    return bool(torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks
+                or torch_modules._global_backward_hooks or torch_modules._global_backward_pre_hooks)
 
 
 def weight_of(part: nn.Module) -> Tensor | None:

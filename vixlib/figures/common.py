@@ -67,16 +67,23 @@ def as_picture(image: Tensor) -> Tensor:
     require_type("image", image, Tensor, "a tensor [C, H, W]")
     if image.ndim != 3:
         raise ValueError(f"image has shape {tuple(image.shape)}; expected one picture [C, H, W]")
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise TypeError(f"image is {image.dtype}; pass pixels of 0 ... 255 as torch.uint8, normalised ones as floats")
+    if image.shape[0] not in (1, 3):
+        raise ValueError(f"image has {image.shape[0]} channels; a picture that can be shown has 1 or 3")
     image = image.detach().cpu()
     image = image.float() / 255 if image.dtype == torch.uint8 else image.float() / 2 + 0.5
     return image.clamp(0, 1).permute(1, 2, 0)
+
+
+FUSED = {"softmax": "softmax, fused"}  # what vixlib's is, and what no reader of the name alone would know
 
 
 def cost_curves(ax: Axes, tokens: Sequence[int], curves: Mapping[str, Sequence[float]], label: str) -> None:
     """Measured cost against the number of tokens, both logarithmic, one curve a mixer, with the slope of its end.
 
     curves: mixer name (of `mixers.MIXERS`, or any text beginning with one) -> a value for each of `tokens`.
-    The slope in the legend is the exponent p in cost ~ N^p over the last two points.
+    The slope in the legend is the exponent p in cost ~ N^p over the last two points; plain "softmax" is the fused one.
     """
     import math
 
@@ -87,7 +94,7 @@ def cost_curves(ax: Axes, tokens: Sequence[int], curves: Mapping[str, Sequence[f
         mixer = name.split()[0]
         slope = math.log(values[-1] / values[-2]) / math.log(tokens[-1] / tokens[-2])
         ax.plot(tokens, values, color=COLOURS.get(mixer, "#777777"), marker=MARKERS.get(mixer, "o"), markersize=4,
-                linestyle="-" if name == mixer else "--", label=f"{name}  (N^{slope:.1f})")
+                linestyle="-" if name == mixer else "--", label=f"{FUSED.get(name, name)}  ($N^{{{slope:.1f}}}$)")
     ax.set(xscale="log", yscale="log", xlabel="tokens N", ylabel=label)
     ax.set_xticks(tokens, [f"{n:,}" for n in tokens])
     ax.minorticks_off()

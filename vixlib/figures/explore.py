@@ -184,7 +184,7 @@ def trade_off(errors: Mapping[str, Sequence[float]], kept: Mapping[str, Sequence
             ax.axvline(kib, color=figures.COLOURS["softmax"], linestyle=dashes, linewidth=1,
                        label=f"{name}: no error, {kib:,.0f} KiB")
         ax.set(xlabel="kept for backward, one layer (KiB an image)",
-               ylabel=f"relative error of the matrix (from {SMALLEST:g})")
+               ylabel=f"relative error of the matrix\n({SMALLEST:g} or less at the bottom)")
         _logarithmic(ax)
         ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         return _placed(figure, BESIDE_LEGEND)
@@ -236,15 +236,21 @@ def memory_by_patch(patch_size: int = 1, image_side: int = 32, batch_size: int =
     figure, ax = figures.new_axes(width=9, height=3.6)
     for way, needs in lengths.stored().items():
         kind, dashes = way.split()[0], "--" if "materialised" in way else "-"
-        here = needs.bytes(tokens, batch_size) / 2**30
-        ax.plot(reach, [needs.bytes(n, batch_size) / 2**30 for n in reach], dashes, color=figures.COLOURS[kind])
+        _, options, precision = lengths.WAYS[way]
+        fewest = max((value for name, value in options.items() if name in ("rank", "num_landmarks")), default=1)
+        drawn = [n for n in reach if n >= fewest]  # with fewer tokens than landmarks there is no such model
+        ax.plot(drawn, [needs.bytes(n, batch_size) / 2**30 for n in drawn], dashes, color=figures.COLOURS[kind])
+        here = needs.bytes(tokens, batch_size) / 2**30 if tokens >= fewest else math.nan
+        said = f"{here:,.1f} GB" + ("" if here < CARD_GB else " (too much)") if tokens >= fewest else \
+            f"takes {fewest} tokens or more"
         # One point, so that the line style stands in the legend alone.
         ax.plot(tokens, here, figures.MARKERS[kind], color=figures.COLOURS[kind], markersize=8, linestyle=dashes,
-                label=f"{way}, {lengths.WAYS[way][2]}: {here:,.1f} GB" + ("" if here < CARD_GB else " (too much)"))
+                label=f"{figures.FUSED.get(way, way)}, {precision}: {said}")
     ax.axhline(CARD_GB, color="#777777", linestyle=":")
     ax.annotate(f"{CARD_GB} GB", (reach[0], CARD_GB), xytext=(0, 3), textcoords="offset points", fontsize=8)
     ax.set(xlabel="tokens N", ylabel="predicted for a step (GB)",
            title=f"{image_side}×{image_side} pixels in patches of {patch_size}: {tokens:,} tokens; batch {batch_size}")
     _logarithmic(ax)
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    # Handles long enough for dashes to be seen beside the markers.
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), handlelength=4)
     return _placed(figure, BESIDE_LEGEND)

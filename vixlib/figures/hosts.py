@@ -160,14 +160,14 @@ def overlays(pictures: Tensor, weights: Tensor, evidence: Mapping[str, Tensor], 
     # Weights may be 0, which no logarithm takes.
     weights = weights.clamp(min=1e-6)
     height, width = pictures.shape[-2:]
-    lines = {"weight of a place\n(1: even)": (weights, LogNorm(1 / 16, 16))}
+    lines = {"pooling weight\n(1: the mean's)": (weights, LogNorm(1 / 16, 16))}
     for label, maps in evidence.items():
         largest = float(maps.abs().flatten().quantile(0.98)) or 1.0  # one loud place would leave the rest white
         lines[label] = maps, Normalize(-largest, largest)
     figure, axes = new_axes(len(pictures), 1 + len(lines), width=1.35, height=1.4, squeeze=False)
     for ax, picture, title in zip(axes[0], pictures, [*titles, *[""] * len(pictures)], strict=False):
         ax.imshow(as_picture(picture))
-        ax.set_title(title, fontsize=8)
+        ax.set_title(title, fontsize=7)
     for line, (label, (maps, norm)) in zip(axes[1:], lines.items(), strict=True):
         for ax, picture, one in zip(line, pictures, maps.detach().cpu(), strict=True):
             grey = as_picture(picture).mean(-1)
@@ -176,7 +176,7 @@ def overlays(pictures: Tensor, weights: Tensor, evidence: Mapping[str, Tensor], 
                              interpolation="nearest")
         line[0].set_ylabel(label, fontsize=8)
         bar = figure.colorbar(heat, ax=list(line), pad=0.01, aspect=12, extend="both")
-        bar.set_label("times even" if isinstance(norm, LogNorm) else "added to the score", fontsize=7)
+        bar.set_label("weight × N" if isinstance(norm, LogNorm) else "added to the score", fontsize=7)
         if isinstance(norm, LogNorm):
             bar.set_ticks([1 / 16, 1 / 4, 1, 4, 16], labels=["1/16", "1/4", "1", "4", "16"])
             bar.minorticks_off()

@@ -56,7 +56,7 @@ def score_maps(rows: Mapping[str, Mapping[str, Tensor]], query: tuple[int, int])
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
         line[0].set_ylabel(label, fontsize=9)
-    figure.colorbar(heat, ax=axes, label="score, in units of the largest", shrink=0.7)
+    figure.colorbar(heat, ax=axes, label="score, in units of the row's largest", shrink=0.7)
     return figure
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ from ..measure.model import count_parameters
 from ..models.zoo import applicable, build, names, position_of
 from ..table import Table
 from ..train.run import Run, training
-from .paper import LARGEST, MARKED_LOGS, TABLES, Row, authors_runs, log_marks, paper_table, table_rows
+from .paper import LARGEST, MARKED_LOGS, RECIPES, TABLES, Row, authors_runs, log_marks, paper_table, table_rows
 from .records import IDENTITY, read_records
 
 NOT_MEASURED = "not measured"
+OF_RECIPES = {profile for recipe in RECIPES for profile in (recipe.profile, recipe.plain)}
 SCORES = {"top1": "top-1", "top5": "top-5"}
 THIS_RUN = "this run"
 
@@ -65,7 +67,9 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
         known = record["model"] in names()
         live.setdefault((record["model"], record["position"]) if known else record["model"], []).append(record)
     recorded = {row: _recorded(row, table, records) for row in rows}
-    groups = sorted({Group.of(record) for found in recorded.values() for record in found},
+    systems = Counter(group for found in recorded.values() for group in {Group.of(record) for record in found})
+    # Where one system alone was trained to compare two recipes, the experiments show it (see experiments.py).
+    groups = sorted((group for group, count in systems.items() if count > 1 or group.profile not in OF_RECIPES),
                     key=lambda group: (group.profile != "paper", group))
 
     columns: dict[str, Callable[[Row], str]] = {

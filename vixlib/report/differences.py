@@ -77,7 +77,9 @@ class Difference:
         if self.interval is None:
             return f"{sentence} (one seed: a direction, no interval)"
         low, high = self.interval
-        return f"{sentence}, {low:+.1f} to {high:+.1f} over {self.n} seeds: {self.verdict}"
+        decided = {"holds": "the first is ahead", "does not hold": "the second is ahead"}
+        return (f"{sentence}, {low:+.1f} to {high:+.1f} over {self.n} seeds: "
+                f"{decided.get(self.verdict, self.verdict)}")
 
 
 def _names(a: str, b: str) -> tuple[str, str]:

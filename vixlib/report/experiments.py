@@ -1,4 +1,4 @@
-"""Experiments on the reasons: what becomes of a system's accuracy when one of its options is changed."""
+"""Experiments on the reasons: what becomes of a system's accuracy when one option, or its training, is changed."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,45 +9,68 @@ from ..table import Table
 from ..train.run import training
 from .comparison import NOT_MEASURED, Group
 from .differences import Difference
-from .paper import EXPERIMENTS, Variant
+from .paper import EXPERIMENTS, RECIPES, Recipe, Variant
 from .records import IDENTITY, VARIANTS, read_records
 from .verdicts import in_points, mark
 
+ALL = sorted((*EXPERIMENTS, *RECIPES), key=lambda experiment: experiment.notebook)
+
 
 def reasons_table(notebook: str | None = None, results: str | Path | None = None) -> Table:
-    """The experiments on the reasons (of one `notebook`): a system with one option changed, against the plain one.
+    """The experiments on the reasons (of one `notebook`): a system with one option changed, or trained by another
+    recipe, against the plain one.
 
     results: a folder of records or None, data/results. Recorded runs are paired by setting and seed, as for claims.
     """
-    require_known("notebook", notebook, (None, *sorted({experiment.notebook for experiment in EXPERIMENTS})))
+    require_known("notebook", notebook, (None, *sorted({experiment.notebook for experiment in ALL})))
     changed, plain = read_records(results, table=VARIANTS), read_records(results)
     rows, asked, marks = [], set(), {}
-    for experiment in EXPERIMENTS:
+    for experiment in ALL:
         if notebook not in (None, experiment.notebook):
             continue
-        for found in _experiment(experiment, changed, plain):
+        made = _trained(experiment, plain) if isinstance(experiment, Recipe) else _built(experiment, changed, plain)
+        for found in made:
             scores = [fmean(side) for side in zip(*found.pairs, strict=True)] or [None, None]
             rows.append(["" if experiment.question in asked else experiment.question, experiment.notebook,
                          found.a, *(NOT_MEASURED if score is None else f"{score:.2f}" for score in scores),
                          in_points(found), mark(marks, found.group)])
             asked.add(experiment.question)
-    return Table("Experiments on the reasons: one option changed, nothing else",
+    return Table("Experiments on the reasons: one thing changed, nothing else",
                  ["question", "notebook", "changed", "changed,\ntop-1 (%)", "plain,\ntop-1 (%)",
                   "difference\n(points)", "setting"], rows,
                  (*(f"{sign} {setting}" for setting, sign in marks.items()),
-                  "last epoch, means over seeds; difference: ± half a 95 % interval over seeds"), left=(0, 1, 2, 6))
+                  "last epoch, means over seeds; difference: ± half the width of the paired 95 % interval"),
+                 left=(0, 1, 2, 6))
 
 
-def _experiment(experiment: Variant, changed: list[dict], plain: list[dict]) -> list[Difference]:
+def _built(experiment: Variant, changed: list[dict], plain: list[dict]) -> list[Difference]:
     """One Difference for each setting in which runs with the option and runs without it are recorded."""
     name, value = experiment.option
     found: dict[Group, list[tuple[float, float]]] = {}
     for one in changed:
         if one["model"] == experiment.model and one["options"].get(name) == value:
-            without = {**one, "options": {key: own for key, own in one["options"].items() if key != name}}
+            without = {**one, "options": {key: own for key, own in one["options"].items() if key != name},
+                       "position": experiment.against or one["position"]}
             found.setdefault(Group.of(one), []).extend(
                 (one["last_top1"], other["last_top1"]) for other in plain
                 if all(other[key] == without[key] for key in IDENTITY) and training(one) == training(other))
-    label = f"{experiment.model}, {name}={value}"
-    return [Difference(label, experiment.model, group, tuple(pairs)) for group, pairs in sorted(found.items()) if pairs
-            ] or [Difference(label, experiment.model)]
+    against = f", against {experiment.against}" if experiment.against else ""
+    return _differences(f"{experiment.model}, {name}={value}{against}", experiment.model, found)
+
+
+def _trained(experiment: Recipe, records: list[dict]) -> list[Difference]:
+    """One Difference for each setting in which runs of both profiles are recorded."""
+    of_model = [record for record in records if record["model"] == experiment.model]
+    found: dict[Group, list[tuple[float, float]]] = {}
+    for one in of_model:
+        without = {**one, "profile": experiment.plain}
+        found.setdefault(Group.of(one), []).extend(
+            (one["last_top1"], other["last_top1"]) for other in of_model
+            if one["profile"] == experiment.profile and all(other[key] == without[key] for key in IDENTITY)
+            and all(other["train"][key] == one["train"][key] for key in ("epochs", "batch_size")))
+    return _differences(f"{experiment.model}, profile {experiment.profile}", experiment.model, found)
+
+
+def _differences(label: str, model: str, found: dict[Group, list[tuple[float, float]]]) -> list[Difference]:
+    return [Difference(label, model, group, tuple(pairs)) for group, pairs in sorted(found.items()) if pairs
+            ] or [Difference(label, model)]

@@ -151,14 +151,14 @@ def cost_table(table: int | str, results: str | Path | None = None) -> Table:
         own = [record for record in records if (record["model"], record["position"]) == (row.model, row.position)]
         lines.append([row.model, paper, *_cells(rows[row.model, "paper"]),
                       *speed_cells(own, row.printed.get("top1"))])
-    return Table(f"What a training step costs, the systems of table {table}",
+    return Table(f"What a training step costs, the systems of table {table} with the paper's layers",
                  ["system", "paper\nGPU (GB)", *HEADER, *SPEED_HEADER], lines, (*_notes(source), SPEED_NOTE))
 
 
 def fits_table(folder: Path = MEMORY) -> Table:
     """What fits into 16 GB, for every system that the file holds, uniform, at CIFAR-10's shape, a token a pixel."""
     rows, source = stored(folder)
-    return Table(f"What fits into {CARD_GB} GB", ["system", *HEADER],
+    return Table(f"What fits into {CARD_GB} GB, every system with uniform layers", ["system", *HEADER],
                  [[name, *_cells(rows[name, "uniform"])] for name in names() if (name, "uniform") in rows],
                  _notes(source))
 

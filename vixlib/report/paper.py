@@ -40,12 +40,26 @@ class Variant:
     """An experiment on why a claim holds or fails: one option of a system changed and nothing else.
 
     notebook: where the question is asked.   option: (name, value), for `build`.
+    against: the positions of the system that it is compared with, where they are others than its own.
     """
 
     question: str
     notebook: str
     model: str
     option: tuple[str, object]
+    against: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment on the training: a system as `profile` trains it against the same as `plain` does, two profiles
+    that differ in nothing else."""
+
+    question: str
+    notebook: str
+    model: str
+    profile: str
+    plain: str
 
 
 ROPE_MODELS = ("ViT", "ViP", "ViL", "ViN", "HybridViT", "HybridViP", "HybridViL", "HybridViN")
@@ -60,8 +74,11 @@ EXPERIMENTS = (
             ("normalisation", "batch")),
     Variant("is RoPE ahead of learned positions because those start too large?", "04", "ViT", ("position_std", 0.02)),
     Variant("is RoPE ahead of learned positions because those start too large?", "04", "ViL", ("position_std", 0.02)),
+    Variant("and is RoPE ahead of a table that starts quietly?", "04", "ViT", ("position_std", 0.02), against="rope"),
+    Variant("and is RoPE ahead of a table that starts quietly?", "04", "ViL", ("position_std", 0.02), against="rope"),
     Variant("does its dropout of 0.5 hold CPV back in a short training?", "06", "CPV", ("dropout", 0.0)),
 )
+RECIPES = (Recipe("does today's way of training pay within ten epochs?", "03", "HybridViT", "long-modern", "long"),)
 # The profile in records of Table 2's runs: the paper's protocol with the largest batch that it found to fit 16 GB.
 LARGEST = "paper-largest"
 # Systems of the sources that a table is compared with and that it does not print.
@@ -82,8 +99,8 @@ def table_rows(table: int | str) -> list[Row]:
     the experiments beside the tables."""
     require_known("table", table, (*TABLES, VARIANTS))
     if table == VARIANTS:
-        return [Row(experiment.model, position_of(experiment.model), options=(experiment.option,))
-                for experiment in EXPERIMENTS]
+        return list(dict.fromkeys(Row(experiment.model, position_of(experiment.model), options=(experiment.option,))
+                                  for experiment in EXPERIMENTS))
     if table == "rope":
         return [Row(model, position) for model in ROPE_MODELS for position in ROPE_POSITIONS]
     printed = {row["model"]: row for row in paper_table(table)["rows"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import require_known
+from ..models.zoo import names
 from ..table import Table
 from .comparison import NOT_MEASURED
 from .differences import Difference, Results, as_records, compared
@@ -40,19 +41,24 @@ CLAIMS = (
     Claim("a convolutional embedding raises accuracy", "03",
           tuple((f"Hybrid{name}", name) for name in ("ViT", "ViP", "ViL", "ViN"))),
     Claim("RoPE raises accuracy at the same size", "04", tuple((f"{m}/rope", f"{m}/learned") for m in ROPE_MODELS)),
+    Claim("(not claimed: RoPE beats no positions at all)", "04",
+          tuple((f"{m}/rope", f"{m}/none") for m in ROPE_MODELS)),
     Claim("in LeViT, Nyström and Performer beat softmax", "05", (("LeViN", "LeViT"), ("LeViP", "LeViT"))),
-    Claim("in CCT they lose no more than 2 points to softmax", "05", (("CCN", "CCT"), ("CCP", "CCT")), within=2.0),
+    Claim("in CCT, Nyström and Performer lose at most 2 points", "05", (("CCN", "CCT"), ("CCP", "CCT")), within=2.0),
     Claim("a convolution in every layer beats one in front", "06", (("CPV", "HybridViP-6/8"),)),
     Claim("a small CXV beats ResNet-18", "06", (("CPV", "ResNet18"),)),
+    Claim("CXV outperforms token mixers and transformers", "06",
+          tuple(("CPV", other) for other in ("FNet", "MLPMixer", "ViT", "CCT", "CvT"))),
 )
 
 
 def printed_difference(a: str, b: str) -> str:
-    """What the sources print for a less b, in points: from the paper's tables, else from the authors' logs."""
-    top1 = {row["model"]: row["top1"] for table in (1, 3, 4, "cxv") for row in paper_table(table)["rows"]}
-    if a in top1 and b in top1:
-        return f"{top1[a] - top1[b]:+.2f}"
-    logs = [authors_runs(*system.split("/")) if "/" in system and system not in top1 else [] for system in (a, b)]
+    """What one source prints for a less b, in points: the paper's tables, what is quoted of CXV, the authors' logs."""
+    for tables in ((1, 3, 4), ("cxv",)):
+        top1 = {row["model"]: row["top1"] for table in tables for row in paper_table(table)["rows"]}
+        if a in top1 and b in top1:
+            return f"{top1[a] - top1[b]:+.2f}"
+    logs = [[] if system in names() else authors_runs(*system.split("/")) for system in (a, b)]
     if not all(logs) or any(log_marks(log[0]) for log in logs):
         return "-"
     return f"{logs[0][0]['best_top1'] - logs[1][0]['best_top1']:+.2f} (logs)"
@@ -78,10 +84,11 @@ def verdict_table(notebook: str | None = None, results: Results = None) -> Table
                  rows,
                  (*(f"{sign} {setting}" for setting, sign in marks.items()),
                   "printed: best epoch of the best run, (logs): of one log of the authors' each",
-                  "recorded: last epoch, ± half a 95 % interval over seeds",
+                  "recorded: last epoch, ± half the width of the paired 95 % interval over seeds",
                   "undecided: too few seeds, or an interval that leaves both open; one seed shows a direction only",
                   "of 20 pairs without any difference one would be decided by chance: a narrow verdict is a weak one",
-                  "profile quick (one epoch, 4×4 patches) cannot confirm or refute a claim about 40 epochs on pixels"),
+                  '"at quick", "at long": decided for one or ten epochs on 4×4 patches, which neither confirms nor '
+                  "refutes a claim about 40 epochs on pixels"),
                  left=(0, 1, 2, 5, 6))
 
 
