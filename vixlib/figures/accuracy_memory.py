@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..measure.model import count_parameters
 from ..models.zoo import build
-from ..report.comparison import Group
+from ..report.comparison import OF_RECIPES, Group
 from ..report.leads import recorded_by_group
 from ..report.memory import of_record
 from ..report.paper import paper_table
@@ -49,7 +49,8 @@ def recorded_points(systems: Iterable[str], results: str | Path | None = None) -
     Memory is what the run measured on its GPU, else predicted in float32 from the model that the record describes.
     """
     return {group: [_point(name, own) for name, own in models.items()]
-            for group, models in recorded_by_group(systems, results).items()}
+            for group, models in recorded_by_group(systems, results).items()
+            if len(models) > 1 or group.profile not in OF_RECIPES}  # a point alone leads nowhere
 
 
 def _point(name: str, records: list[dict]) -> Point:
@@ -100,7 +101,7 @@ def _finish(ax: Axes, points: Sequence[Point], title: str) -> None:
         ax.scatter([], [], s=60, edgecolors="#555555", facecolors="#555555" if source == "paper" else "none",
                    label=SOURCE_LABELS[source], **SOURCES[source])
     ax.scatter([], [], s=AREA, marker="o", facecolors="none", edgecolors="#999999", label="area of 1 M parameters")
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), labelspacing=1.2)
     ax.margins(x=0.15, y=0.2)
     ax.set(xlabel="memory of a training step (GB)", ylabel="test top-1 accuracy (%)")
     ax.set_xlim(left=0)
