@@ -122,7 +122,8 @@ def ended_like_interrupted() -> Iterator[None]:
     """While this lasts, being told to end (by a batch system, a closed terminal) is an interrupt: what was trained is
     kept, and exported."""
     signs = []
-    if threading.current_thread() is threading.main_thread():  # only there can signals be handled
+    # Only there can signals be handled; and processes of torchrun wait for each other, which it has to end at once.
+    if threading.current_thread() is threading.main_thread() and not parallel.launched():
         signs = [sign for sign in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
                  if signal.getsignal(sign) == signal.SIG_DFL]  # nohup has it ignored
     for sign in signs:

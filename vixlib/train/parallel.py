@@ -27,13 +27,18 @@ from ..mixers.heads import BatchNormTokens
 T = TypeVar("T")
 
 
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return dist.is_available() and dist.is_torchelastic_launched()
+
+
 @contextmanager
 def processes() -> Iterator[None]:
     """Join the processes that torchrun started, where it started this one; leave them at the end.
 
     On GPUs each process takes the one of its place on its machine, by NCCL; on CPUs they talk by gloo.
     """
-    if not dist.is_available() or not dist.is_torchelastic_launched():
+    if not launched():
         yield
         return
     if torch.cuda.is_available():
