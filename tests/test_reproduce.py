@@ -60,13 +60,15 @@ def test_missing_runs_are_trained_and_recorded_once(data, tmp_path):
     assert record["best_top1"] == max(epoch["top1"] for epoch in record["history"])
 
 
-def test_deleting_a_record_makes_it_missing_and_the_checkpoint_gives_it_back(data, tmp_path):
+def test_deleting_a_record_makes_it_missing_and_the_checkpoint_gives_it_back(data, tmp_path, capsys):
     jobs = plan(1, TINY, data.name, models=["ViT"])
     go(jobs, data, tmp_path)
     path = tmp_path / "results" / f"{jobs[0].name}.json"
     first = read_records(tmp_path / "results")[0]
     path.unlink()
     assert missing(jobs, tmp_path / "results") == jobs
+    assert reproduce.show(jobs, data, tmp_path / "results", tmp_path / "checkpoints") == 3
+    assert f"\ntrained  {jobs[0].name}" in capsys.readouterr().out
     go(jobs, data, tmp_path)
     assert read_records(tmp_path / "results")[0]["history"] == first["history"]  # nothing was trained again
 

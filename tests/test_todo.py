@@ -151,3 +151,8 @@ def test_the_next_block_is_run_packed_and_merged(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert call("home", "--todo", "--data", "any") == 0
     assert "--next" in capsys.readouterr().out
+
+
+def test_an_agenda_without_anything_missing_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(todo, "agenda", lambda *_: [])
+    assert todo.describe_agenda(DATASET, tmp_path, tmp_path).startswith("Nothing is missing")

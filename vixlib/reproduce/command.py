@@ -95,6 +95,10 @@ def show(jobs: list[Job], data: ImageData | None, results: Path, checkpoints: Pa
         if recorded:
             print(f"done     {job.name}", flush=True)
             continue
+        if run is not None and run.finished:
+            print(f"trained  {job.name}: only its record is missing; without --list it is written", flush=True)
+            seconds.append(0)
+            continue
         estimate = estimator.of(job, run)
         seconds.append(estimate.seconds)
         state = f"partial  {job.name} ({len(run.history)} of {job.epochs} epochs)" if run else f"missing  {job.name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import mean
+from statistics import mean, median
 
 from ..data.images import ImageData
 from ..device import pick_device
@@ -47,7 +47,7 @@ class Estimator:
         found = [mean(epoch["seconds"] for epoch in r["history"]) / r.get("concurrent_runs", 1)
                  for r in self.records if _setting(r, r["train"]["batch_size"]) == wanted]
         if found:
-            return Estimate(left * mean(found), "records")
+            return Estimate(left * median(found), "records")  # one may have been made on a busy machine
         if self.data is None:
             return Estimate(None, "")
         return Estimate(left * self._measured(job, str(wanted)), "a measured step")

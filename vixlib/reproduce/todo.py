@@ -114,6 +114,9 @@ def coming(dataset: str, results: Path, checkpoints: Path) -> list[AnyJob]:
 def describe_agenda(dataset: str, results: Path, checkpoints: Path, minutes: float = 9) -> str:
     """For people: the command, and what it will do block by block of `minutes`."""
     estimator = _estimator(results)
+    blocks = _blocks(dataset, results, checkpoints, minutes, estimator)
+    if not blocks:
+        return "Nothing is missing: every run, largest batch and memory column is recorded."
     lines = ["On the GPU's machine, with the data set, data/results and data/checkpoints taken along, and without .git",
              f"VIX_COMMIT set to its commit; one block is one call, which ends by itself within {minutes:g} minutes:",
              f"  python -m vixlib.reproduce --next --data {dataset} --minutes {minutes:g} --jobs {AT_ONCE} "
@@ -121,7 +124,7 @@ def describe_agenda(dataset: str, results: Path, checkpoints: Path, minutes: flo
              "At home, with what it left in OUT; then ask again, for the plan follows what is there:",
              "  python -m vixlib.reproduce --import OUT", "",
              *(FIRST if estimator is None else (f"times by the records of {estimator.device}",))]
-    for number, block in enumerate(_blocks(dataset, results, checkpoints, minutes, estimator), start=1):
+    for number, block in enumerate(blocks, start=1):
         known = [seconds for *_, seconds in block if seconds is not None]
         lines += ["", f"block {number}" + (f", about {readable(sum(known))}" if len(known) == len(block) else "")]
         for title in dict.fromkeys(title for title, *_ in block):
