@@ -316,7 +316,7 @@ def test_what_does_not_go_together_is_said(arguments, message, capsys):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
 @pytest.mark.parametrize("sign", ["SIGTERM", "SIGHUP"])
-def test_being_told_to_end_keeps_and_exports_what_was_done(tmp_path, monkeypatch, sign, capsys):
+def test_being_told_to_end_keeps_and_exports_what_was_done(tmp_path, monkeypatch, sign, capsys, request):
     monkeypatch.setitem(reproduce.PROFILES, "smoke", TINY)
     monkeypatch.setattr(reproduce, "load", lambda *_, **__: make_shapes(train=64, test=32))
     made = reproduce.Job.perform
@@ -328,6 +328,8 @@ def test_being_told_to_end_keeps_and_exports_what_was_done(tmp_path, monkeypatch
         return made(job, *arguments, **keywords)
 
     monkeypatch.setattr(reproduce.Job, "perform", told_to_end)
+    before = signal.signal(getattr(signal, sign), signal.SIG_DFL)  # nohup has SIGHUP ignored
+    request.addfinalizer(lambda: signal.signal(getattr(signal, sign), before))
     status = reproduce.main(["--table", "1", "--profile", "smoke", "--models", "ViT", "FNet", "--data", "shapes",
                              "--results", str(tmp_path / "results"), "--checkpoints", str(tmp_path / "checkpoints"),
                              "--export", str(tmp_path / "out")])
