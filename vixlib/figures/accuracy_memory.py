@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..measure.model import count_parameters
 from ..models.zoo import build
-from ..report.comparison import OF_RECIPES, Group
+from ..report.comparison import Group
 from ..report.leads import recorded_by_group
 from ..report.memory import of_record
 from ..report.paper import paper_table
@@ -49,8 +49,7 @@ def recorded_points(systems: Iterable[str], results: str | Path | None = None) -
     Memory is what the run measured on its GPU, else predicted in float32 from the model that the record describes.
     """
     return {group: [_point(name, own) for name, own in models.items()]
-            for group, models in recorded_by_group(systems, results).items()
-            if len(models) > 1 or group.profile not in OF_RECIPES}  # a point alone leads nowhere
+            for group, models in recorded_by_group(systems, results).items()}
 
 
 def _point(name: str, records: list[dict]) -> Point:

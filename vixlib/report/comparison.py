@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +66,7 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
         known = record["model"] in names()
         live.setdefault((record["model"], record["position"]) if known else record["model"], []).append(record)
     recorded = {row: _recorded(row, table, records) for row in rows}
-    systems = Counter(group for found in recorded.values() for group in {Group.of(record) for record in found})
-    # Where one system alone was trained to compare two recipes, the experiments show it (see experiments.py).
-    groups = sorted((group for group, count in systems.items() if count > 1 or group.profile not in OF_RECIPES),
+    groups = sorted(groups_of(record for found in recorded.values() for record in found),
                     key=lambda group: (group.profile != "paper", group))
 
     columns: dict[str, Callable[[Row], str]] = {
@@ -160,6 +157,15 @@ def _caption(table: int | str) -> str:
     if table == "rope":
         return "Rotary positions (no table in the paper; the authors' logs are the reference)"
     return f"Table {table}: {paper_table(table)['caption']}" if table != "cxv" else paper_table(table)["caption"]
+
+
+def groups_of(records: Iterable[dict]) -> list[Group]:
+    """The groups of `records` that a table of systems shows: all but those in which one system alone was trained, to
+    compare two recipes, which the experiments show (see experiments.py)."""
+    systems: dict[Group, set] = {}
+    for record in records:
+        systems.setdefault(Group.of(record), set()).add((record["model"], record["position"]))
+    return sorted(group for group, own in systems.items() if len(own) > 1 or group.profile not in OF_RECIPES)
 
 
 def _heading(group: Group) -> str:

@@ -16,7 +16,7 @@ from ..models.zoo import SYSTEMS, applicable, position_of
 from ..positions import POSITIONS
 from ..table import Table
 from ..train.run import Run, training
-from .comparison import NOT_MEASURED, THIS_RUN, Group, as_text, each_once, run_records
+from .comparison import NOT_MEASURED, THIS_RUN, Group, as_text, each_once, groups_of, run_records
 from .paper import MARKED_LOGS, ROPE_MODELS, ROPE_POSITIONS, authors_runs, log_marks
 from .records import IDENTITY, KINDS, TRAIN_KINDS, read_records
 
@@ -202,7 +202,7 @@ def rope_table(runs: Iterable[Run] = (), results: str | Path | None = None) -> T
     rows = [["authors' logs: cifar10, patch 1", *[""] * len(ROPE_POSITIONS)],
             *([model, *(_logged(model, position) for position in ROPE_POSITIONS)] for model in ROPE_MODELS)]
     for label, part in [("recorded", records), (THIS_RUN, live)]:
-        groups = sorted({Group.of(record) for record in part})
+        groups = groups_of(part)
         if not groups and label == "recorded":
             rows += [["recorded: none yet", *[NOT_MEASURED] * len(ROPE_POSITIONS)]]
         for group in groups:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..models.zoo import position_of
 from ..train.run import Run
-from .comparison import Group, run_records
+from .comparison import Group, groups_of, run_records
 from .differences import THIS_RUN, compared
 from .records import read_records
 
@@ -42,4 +42,5 @@ def recorded_by_group(systems: Iterable[str],
     for record in read_records(results):
         if record["model"] in systems and record["position"] == position_of(record["model"], record["config"]):
             groups.setdefault(Group.of(record), {}).setdefault(record["model"], []).append(record)
-    return dict(sorted(groups.items()))
+    shown = groups_of(record for own in groups.values() for records in own.values() for record in records)
+    return {group: groups[group] for group in shown}
