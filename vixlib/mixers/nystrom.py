@@ -164,9 +164,9 @@ class NystromAttention(HeadsQKV):
 
     def convolve(self, v: Tensor) -> Tensor:
         """One depthwise convolution along the tokens of `[B, H, N, d]`, each head with its own filter."""
-        _, heads, _, width = v.shape
         if not self.convolves_heads():
             return self.conv(v)
+        _, heads, _, width = v.shape
         # As [B, H·d, N, 1]: the kernels share their work out by channels, of which [B, H, N, d] would have only H.
         # Channels-last v needs no copy, three to four times faster on a CPU; on CUDA it would take cuDNN's depthwise
         # kernels, which are known to be slow.

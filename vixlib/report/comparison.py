@@ -79,9 +79,10 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
               f"authors' log\n{SCORES[score]}", *columns]
     lines = [[*_system_cells(row, table, score), *(cell(row) for cell in columns.values())] for row in rows]
     own = [*live, *(run.model for run in runs if run.model not in names())]  # runs without an epoch have a line, too
+    shown_above = {(row.model, row.position) for row in rows}
     lines += [[name if isinstance(name, str) else ", ".join(name), *["-"] * (len(header) - 2),
                _run_cell(live.get(name, []), score)]
-              for name in dict.fromkeys(own) if name not in {(row.model, row.position) for row in rows}]
+              for name in dict.fromkeys(own) if name not in shown_above]
     devices = sorted({record["device"] for found in recorded.values() for record in found})
     marked = any(mark in line[4] for line in lines for mark in "*†")
     return Table(_caption(table), header, lines, tuple(_notes(table, groups, devices, runs, marked)))

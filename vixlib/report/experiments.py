@@ -1,6 +1,7 @@
 """Experiments on the reasons: what becomes of a system's accuracy when one option, or its training, is changed."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 
@@ -44,33 +45,35 @@ def reasons_table(notebook: str | None = None, results: str | Path | None = None
 
 
 def _built(experiment: Variant, changed: list[dict], plain: list[dict]) -> list[Difference]:
-    """One Difference for each setting in which runs with the option and runs without it are recorded."""
+    """Runs with the option against runs without it."""
     name, value = experiment.option
-    found: dict[Group, list[tuple[float, float]]] = {}
-    for one in changed:
-        if one["model"] == experiment.model and one["options"].get(name) == value:
-            without = {**one, "options": {key: own for key, own in one["options"].items() if key != name},
-                       "position": experiment.against or one["position"]}
-            found.setdefault(Group.of(one), []).extend(
-                (one["last_top1"], other["last_top1"]) for other in plain
-                if all(other[key] == without[key] for key in IDENTITY) and training(one) == training(other))
+    ones = [one for one in changed if one["model"] == experiment.model and one["options"].get(name) == value]
+
+    def without(one: dict) -> dict:
+        return {"options": {key: own for key, own in one["options"].items() if key != name},
+                "position": experiment.against or one["position"]}
+
     against = f", against {experiment.against}" if experiment.against else ""
-    return _differences(f"{experiment.model}, {name}={value}{against}", experiment.model, found)
+    return _paired(f"{experiment.model}, {name}={value}{against}", experiment.model, ones, plain, without, training)
 
 
 def _trained(experiment: Recipe, records: list[dict]) -> list[Difference]:
-    """One Difference for each setting in which runs of both profiles are recorded."""
-    of_model = [record for record in records if record["model"] == experiment.model]
+    """Runs of one profile against those of the other."""
+    ones = [one for one in records if (one["model"], one["profile"]) == (experiment.model, experiment.profile)]
+    return _paired(f"{experiment.model}, profile {experiment.profile}", experiment.model, ones, records,
+                   lambda one: {"profile": experiment.plain},
+                   lambda record: (record["train"]["epochs"], record["train"]["batch_size"]))
+
+
+def _paired(label: str, model: str, ones: list[dict], plain: list[dict], without: Callable[[dict], dict],
+            trained: Callable[[dict], object]) -> list[Difference]:
+    """One Difference for each setting in which some of `ones` have a counterpart in `plain`: the run that differs in
+    what `without` says and nothing else. trained: what of the training has to be equal."""
     found: dict[Group, list[tuple[float, float]]] = {}
-    for one in of_model:
-        without = {**one, "profile": experiment.plain}
+    for one in ones:
+        wanted = {**one, **without(one)}
         found.setdefault(Group.of(one), []).extend(
-            (one["last_top1"], other["last_top1"]) for other in of_model
-            if one["profile"] == experiment.profile and all(other[key] == without[key] for key in IDENTITY)
-            and all(other["train"][key] == one["train"][key] for key in ("epochs", "batch_size")))
-    return _differences(f"{experiment.model}, profile {experiment.profile}", experiment.model, found)
-
-
-def _differences(label: str, model: str, found: dict[Group, list[tuple[float, float]]]) -> list[Difference]:
+            (one["last_top1"], other["last_top1"]) for other in plain
+            if all(other[key] == wanted[key] for key in IDENTITY) and trained(one) == trained(other))
     return [Difference(label, model, group, tuple(pairs)) for group, pairs in sorted(found.items()) if pairs
             ] or [Difference(label, model)]

@@ -116,6 +116,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with ended_like_interrupted():
             return _main(chosen, parser, time.time())
+    except BrokenPipeError:  # nobody reads on; see files.while_read
+        raise
+    except (OSError, ValueError) as error:  # it says what is wrong; a run's own errors are in RunsFailed
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:  # outside of an epoch; inside, the run is kept and says so
         print("Interrupted.", file=sys.stderr)
         return 130
@@ -142,14 +147,8 @@ def ended_like_interrupted() -> Iterator[None]:
 def _main(chosen: argparse.Namespace, parser: argparse.ArgumentParser, started: float) -> int:
     chosen.results, chosen.checkpoints = chosen.results.absolute(), chosen.checkpoints.absolute()
     if chosen.merge is not None or chosen.todo:
-        try:
-            print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)) if chosen.merge
-                  else _todo(chosen))
-        except BrokenPipeError:
-            raise
-        except (OSError, ValueError) as error:
-            print(error, file=sys.stderr)
-            return 1
+        print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)) if chosen.merge
+              else _todo(chosen))
         return 0
     if chosen.table is None and not chosen.next:
         parser.error("name a --table, or one of --next, --todo, --import")
@@ -173,16 +172,10 @@ def _main(chosen: argparse.Namespace, parser: argparse.ArgumentParser, started: 
     with parallel.processes():
         if parallel.size() > 1 and (chosen.jobs or 1) > 1:
             parser.error(f"--jobs {chosen.jobs} under torchrun: its {parallel.size()} processes train one run together")
-        try:
-            if not chosen.list and parallel.rank() == 0:  # before anything is trained that could not be kept
-                for folder in filter(None, (chosen.export, chosen.results, chosen.checkpoints)):
-                    require_writable(folder / "any")
-            return _work(chosen, started)
-        except BrokenPipeError:  # nobody reads on; see files.while_read
-            raise
-        except (OSError, ValueError) as error:  # it says what is wrong; a run's own errors are in RunsFailed
-            print(error, file=sys.stderr)
-            return 1
+        if not chosen.list and parallel.rank() == 0:  # before anything is trained that could not be kept
+            for folder in filter(None, (chosen.export, chosen.results, chosen.checkpoints)):
+                require_writable(folder / "any")
+        return _work(chosen, started)
 
 
 def _todo(chosen: argparse.Namespace) -> str:

@@ -25,19 +25,21 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights that a step has just changed."""
-        if shapes(model) != shapes(self.model):
+        ours, theirs = _numbers(self.model), _numbers(model)
+        if not _fit(ours, theirs):
             raise ValueError("ema_decay averages the tensors that a model has before it is trained, and a step has "
                              "given this one others; make its buffers in __init__, with their final shapes")
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)(*(list(map(_as_real, _numbers(one))) for one in (self.model, model)), None)
+        get_ema_multi_avg_fn(decay)(list(map(_as_real, ours)), list(map(_as_real, theirs)), None)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
         """Give `model` the averaged weights, unless it has become another (see `update`)."""
-        if shapes(model) == shapes(self.model):
-            for theirs, ours in zip(_numbers(model), _numbers(self.model), strict=True):
-                theirs.copy_(ours)
+        ours, theirs = _numbers(self.model), _numbers(model)
+        if _fit(ours, theirs):
+            for own, other in zip(ours, theirs, strict=True):
+                other.copy_(own)
 
     def state_dict(self) -> dict:
         return {"steps": self.steps, "model": self.model.state_dict()}
@@ -47,15 +49,14 @@ class WeightAverage:
         self.model.load_state_dict(state["model"])
 
 
-def shapes(model: nn.Module) -> dict[str, torch.Size]:
-    """The shape of each tensor of a model's state."""
-    return {name: value.shape for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-
-
 def _numbers(model: nn.Module) -> list[Tensor]:
     """All that can be averaged: a counter or an index cannot."""
     return [tensor for tensor in (*model.parameters(), *model.buffers())
             if tensor.is_floating_point() or tensor.is_complex()]
+
+
+def _fit(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    return [tensor.shape for tensor in ours] == [tensor.shape for tensor in theirs]
 
 
 def _as_real(tensor: Tensor) -> Tensor:

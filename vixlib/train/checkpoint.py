@@ -15,7 +15,7 @@ from ..errors import require_kinds
 from ..files import read_tensors, write_atomic
 from ..measure.model import may_fuse
 from . import parallel
-from .averaging import WeightAverage, shapes
+from .averaging import WeightAverage
 from .run import Run
 
 FORMAT = 4
@@ -62,10 +62,8 @@ class Training:
         known = {id(parameter) for group in groups for parameter in group["params"]}
         new = [name for name, parameter in self.model.named_parameters() if known and id(parameter) not in known]
         if new:
-            error = ValueError(f"model={self.run.model} got {new[0]} after its training began, and nothing would train "
-                               "it; change a model before fit, or end one fit and begin another")
-            error.run = self.run
-            raise error
+            raise ValueError(f"model={self.run.model} got {new[0]} after its training began, and nothing would train "
+                             "it; change a model before fit, or end one fit and begin another")
         kind = torch.optim.AdamW if epoch <= config.adamw_epochs else torch.optim.SGD
         if type(self.optimizer) is kind:
             return
@@ -80,15 +78,13 @@ class Training:
 
 
 def save(path: Path, training: Training, data: ImageData) -> None:
-    """Write the whole state atomically: a crash while saving leaves the checkpoint of the epoch before. ValueError,
-    with the run as `run`, for a state that could not be read back into a new model."""
+    """Write the whole state atomically: a crash while saving leaves the checkpoint of the epoch before. ValueError
+    for a state that could not be read back into a new model."""
     now = shapes(training.model)
     if other := [name for name in {**training.shapes, **now} if now.get(name) != training.shapes.get(name)]:
-        error = ValueError(f"checkpoint {path} could not be read back: {other[0]} of model={training.run.model} has "
-                           "another shape than before its training, or is new or gone; make it in __init__ as it will "
-                           "be, or register it with persistent=False")
-        error.run = training.run
-        raise error
+        raise ValueError(f"checkpoint {path} could not be read back: {other[0]} of model={training.run.model} has "
+                         "another shape than before its training, or is new or gone; make it in __init__ as it will "
+                         "be, or register it with persistent=False")
     write_atomic(path, _serialised(training, data))
 
 
@@ -256,11 +252,16 @@ def _settings(run: Run) -> dict:
     return {"name": run.model, "configuration": run.model_config, **options}
 
 
+def shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """The shape of each tensor of a model's state."""
+    return {name: tensor.shape for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+
+
 def layout(model: nn.Module) -> dict:
     """What the model is made of: shapes, which parameters are trained, its parts and their settings."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    tensors = {name: f"{list(tensor.shape)}{'' if name in trained else ', not trained'}"
-               for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    tensors = {name: f"{list(shape)}{'' if name in trained else ', not trained'}"
+               for name, shape in shapes(model).items()}
     parts = {f"part {name}": type(part).__name__ for name, part in model.named_modules()
              if name and not isinstance(part, nn.modules.batchnorm._BatchNorm)}  # several processes have one of theirs
     # In modules of others an attribute may be anything: a counter, a path.

@@ -40,7 +40,7 @@ from ..precision import autocast_off
 from ..provenance import now
 from . import checkpoint as checkpoints
 from . import parallel
-from .averaging import WeightAverage, shapes
+from .averaging import WeightAverage
 from .checkpoint import Training
 from .compiling import Compiled, compile_mode
 from .divergence import first_failure, not_finite
@@ -155,8 +155,8 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         if path is not None and run.history and getattr(error, "run", None) is run:  # not one of on_epoch's own
             error.args = (f"{error}; {path} keeps the run up to epoch {len(run.history)}",)
         raise
-    except OSError as error:
-        error.run = run  # an epoch that could not be saved is not lost
+    except (OSError, ValueError) as error:
+        error.run = run  # an epoch that could not be saved, or gone on from, is not lost
         raise
     except (RuntimeError, MemoryError) as error:
         # Only a step's own: another batch would not help what on_epoch does. Of several processes the others are in the
@@ -207,7 +207,7 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
     training = Training(model, forward, torch.amp.GradScaler("cuda", enabled=precision == "float16"),
                         order=torch.Generator().manual_seed(config.seed),
                         augmentation=torch.Generator(device).manual_seed(config.seed),
-                        device=device, run=run, layout=checkpoints.layout(model), shapes=shapes(model),
+                        device=device, run=run, layout=checkpoints.layout(model), shapes=checkpoints.shapes(model),
                         average=WeightAverage(model, config.ema_decay) if config.ema_decay else None)
     return training, data.to(device)
 
