@@ -24,6 +24,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from vixlib.device import training_kernels
 from vixlib.report.benchmarks import duration, size, where
 from vixlib.reproduce.arguments import count
 from vixlib.table import Table
@@ -74,6 +75,7 @@ def measure(theirs: nn.Module, ours: nn.Module, x: Tensor, rounds: int, mode: st
     return result
 
 
+@training_kernels(deterministic=False)  # as fit trains
 def compare(model: str, against: str, shape: Shape, device: torch.device, seed: int, rounds: int,
             build: Callable[[nn.Sequential], nn.Module], options: dict | None = None, mode: str | None = None) -> dict:
     """One row. build: makes their stack with the weights of vixlib's. options: of vixlib's for the difference.

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from vixlib.device import training_kernels
 from vixlib.models import build, names
 from vixlib.report.benchmarks import duration, where
 from vixlib.table import Table
@@ -64,6 +65,7 @@ def flops(model: nn.Module, images: Tensor, precision: str) -> int:
     return counter.get_total_flops()
 
 
+@training_kernels(deterministic=False)  # as fit trains
 def measure(name: str, batch: int, device: torch.device, precision: str, machine: dict, rounds: int,
             seed: int) -> dict:
     """One row: seconds of each round, FLOPs, bytes, the floor and which of the two sets it."""

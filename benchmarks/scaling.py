@@ -15,6 +15,7 @@ from statistics import median
 
 import torch
 
+from vixlib.device import training_kernels
 from vixlib.errors import machine_memory
 from vixlib.mixers import MIXERS
 from vixlib.report.benchmarks import COSTS, PHASES, REFERENCE, by_precision, crossings, duration, size
@@ -46,6 +47,7 @@ def room(device: torch.device) -> int:
     return (machine_memory() or 8 * 2**30) // 4
 
 
+@training_kernels(deterministic=False)  # as fit trains
 def measure_length(names: Sequence[str], shape: Shape, precision: str, device: torch.device,
                    rounds: int) -> dict[str, dict]:
     """name -> {"kept", "seconds": {phase}, "bytes": {phase}} at one length, all of them in turns."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -276,6 +277,17 @@ def test_compiled_steps_are_rows_of_their_own(tmp_path, monkeypatch):
     assert "mode 'reduce-overhead'" in str(peers.table(found))
     record.save(found | {"settings": found["settings"] | {"compile": "default"}}, tmp_path)  # beside, not in its place
     assert len(benchmarks.read(tmp_path)) == 2
+
+
+def test_what_is_measured_runs_by_the_kernels_that_fit_trains_with(monkeypatch):
+    plain, by_trial = timing.run, []
+    monkeypatch.setattr(timing, "run", lambda *inputs: (by_trial.append(torch.backends.cudnn.benchmark),
+                                                        plain(*inputs))[1])
+    shape = stacks.Shape(batch=1, tokens=9, landmarks=3)
+    assert peers.against_textbook("ViN", shape, CPU, seed=0, rounds=1)["status"] == "measured"
+    scaling.measure_length(["nystrom"], replace(shape, tokens=65), "float32", CPU, rounds=1)
+    roofline.measure("FNet", 1, CPU, "float32", {"flops": 1.0, "bandwidth": 1.0}, rounds=1, seed=0)
+    assert len(by_trial) > 20 and all(by_trial) and not torch.backends.cudnn.benchmark
 
 
 def test_roofline_counts_what_a_step_costs():

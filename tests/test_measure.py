@@ -11,6 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import vixlib as vix
+from vixlib.measure.limits import real_steps
 from vixlib.measure.model import MARGIN, training_step, with_fake_tensors
 from vixlib.measure.probe import attention_maps, mixer_inputs
 from vixlib.models.zoo import applicable
@@ -190,6 +191,19 @@ def test_predicted_peak_agrees_with_the_memory_that_the_kernel_sees(name):
     done = subprocess.run([sys.executable, "-c", REAL_STEP, name], capture_output=True, text=True, check=True,
                           env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"})
     assert 0.9 < float(done.stdout) < 1.1
+
+
+@pytest.mark.parametrize("measure", [lambda m: vix.throughput(m, 2, repeats=1), lambda m: real_steps(m, "float32")(2)])
+def test_what_is_measured_runs_by_the_kernels_that_fit_trains_with(measure):
+    by_trial = []  # whether convolutions' kernels are chosen by trying all, as `training_kernels` has it
+
+    class Spy(nn.Linear):
+        def forward(self, images):
+            by_trial.append(torch.backends.cudnn.benchmark)
+            return super().forward(images.mean((2, 3)))
+
+    measure(Spy(3, 4))
+    assert len(by_trial) == 2 and all(by_trial) and not torch.backends.cudnn.benchmark
 
 
 def test_throughput_is_of_a_step_that_trains():

@@ -220,15 +220,15 @@ def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precisi
         require_room(predict_peak_memory(model, batch_size, "float32", image_size).bytes // 4, batch_size=batch_size,
                      image_size=image_size)
     step, _ = training_step(copied(model), batch_size, pick_precision(device, precision), image_size)
-    with (training_kernels(deterministic=False), own_randomness(device),  # as fit trains
-          out_of_memory_named(f"a batch of batch_size={batch_size}")):
+    with own_randomness(device), out_of_memory_named(f"a batch of batch_size={batch_size}"):
         step()
         return batch_size / median(_seconds(step, device) for _ in range(repeats))
 
 
 def training_step(model: nn.Module, batch_size: int, precision: str,
                   image_size: Size | None = None) -> tuple[Callable[[], None], torch.optim.Optimizer]:
-    """(a call that trains `model` one step on a fixed random batch, its optimiser): forward, backward, AdamW."""
+    """(a call that trains `model` one step on a fixed random batch, its optimiser): forward, backward, AdamW, by the
+    kernels that fit trains with."""
     require_gradients("a training step")
     require_trainable(model, type(model).__name__)
     images = _images(model.train(), batch_size, image_size)
@@ -236,9 +236,10 @@ def training_step(model: nn.Module, batch_size: int, precision: str,
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with autocast_off(images.device):  # the caller's; `precision` decides
-            _loss(model, images, precision).backward()
-        optimizer.step()
+        with training_kernels(deterministic=False):
+            with autocast_off(images.device):  # the caller's; `precision` decides
+                _loss(model, images, precision).backward()
+            optimizer.step()
 
     return step, optimizer
 
