@@ -22,7 +22,7 @@ def data(count: int = 7, classes: int = 3, size: tuple[int, int] = (8, 8), one_c
     return ImageData("made", tuple("abcdefghij"[:classes]), images, labels, images, labels)
 
 
-FIELDS = ("name", "classes", "train_images", "train_labels", "test_images", "test_labels", "train_fraction")
+FIELDS = ("name", "classes", "train_images", "train_labels", "test_images", "test_labels")
 IMAGES = odd(*(st.just(torch.zeros(shape, dtype=kind)) for shape, kind in (
     ((7, 3, 8, 8), torch.uint8), ((0, 3, 8, 8), torch.uint8), ((7, 3, 8, 8), torch.float32), ((7, 8, 8), torch.uint8),
     ((7, 1, 8, 8), torch.uint8), ((5, 3, 8, 8), torch.uint8), ((7, 3, 0, 8), torch.uint8))))
@@ -32,7 +32,7 @@ LABELS = odd(*(st.just(torch.tensor(values)) for values in ([0] * 7, [0] * 6 + [
 
 
 @cases(200, fields=changed({}, 2, name=odd("x"), classes=odd(("a", "b", "c"), ("a",)), train_images=IMAGES,
-                           test_images=IMAGES, train_labels=LABELS, test_labels=LABELS, train_fraction=odd(0.5)))
+                           test_images=IMAGES, train_labels=LABELS, test_labels=LABELS))
 def test_image_data_is_whole_or_refused(fields):
     good = data()
     given = {**{name: getattr(good, name) for name in FIELDS}, **fields}

@@ -23,7 +23,7 @@ class ImageData:
     """A labelled set of pictures, whole in memory and on one device.
 
     Images are uint8 [N, C, H, W], labels int64 [N] in 0 ... num_classes - 1. `name` labels every result made
-    with it; `train_fraction` says which part of the training pictures `subset` kept.
+    with it.
     """
 
     name: str
@@ -32,7 +32,6 @@ class ImageData:
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
-    train_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         require_type("name", self.name, str, "a text")
@@ -42,7 +41,6 @@ class ImageData:
         # As plain text: np.str_, for instance, could not be read back from a checkpoint.
         object.__setattr__(self, "name", str(self.name))
         object.__setattr__(self, "classes", tuple(map(str, self.classes)))
-        require_number("train_fraction", self.train_fraction, lambda part: 0 < part <= 1, "above 0 and at most 1")
         if len(self.classes) < 2:
             raise ValueError(f"classes={self.classes!r} must name at least two classes")
         for split in ("train", "test"):
@@ -122,8 +120,7 @@ class ImageData:
             order = torch.randperm(len(members), generator=generator, device="cpu")
             kept.append(members[order[: max(1, round(fraction * len(members)))]])
         index = torch.cat(kept).sort().values.to(self.device)
-        return replace(self, train_images=self.train_images[index], train_labels=self.train_labels[index],
-                       train_fraction=self.train_fraction * fraction)
+        return replace(self, train_images=self.train_images[index], train_labels=self.train_labels[index])
 
     def batch(self, index: Tensor, split: str = "train", augment: Collection[str] = (),
               generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
