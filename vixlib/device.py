@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 import torch.nn.functional as F
 
-from .errors import as_device, machine_memory, require_known, require_pair
+from .errors import as_device, machine_memory, require_known
 from .precision import PRECISIONS
 
 # For deterministic runs. torch looks once, at its first matrix product on a GPU, so any later is too late.
@@ -187,33 +187,27 @@ def describe(device: torch.device | str) -> str:
     return f"{device_name(device)}{size}, torch {torch.__version__}"
 
 
-def pick_precision(device: torch.device | str, wanted: str = "auto",
-                   capability: tuple[int, int] | None = None) -> str:
+def pick_precision(device: torch.device | str, wanted: str = "auto") -> str:
     """The precision to train in: "float32", "float16" or "bfloat16".
 
     "auto" is float32 on the CPU, bfloat16 on GPUs that have it in hardware (compute capability 8.0 and
-    above), float16 on older ones such as the T4. capability: of the GPU; None asks the device.
+    above), float16 on older ones such as the T4.
     Raises ValueError for a precision that the device lacks.
     """
     device = as_device("device", device)
     require_known("precision", wanted, ("auto", *PRECISIONS))
-    if capability is not None:
-        require_pair("capability", capability, "(major, minor), such as (8, 0)")
     if wanted == "float32":
         return wanted
     if device.type != "cuda":
         if wanted != "auto":
             raise ValueError(f'precision={wanted!r} needs a GPU, not {device.type}; use "auto" or "float32"')
         return "float32"
-    if capability is None:
-        capability = torch.cuda.get_device_capability(_here(device))
-    native_bfloat16 = tuple(capability) >= (8, 0)
+    major, minor = torch.cuda.get_device_capability(_here(device))
     if wanted == "auto":
-        return "bfloat16" if native_bfloat16 else "float16"
-    if wanted == "bfloat16" and not native_bfloat16:
-        raise ValueError(
-            'precision="bfloat16" needs a GPU of compute capability 8.0 or above, this one has '
-            f'{capability[0]}.{capability[1]}: torch would only emulate it, slowly; use "auto" or "float16"')
+        return "bfloat16" if major >= 8 else "float16"
+    if wanted == "bfloat16" and major < 8:
+        raise ValueError('precision="bfloat16" needs a GPU of compute capability 8.0 or above, this one has '
+                         f'{major}.{minor}: torch would only emulate it, slowly; use "auto" or "float16"')
     return wanted
 
 

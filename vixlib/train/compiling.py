@@ -16,18 +16,16 @@ CAPABILITY = (8, 0)
 MODES = {True: "default", "graphs": "reduce-overhead"}
 
 
-def compile_mode(wanted: bool | str, device: torch.device, steps: int,
-                 capability: tuple[int, int] | None = None) -> str | None:
+def compile_mode(wanted: bool | str, device: torch.device, steps: int) -> str | None:
     """torch.compile's mode for a run of `steps` steps, None: not compiled.
 
     "auto": compiled on a GPU that the compiler supports, where there are steps enough to earn its time back.
-    capability: of the GPU; None asks the device.
     """
     if wanted != "auto":
         return MODES.get(wanted)
     if device.type != "cuda" or steps < FEWEST_STEPS:
         return None
-    return MODES[True] if tuple(capability or torch.cuda.get_device_capability(device)) >= CAPABILITY else None
+    return MODES[True] if torch.cuda.get_device_capability(device) >= CAPABILITY else None
 
 
 class Compiled(nn.Module):
