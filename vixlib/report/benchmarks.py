@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import linear_regression
 
 from ..files import DATA
 from ..measure.cost import crossing
@@ -49,10 +50,7 @@ def slope(tokens: Sequence[int], costs: Sequence[float]) -> float | None:
     """The exponent p of cost = c·Nᵖ by least squares on logarithms; None for fewer than three lengths."""
     if len(tokens) < 3:
         return None
-    x, y = [math.log(n) for n in tokens], [math.log(c) for c in costs]
-    x_mean, y_mean = sum(x) / len(x), sum(y) / len(y)
-    return (sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
-            / sum((a - x_mean) ** 2 for a in x))
+    return linear_regression([math.log(n) for n in tokens], [math.log(cost) for cost in costs]).slope
 
 
 def begins(reference: dict, row: dict, what: str, phase: str) -> str:
