@@ -102,10 +102,10 @@ def vision_xformer(model: str, shape: Shape, **own: str) -> nn.Module:
     return whole.token_mixer if model == "FNet" else whole.transformer
 
 
-def block_names(prefix: str, mixer: dict[str, str | tuple[str, ...]], ff: tuple[str, str, str],
-                norm: str = "0.norm") -> dict[str, str | tuple[str, ...]]:
+def block_names(prefix: str, mixer: dict[str, str | tuple[str, ...]],
+                ff: tuple[str, str, str]) -> dict[str, str | tuple[str, ...]]:
     """`Package.names` with every name below "{prefix}{i}.". ff: norm, first and second layer of the feed-forward."""
-    whole = {"mixer_norm": norm, **{f"mixer.{ours}": theirs for ours, theirs in mixer.items()},
+    whole = {"mixer_norm": "0.norm", **{f"mixer.{ours}": theirs for ours, theirs in mixer.items()},
              "ff_norm": ff[0], "ff.0": ff[1], "ff.3": ff[2]}
     return {ours: tuple(f"{prefix}{{i}}.{name}" for name in (theirs if isinstance(theirs, tuple) else (theirs,)))
             for ours, theirs in whole.items()}

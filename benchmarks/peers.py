@@ -41,7 +41,6 @@ NOTES = ("kept: bytes from forward to backward; peak: the most at once in both, 
          "ViN: others pad zeros in front, so vixlib's difference is with padding=\"front\", its time and bytes without")
 
 
-
 def difference(theirs: nn.Module, ours: nn.Module, x: Tensor) -> float:
     """The largest difference of output or input gradient, in float64, relative to the largest of vixlib's values."""
     results = []
