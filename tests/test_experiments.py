@@ -7,7 +7,7 @@ from test_differences import record
 import vixlib as vix
 from vixlib.profiles import PROFILES
 from vixlib.report.comparison import NOT_MEASURED
-from vixlib.report.differences import differences
+from vixlib.report.differences import compared
 from vixlib.report.experiments import reasons_table
 from vixlib.report.paper import EXPERIMENTS, RECIPES
 from vixlib.report.records import VARIANTS, read_records, write_record
@@ -78,6 +78,6 @@ def test_an_experiment_is_no_seed_of_the_table(tmp_path):
     write_record(vip(47.0, 0, "relu"), tmp_path)
     assert [r["last_top1"] for r in read_records(tmp_path, model="ViP")] == [33.0]
     assert [r["last_top1"] for r in read_records(tmp_path, table=VARIANTS)] == [47.0]
-    assert [found.mean for found in differences("ViP", "ViT", tmp_path)] == [pytest.approx(-12)]
+    assert [found.mean for found in compared("ViP", "ViT", read_records(tmp_path))] == [pytest.approx(-12)]
     row = next(row for row in vix.compare(1, results=tmp_path).rows if row[0] == "ViP")
     assert any("33.00" in cell for cell in row) and not any("47.00" in cell for cell in row)

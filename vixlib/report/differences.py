@@ -101,8 +101,8 @@ def _split(system: str) -> tuple[str, str]:
 
 
 def as_records(results: Results) -> list[dict]:
-    """The records that `results` stands for: those of a folder, or the ones already read, of which a copy counts for
-    nothing: as a further seed it would decide what one cannot."""
+    """The records that `results` stands for: those of a folder (None: data/results), or the ones already read, of which
+    a copy counts for nothing: as a further seed it would decide what one cannot."""
     if results is None or isinstance(results, (str, os.PathLike)):
         return read_records(results)
     require_type("results", results, Iterable, "a folder of records, or a list of them")
@@ -114,17 +114,12 @@ def as_records(results: Results) -> list[dict]:
     return each_once(records)
 
 
-def differences(a: str, b: str, results: Results = None) -> list[Difference]:
+def compared(a: str, b: str, records: Sequence[dict]) -> list[Difference]:
     """How far "ViT/rope" is ahead of "ViT/learned": one Difference for each setting in which both are recorded.
 
-    results: a folder of records (None: data/results) or records already read. Without a pair the list holds one
-    Difference of no pairs. A plain name means the system's own positions: differences("ViN", "ViT").
+    records: of `as_records`, none of them twice. Without a pair the list holds one Difference of no pairs. A plain
+    name means the system's own positions: compared("ViN", "ViT", records).
     """
-    return compared(a, b, as_records(results))
-
-
-def compared(a: str, b: str, records: Sequence[dict]) -> list[Difference]:
-    """The same of records that are checked: none of them twice."""
     systems = _split(a), _split(b)
     of_a, of_b = ([r for r in records if (r["model"], r["position"]) == system] for system in systems)
     found: dict[str, list[tuple[dict, dict]]] = {}
@@ -179,12 +174,11 @@ def _sentences(pairs: Iterable[tuple[str, str]], records: Sequence[dict]) -> lis
     return sentences + [f"{NOT_MEASURED}: {what}{', '.join(names)}" for what, names in missing.items()]
 
 
-def rope_claims(results: Results = None,
-                models: Sequence[str] = ROPE_MODELS) -> list[str]:
+def rope_claims(results: Results = None) -> list[str]:
     """What the records say about positions: 1-D rotary against learned, 2-D against 1-D, either against none."""
     sentences, records = [], as_records(results)
     for a, b in ROPE_CLAIMS:
-        said = _sentences([(f"{model}/{a}", f"{model}/{b}") for model in models], records)
+        said = _sentences([(f"{model}/{a}", f"{model}/{b}") for model in ROPE_MODELS], records)
         sentences += [f"Is {a} more accurate than {b}?", *(f"  {sentence}" for sentence in said)]
     return sentences
 
