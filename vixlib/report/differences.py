@@ -49,12 +49,15 @@ class Difference:
         return fmean(a - b for a, b in self.pairs) if self.pairs else None
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean over seeds (paired, Student's t); None with fewer than two seeds."""
+    def half_width(self) -> float | None:
+        """Of the 95 % interval of the mean over seeds (paired, Student's t); None with fewer than two seeds."""
         if self.n < 2:
             return None
-        half = T_95[min(self.n - 1, len(T_95)) - 1] * stdev(a - b for a, b in self.pairs) / self.n**0.5
-        return self.mean - half, self.mean + half
+        return T_95[min(self.n - 1, len(T_95)) - 1] * stdev(a - b for a, b in self.pairs) / self.n**0.5
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
 
     @property
     def verdict(self) -> str:
@@ -241,5 +244,4 @@ def _cell(records: list[dict], model: str, position: str) -> str:
 def _gain(found: Difference) -> str:
     if not found.pairs:
         return "no pair"
-    half = f" ± {(found.interval[1] - found.interval[0]) / 2:.2f}, n={found.n}" if found.interval else ""
-    return f"{found.mean:+.2f}{half}"
+    return f"{found.mean:+.2f}" + (f" ± {found.half_width:.2f}, n={found.n}" if found.n > 1 else "")

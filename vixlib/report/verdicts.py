@@ -108,9 +108,7 @@ def in_points(found: Difference) -> str:
     """"+2.95 (one seed)", "+2.95 ± 0.80 (n=3)", "-" without a pair: the mean and half its 95 % interval."""
     if not found.pairs:
         return "-"
-    if found.interval is None:
-        return f"{found.mean:+.2f} (one seed)"
-    return f"{found.mean:+.2f} ± {(found.interval[1] - found.interval[0]) / 2:.2f} (n={found.n})"
+    return f"{found.mean:+.2f} " + (f"± {found.half_width:.2f} (n={found.n})" if found.n > 1 else "(one seed)")
 
 
 def _memory_row() -> list[str]:
