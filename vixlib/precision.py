@@ -14,7 +14,7 @@ AUTOCAST = {kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autoc
 def computing_in(precision: str, x: Tensor) -> AbstractContextManager:
     """A context in which models compute on the device of `x` in `precision`, one of PRECISIONS."""
     if precision == "float32":
-        return float32_region(x)
+        return autocast_off(x.device)
     # Without autocast's store of converted weights, which is emptied where the outermost autocast ends: inside of
     # another one, this step's weights would still be used after the optimiser has changed them.
     return torch.autocast(x.device.type, getattr(torch, precision), cache_enabled=False)
@@ -25,13 +25,8 @@ def autocasts(x: Tensor) -> bool:
     return x.device.type in AUTOCAST and torch.is_autocast_enabled(x.device.type)
 
 
-def float32_region(x: Tensor) -> AbstractContextManager:
-    """A context in which autocast is off: what runs inside keeps the precision of its inputs."""
-    return autocast_off(x.device)
-
-
 def autocast_off(device: torch.device) -> AbstractContextManager:
-    """A context in which autocast is off on `device`, whether the caller's is on or not."""
+    """A context in which autocast is off on `device`: what runs inside keeps the precision of its inputs."""
     # Not only where it is on: a compiled backward pass is traced as if it were off.
     return torch.autocast(device.type, enabled=False) if device.type in AUTOCAST else nullcontext()
 

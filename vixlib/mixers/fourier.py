@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import require_like
-from ..precision import at_least_float32, float32_region
+from ..precision import at_least_float32, autocast_off
 
 
 class FourierMixer(nn.Module):
@@ -27,7 +27,7 @@ class FourierMixer(nn.Module):
         require_like("x", x, None)
         if x.ndim != 3 or 0 in x.shape:
             raise ValueError(f"x has shape {tuple(x.shape)}; expected tokens [B, N, D], at least one")
-        with float32_region(x):  # half-precision FFTs exist only for powers of two, and 1025 is none
+        with autocast_off(x.device):  # half-precision FFTs exist only for powers of two, and 1025 is none
             return FourierTransform.apply(at_least_float32(x)).to(x.dtype)
 
 

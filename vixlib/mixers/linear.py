@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..errors import require_known
 from ..positions import Rotary
-from ..precision import at_least_float32, float32_region
+from ..precision import at_least_float32, autocast_off
 from .heads import HeadsQKV
 
 
@@ -28,7 +28,7 @@ class LinearAttention(HeadsQKV):
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         q, k, v = self.split(x, rotary)
-        with float32_region(x):  # sums over all tokens
+        with autocast_off(x.device):  # sums over all tokens
             q, k, values = at_least_float32(q), at_least_float32(k), at_least_float32(v)
             if self.feature_map == "softmax":
                 out = q.softmax(-1) @ (k.softmax(-2).mT @ values)

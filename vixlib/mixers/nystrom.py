@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import require_between, require_count, require_known, require_room
 from ..lean import once_differentiable, untouched
 from ..positions import Rotary
-from ..precision import float32_region
+from ..precision import autocast_off
 from .heads import HeadsQKV
 from .softmax import SoftmaxAttention
 
@@ -80,7 +80,7 @@ class IterativeInverse(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         a, = ctx.saved_tensors
         trace: list[tuple[Tensor, ...]] = []
-        with float32_region(a):
+        with autocast_off(a.device):
             newton_schulz(a, ctx.iterations, trace)
             flat, grad = in_one_row(a), in_one_row(grad)
             d_a = torch.zeros_like(flat)
@@ -136,7 +136,7 @@ class NystromAttention(HeadsQKV):
             missing = -tokens % self.num_landmarks
             q, k, v = (F.pad(t, (0, 0, missing, 0)) for t in (q, k, v))
         q_land, k_land = segment_means(q, self.num_landmarks), segment_means(k, self.num_landmarks)
-        with float32_region(x):  # a half-precision inverse is off by up to 10 %
+        with autocast_off(x.device):  # a half-precision inverse is off by up to 10 %
             inverse = self.inverse(SoftmaxAttention.attention(q_land, k_land))
         # Both tall softmax matrices stay inside fused calls; only the landmark matrix is ever stored.
         summary = F.scaled_dot_product_attention(q_land, k, v)                        # [B, H, m, d]

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import require_count, require_known, require_number, require_room
 from ..lean import once_differentiable
 from ..positions import Rotary
-from ..precision import at_least_float32, float32_region
+from ..precision import at_least_float32, autocast_off
 from .heads import HeadsQKV
 
 
@@ -110,7 +110,7 @@ class FeatureAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, directions: Tensor, kernel: str, epsilon: float) -> Tensor:
-        with float32_region(q):
+        with autocast_off(q.device):
             phi_q = feature_map(at_least_float32(q), directions, kernel, is_query=True)
             phi_k = feature_map(at_least_float32(k), directions, kernel, is_query=False)
             context = gather(with_ones(v), phi_k, epsilon)
@@ -127,7 +127,7 @@ class FeatureAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, directions, phi_q, phi_k, context, quotient, denominator = ctx.saved_tensors
-        with float32_region(q):
+        with autocast_off(q.device):
             grad = at_least_float32(grad)
             wide_q = at_least_float32(phi_q)
             if quotient.dtype != grad.dtype:  # rounded by itself it would no longer fit the φ beside it

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import require_flag, require_grid, require_room
 from ..positions import Rotary
-from ..precision import at_least_float32, float32_region
+from ..precision import at_least_float32, autocast_off
 from .heads import HeadsQKV
 
 
@@ -56,7 +56,7 @@ class SoftmaxAttention(HeadsQKV):
     @staticmethod
     def attention(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
         """The attention matrix softmax(q kᵀ / √d + bias), `[B, H, N, N]`; each row sums to one."""
-        with float32_region(q):  # as fused kernels add up: float16 ends at 65,504, which sums of d products pass
+        with autocast_off(q.device):  # as fused kernels add up: float16 ends at 65,504, which sums of d products pass
             scores = at_least_float32(q) @ at_least_float32(k).mT * q.shape[-1] ** -0.5
             return (scores if bias is None else scores + bias).softmax(dim=-1)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import require_count, require_known, require_rate, require_room
 from ..lean import once_differentiable, untouched
-from ..precision import autocasts, float32_region, product_type
+from ..precision import autocast_off, autocasts, product_type
 from .norms import norm_again, norm_backward, norm_to_keep, scale_and_shift
 
 
@@ -60,7 +60,7 @@ class LeanFeedForward(torch.autograd.Function):
     def forward(ctx, x: Tensor, residual: bool, scale: Tensor | None, shift: Tensor | None, eps: float,
                 w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         ctx.residual, ctx.eps, ctx.type, ctx.x_type = residual, eps, product_type(x), x.dtype
-        with float32_region(x):
+        with autocast_off(x.device):
             normed, kept, deviation = norm_to_keep(x, scale, shift, eps, ctx.type, ctx.type)
             ctx.weight_type, (w1, b1, w2, b2) = w1.dtype, (weight.to(ctx.type) for weight in (w1, b1, w2, b2))
             hidden = F.linear(normed.to(ctx.type), w1, b1)
@@ -75,7 +75,7 @@ class LeanFeedForward(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         kept, deviation, hidden, scale, shift, w1, w2 = ctx.saved_tensors
         hidden = hidden.flatten(0, -2)
-        with float32_region(kept):
+        with autocast_off(kept.device):
             d_out = grad.to(ctx.type).flatten(0, -2)
             active = F.gelu(hidden)
             d_w2, d_b2 = d_out.mT @ active, d_out.sum(0, dtype=ctx.weight_type)

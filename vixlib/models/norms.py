@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..lean import once_differentiable, untouched
-from ..precision import float32_region, product_type
+from ..precision import autocast_off, product_type
 
 
 class ChannelNorm(nn.Module):
@@ -52,7 +52,7 @@ class LeanNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
         kept_type = product_type(x)
-        with float32_region(x):
+        with autocast_off(x.device):
             out, kept, deviation = norm_to_keep(x, scale, shift, eps, kept_type, out_type=scale.dtype)
         ctx.save_for_backward(kept, deviation, scale, shift)
         ctx.type = x.dtype
@@ -62,7 +62,7 @@ class LeanNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         kept, deviation, scale, shift = ctx.saved_tensors
-        with float32_region(kept):
+        with autocast_off(kept.device):
             d_x, d_scale, d_shift = norm_backward(grad, kept, deviation, scale, shift)
         return d_x.to(ctx.type), d_scale, d_shift, None
 
