@@ -38,8 +38,8 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.float32, memory_format=torch.contiguous_format) if half else x
 
 
-def as_sum(x: Tensor) -> Tensor:
-    """`x` as the residual stream is kept: under autocast in float32, since a long sum of halves loses digits."""
+def as_residual(x: Tensor) -> Tensor:
+    """`x` as the residual stream that blocks add to: under autocast in float32, since a sum of halves loses digits."""
     return at_least_float32(x) if autocasts(x) else x
 
 

@@ -41,7 +41,7 @@ def starting_scale(a: Tensor) -> Tensor:
     return (sizes.sum(-1).amax(-1) * sizes.sum(-2).amax(-1))[..., None, None]
 
 
-def in_one_row(matrices: Tensor) -> Tensor:
+def as_batch(matrices: Tensor) -> Tensor:
     """`[..., m, m] -> [B, m, m]`."""
     return matrices.reshape(-1, *matrices.shape[-2:])
 
@@ -52,7 +52,7 @@ def newton_schulz(a: Tensor, iterations: int, trace: list[tuple[Tensor, ...]] | 
     trace: a list that receives each iteration's z, az, s = 7 - az, u = 15 - az s and p = (13 - az u) / 4, `[B, m, m]`.
     """
     # baddbmm is c + α a b in one kernel, but takes one batch axis: [..., m, m] becomes [B, m, m]. (bmm is @ for those.)
-    flat, z = in_one_row(a), in_one_row(a.mT / starting_scale(a))
+    flat, z = as_batch(a), as_batch(a.mT / starting_scale(a))
     identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     seven, fifteen, quarter_of_13 = 7 * identity, 15 * identity, 13 / 4 * identity
     for _ in range(iterations):
@@ -82,7 +82,7 @@ class IterativeInverse(torch.autograd.Function):
         trace: list[tuple[Tensor, ...]] = []
         with autocast_off(a.device):
             newton_schulz(a, ctx.iterations, trace)
-            flat, grad = in_one_row(a), in_one_row(grad)
+            flat, grad = as_batch(a), as_batch(grad)
             d_a = torch.zeros_like(flat)
             for z, az, s, u, p in reversed(trace):
                 d_p = torch.bmm(z.mT, grad)

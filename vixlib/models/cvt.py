@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..embeddings import Size, as_pair, check_images, features_last
 from ..errors import require_count, require_depth, require_known, require_rate, require_room
 from ..mixers import HeadsQKV
-from ..precision import as_sum
+from ..precision import as_residual
 from .norms import ChannelNorm
 from .options import distribute, mixer_class
 from .vix import Block
@@ -77,7 +77,7 @@ class CvT(nn.Module):
         for embed, norm, blocks in zip(self.embed, self.norms, self.stages, strict=True):
             x = embed(x)
             rows = x.shape[2]
-            tokens = as_sum(norm(rearrange(x, "b d h w -> b (h w) d")))
+            tokens = as_residual(norm(rearrange(x, "b d h w -> b (h w) d")))
             for block in blocks:
                 tokens = block(tokens)
             x = rearrange(tokens, "b (h w) d -> b d h w", h=rows)

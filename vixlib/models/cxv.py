@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..embeddings import Size, as_pair, check_images, features_last, halvings
 from ..errors import require_count, require_depth, require_known, require_mixed, require_rate, require_room
 from ..mixers import HeadsQKV
-from ..precision import as_sum
+from ..precision import as_residual
 from .feedforward import FeedForward
 from .norms import ChannelNorm, lean_norm
 from .options import distribute, mixer_class
@@ -23,7 +23,7 @@ class CXVLayer(nn.Module):
         self.ff = FeedForward(dim, mlp_dim, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = as_sum(self.conv(x))
+        x = as_residual(self.conv(x))
         rows = x.shape[2]
         x = rearrange(x, "b d h w -> b (h w) d")
         mixed = self.mixer(lean_norm(self.norm, x))

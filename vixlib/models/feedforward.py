@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..errors import require_count, require_known, require_rate, require_room
 from ..lean import once_differentiable, untouched
 from ..precision import autocast_off, autocasts, product_type
-from .norms import norm_again, norm_backward, norm_to_keep, scale_and_shift
+from .norms import norm_again, norm_backward, norm_to_keep, scale_shift_eps
 
 
 class FeedForward(nn.Sequential):
@@ -28,13 +28,13 @@ class FeedForward(nn.Sequential):
                          nn.Linear(mlp_dim, dim), nn.Dropout(dropout))
 
     def forward(self, x: Tensor, norm: nn.Module | None = None, residual: bool = False) -> Tensor:
-        scale = scale_and_shift(norm)
+        settings = scale_shift_eps(norm)
         # One autograd node where something is kept at all; without gradients, with dropout, and where somebody has
         # changed a part, module by module.
-        if scale is None or not torch.is_grad_enabled() or not self.is_plain(x):
+        if settings is None or not torch.is_grad_enabled() or not self.is_plain(x):
             out = super().forward(x if norm is None else norm(x))
             return x + out if residual else out
-        return LeanFeedForward.apply(x, residual, *scale, self[0].weight, self[0].bias, self[3].weight, self[3].bias)
+        return LeanFeedForward.apply(x, residual, *settings, self[0].weight, self[0].bias, self[3].weight, self[3].bias)
 
     def is_plain(self, x: Tensor) -> bool:
         """Whether it computes what LeanFeedForward does, `x` being of its type."""
@@ -61,10 +61,11 @@ class LeanFeedForward(torch.autograd.Function):
                 w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         ctx.residual, ctx.eps, ctx.type, ctx.x_type = residual, eps, product_type(x), x.dtype
         with autocast_off(x.device):
-            normed, kept, deviation = norm_to_keep(x, scale, shift, eps, ctx.type, ctx.type)
-            ctx.weight_type, (w1, b1, w2, b2) = w1.dtype, (weight.to(ctx.type) for weight in (w1, b1, w2, b2))
+            normed, kept, rstd = norm_to_keep(x, scale, shift, eps, ctx.type, ctx.type)
+            ctx.weight_type = w1.dtype
+            w1, b1, w2, b2 = (weight.to(ctx.type) for weight in (w1, b1, w2, b2))
             hidden = F.linear(normed.to(ctx.type), w1, b1)
-            ctx.save_for_backward(kept, deviation, hidden, scale, shift, w1, w2)
+            ctx.save_for_backward(kept, rstd, hidden, scale, shift, w1, w2)
             out = F.linear(F.gelu(hidden), w2, b2)
             if residual:
                 out = out.add_(x) if out.dtype == x.dtype else x + out
@@ -73,7 +74,7 @@ class LeanFeedForward(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        kept, deviation, hidden, scale, shift, w1, w2 = ctx.saved_tensors
+        kept, rstd, hidden, scale, shift, w1, w2 = ctx.saved_tensors
         hidden = hidden.flatten(0, -2)
         with autocast_off(kept.device):
             d_out = grad.to(ctx.type).flatten(0, -2)
@@ -81,11 +82,11 @@ class LeanFeedForward(torch.autograd.Function):
             d_w2, d_b2 = d_out.mT @ active, d_out.sum(0, dtype=ctx.weight_type)
             d_hidden = torch.mm(d_out, w2, out=active)
             torch.ops.aten.gelu_backward.grad_input(d_hidden, hidden, grad_input=d_hidden)
-            normed, moments = norm_again(kept, deviation, scale, shift, ctx.eps)
+            normed, moments = norm_again(kept, rstd, scale, shift, ctx.eps)
             d_w1 = d_hidden.mT @ normed.to(ctx.type).flatten(0, -2)
             d_b1 = d_hidden.sum(0, dtype=ctx.weight_type)
             d_x = (d_hidden @ w1).view_as(kept)
-            d_x, d_scale, d_shift = norm_backward(d_x, kept, deviation, scale, shift, moments,
+            d_x, d_scale, d_shift = norm_backward(d_x, kept, rstd, scale, shift, moments,
                                                   grad if ctx.residual else None)
         weights = (gradient.to(ctx.weight_type) for gradient in (d_w1, d_b1, d_w2, d_b2))
         return d_x.to(ctx.x_type), None, d_scale, d_shift, None, *weights

@@ -16,7 +16,7 @@ from ..errors import (
     require_room,
 )
 from ..mixers import BatchNormTokens
-from ..precision import as_sum
+from ..precision import as_residual
 from .feedforward import FeedForward
 from .options import constructor_arguments, distribute, mixer_class
 
@@ -120,9 +120,9 @@ class LeViT(nn.Module):
         if self.shrink and (grid := self.embedding.grid(*images.shape[-2:])) != self.grid:
             raise ValueError(f"the image gives {grid[0]}x{grid[1]} tokens but shrinking attention is for "
                              f"{self.grid[0]}x{self.grid[1]}; build the model with this image_size, or with one stage")
-        x = as_sum(self.embedding(images))
+        x = as_residual(self.embedding(images))
         for i, block in enumerate(self.blocks):
             if str(i) in self.shrink:
-                x = as_sum(self.shrink[str(i)](x))
+                x = as_residual(self.shrink[str(i)](x))
             x = block(x)
         return x

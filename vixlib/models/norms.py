@@ -26,8 +26,9 @@ class ChannelNorm(nn.Module):
         return F.layer_norm(x, self.gain.shape, self.gain, self.shift, self.eps)
 
 
-def scale_and_shift(norm: nn.Module | None) -> tuple[Tensor | None, Tensor | None, float] | None:
-    """(scale, shift, epsilon) of a layer normalisation over the features, or None for any other module."""
+def scale_shift_eps(norm: nn.Module | None) -> tuple[Tensor | None, Tensor | None, float] | None:
+    """(scale, shift, epsilon) of a layer normalisation over the features; without one scale and shift are None. None
+    for any other module."""
     if norm is None:
         return None, None, 0.0
     if untouched(norm, ChannelNorm):
@@ -39,40 +40,40 @@ def scale_and_shift(norm: nn.Module | None) -> tuple[Tensor | None, Tensor | Non
 
 def lean_norm(norm: nn.Module, x: Tensor) -> Tensor:
     """norm(x), which under autocast keeps half as much of x for backward."""
-    scale = scale_and_shift(norm)
-    if scale is None or product_type(x) == x.dtype or not torch.is_grad_enabled():
+    settings = scale_shift_eps(norm)
+    if settings is None or product_type(x) == x.dtype or not torch.is_grad_enabled():
         return norm(x)
-    return LeanNorm.apply(x, *scale)
+    return LeanNorm.apply(x, *settings)
 
 
 class LeanNorm(torch.autograd.Function):
-    """Layer normalisation in the type of `scale`, of which autocast's type is kept, as by the products after it; the
-    output is that of the rounded x̂."""
+    """Layer normalisation in the type of `scale`, which keeps x̂ = (x - mean) / σ for backward in autocast's type, half
+    the bytes of x. The output is made from that rounded x̂."""
 
     @staticmethod
     def forward(ctx, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
         kept_type = product_type(x)
         with autocast_off(x.device):
-            out, kept, deviation = norm_to_keep(x, scale, shift, eps, kept_type, out_type=scale.dtype)
-        ctx.save_for_backward(kept, deviation, scale, shift)
+            out, kept, rstd = norm_to_keep(x, scale, shift, eps, kept_type, out_type=scale.dtype)
+        ctx.save_for_backward(kept, rstd, scale, shift)
         ctx.type = x.dtype
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        kept, deviation, scale, shift = ctx.saved_tensors
+        kept, rstd, scale, shift = ctx.saved_tensors
         with autocast_off(kept.device):
-            d_x, d_scale, d_shift = norm_backward(grad, kept, deviation, scale, shift)
+            d_x, d_scale, d_shift = norm_backward(grad, kept, rstd, scale, shift)
         return d_x.to(ctx.type), d_scale, d_shift, None
 
 
 def norm_to_keep(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float, kept_type: torch.dtype,
                  out_type: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(the norm of x, what to keep of x in `kept_type`, 1/σ of each token); scale None: no norm, x itself.
+    """(the norm of x, what to keep of x in `kept_type`, each token's rstd = 1/σ); scale None: no norm, x itself.
 
-    In x's own type x is kept, which others keep already, and no 1/σ. In a smaller one x̂ = (x - mean) / σ is: rounded
-    to half precision, a large mean would leave little of what differs, and x may overflow.
+    In x's own type x is kept, which others keep already, and no rstd. In a smaller one x̂ = (x - mean) · rstd is: of x
+    itself, rounding to half precision would leave little beside a large mean, and might overflow.
     """
     if scale is None:
         x = x.to(kept_type)
@@ -80,18 +81,18 @@ def norm_to_keep(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: flo
     wide = x.to(scale.dtype)  # CUDA normalises in one type alone
     if kept_type == x.dtype:
         return torch.native_layer_norm(wide, scale.shape, scale, shift, eps)[0], x, None
-    normed, _, deviation = torch.native_layer_norm(wide, scale.shape, None, None, eps)
+    normed, _, rstd = torch.native_layer_norm(wide, scale.shape, None, None, eps)
     kept = normed.to(kept_type)
-    return _scaled(kept, scale, shift, out_type), kept, deviation
+    return _scaled(kept, scale, shift, out_type), kept, rstd
 
 
-def norm_again(kept: Tensor, deviation: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+def norm_again(kept: Tensor, rstd: Tensor | None, scale: Tensor | None, shift: Tensor | None,
                eps: float) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """(the norm of x, the mean and 1/σ of what was kept where that is x itself) from what norm_to_keep kept; the norm
-    is in the type of what was kept."""
+    """(the norm of x, its mean and rstd) from what norm_to_keep kept; the norm is in that type. Where x̂ was kept, its
+    mean and rstd are known, and left out."""
     if scale is None:
         return kept, ()
-    if deviation is None:
+    if rstd is None:
         normed, *moments = torch.native_layer_norm(kept.to(scale.dtype), scale.shape, scale, shift, eps)
         return normed, tuple(moments)
     return _scaled(kept, scale, shift, kept.dtype), ()
@@ -102,22 +103,22 @@ def _scaled(normed: Tensor, scale: Tensor, shift: Tensor, out_type: torch.dtype)
     return torch.addcmul(shift, normed, scale, out=torch.empty_like(normed, dtype=out_type))
 
 
-def norm_backward(grad: Tensor, kept: Tensor, deviation: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+def norm_backward(grad: Tensor, kept: Tensor, rstd: Tensor | None, scale: Tensor | None, shift: Tensor | None,
                   moments: tuple[Tensor, ...] = (),
                   residual: Tensor | None = None) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Gradients of x, scale and shift from that of the norm; `moments` as norm_again gave them; `residual` is added to
     that of x.
 
-    Where x̂ was kept, they are those of its own norm (its mean is 0, its σ is 1), times 1/σ.
+    Where x̂ was kept, they are those of its own norm (its mean is 0, its rstd is 1), times the rstd of x.
     """
     if scale is None:
         return grad if residual is None else grad + residual, None, None
-    if deviation is not None:
-        moments = torch.zeros_like(deviation), torch.ones_like(deviation)
+    if rstd is not None:
+        moments = torch.zeros_like(rstd), torch.ones_like(rstd)
     d_x, d_scale, d_shift = torch.ops.aten.native_layer_norm_backward(
         grad.to(scale.dtype), kept.to(scale.dtype), scale.shape, *moments, scale, shift, [True, True, True])
-    if deviation is None:
+    if rstd is None:
         d_x = d_x if residual is None else d_x.add_(residual)
     else:
-        d_x = d_x.mul_(deviation) if residual is None else torch.addcmul(residual, d_x, deviation)
+        d_x = d_x.mul_(rstd) if residual is None else torch.addcmul(residual, d_x, rstd)
     return d_x, d_scale, d_shift

@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 from ..embeddings import EMBEDDINGS, Size, as_pair, check_images
 from ..errors import require_count, require_depth, require_known, require_mixed, require_rate, require_room
 from ..positions import POSITIONS, Rotary
-from ..precision import as_sum
+from ..precision import as_residual
 from .feedforward import FeedForward
 from .norms import lean_norm
 from .options import distribute, mixer_class
@@ -124,7 +124,7 @@ class ViX(nn.Module):
         """The tokens after the last block, `[B, N, D]`, CLS first where there is one."""
         check_images(images, self.channels, self)
         grid = self.embedding.grid(*images.shape[-2:])
-        x = as_sum(self.embedding(images))
+        x = as_residual(self.embedding(images))
         if self.cls_token is not None:
             x = torch.cat([repeat(self.cls_token, "1 1 d -> b 1 d", b=len(x)), x], dim=1)
         x = self.dropout(self.position.embed(x, grid))
