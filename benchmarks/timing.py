@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from vixlib.device import pick_precision
 from vixlib.measure.live_bytes import kept_for_backward
+from vixlib.measure.model import seconds
 from vixlib.precision import computing_in
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's start and stop are no news
@@ -71,17 +71,6 @@ def kept_bytes(model: nn.Module, x: Tensor, precision: str) -> int:
     """Bytes that autograd keeps between forward and backward."""
     x = x.detach().requires_grad_()
     return kept_for_backward(model, lambda: run(model, x, precision))
-
-
-def seconds(step: Step, device: torch.device, calls: int = 1) -> float:
-    """Seconds of one call, as the mean of `calls` in a row."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    for _ in range(calls):
-        step()
-    wait()
-    return (time.perf_counter() - start) / calls
 
 
 def in_turns(steps: Mapping[Key, Step], rounds: int, device: torch.device,

@@ -125,7 +125,7 @@ def test_steps_take_turns_and_short_ones_are_repeated(monkeypatch):
             clock[0] += seconds
         return step
 
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     taken = timing.in_turns({"slow": takes("slow", 0.5), "fast": takes("fast", 0.25)}, 3, CPU, shortest=1.0)
     assert taken == {"slow": [0.5] * 3, "fast": [0.25] * 3}
     assert order == ["slow", "fast"] * 4 + (["slow"] * 2 + ["fast"] * 4) * 3      # three to warm up, one to time

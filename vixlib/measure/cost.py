@@ -14,7 +14,7 @@ from ..device import own_randomness, pick_precision, require_working
 from ..errors import require_count, require_type, shown
 from ..precision import autocast_off, computing_in
 from .live_bytes import kept_for_backward
-from .model import _seconds
+from .model import seconds
 
 Builder = Callable[[int], nn.Module]
 
@@ -56,7 +56,7 @@ def mixer_seconds(builders: Mapping[str, Builder], dim: int, *, device: torch.de
             steps = {name: _step(build(count).to(device), x, precision) for name, build in builders.items()}
         for step in steps.values():
             step()
-        taken = [{name: _seconds(step, device) for name, step in steps.items()} for _ in range(repeats)]
+        taken = [{name: seconds(step, device) for name, step in steps.items()} for _ in range(repeats)]
         for name in builders:
             costs[name].append(median(one[name] for one in taken))
         tokens.append(count)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from math import floor
 from statistics import median
 
@@ -76,12 +77,9 @@ def saved_bytes_per_image(model: nn.Module, image_size: Size | None = None, prec
     model = copied(model).train()  # a forward pass would move BatchNorm's statistics
     with (own_randomness(next(model.parameters()).device),  # dropout draws
           out_of_memory_named(f"a picture of image_size={image_size or built_for(model, 'image_size')}")):
-        kept = [_saved_bytes(model, _images(model, batch, image_size), precision) for batch in (2, 4)]
-    return (kept[1] - kept[0]) / 2
-
-
-def _saved_bytes(model: nn.Module, images: Tensor, precision: str) -> int:
-    return kept_for_backward(model, lambda: _loss(model, images, precision))
+        two, four = (kept_for_backward(model, partial(_loss, model, _images(model, batch, image_size), precision))
+                     for batch in (2, 4))
+    return (four - two) / 2
 
 
 @dataclass(frozen=True)
@@ -222,7 +220,7 @@ def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precisi
     step, _ = training_step(copied(model), batch_size, pick_precision(device, precision), image_size)
     with own_randomness(device), out_of_memory_named(f"a batch of batch_size={batch_size}"):
         step()
-        return batch_size / median(_seconds(step, device) for _ in range(repeats))
+        return batch_size / median(seconds(step, device) for _ in range(repeats))
 
 
 def training_step(model: nn.Module, batch_size: int, precision: str,
@@ -286,11 +284,12 @@ def _bytes(model: nn.Module) -> int:
     return sum(t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers()))
 
 
-def _seconds(call, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def seconds(step: Callable[[], None], device: torch.device, calls: int = 1) -> float:
+    """Seconds of one call of `step`, as the mean of `calls` in a row."""
+    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    wait()
     start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    for _ in range(calls):
+        step()
+    wait()
+    return (time.perf_counter() - start) / calls
