@@ -6,10 +6,9 @@ from torch import Tensor, nn
 
 from ..embeddings import Size, as_pair, check_images, features_last
 from ..errors import require_count, require_depth, require_known, require_rate, require_room
-from ..mixers import HeadsQKV
 from ..precision import as_residual
 from .norms import ChannelNorm
-from .options import distribute, mixer_class
+from .options import distribute, mixer_class, over_grid
 from .vix import Block
 
 
@@ -37,9 +36,6 @@ class CvT(nn.Module):
         require_known("projection", projection, ("linear", "separable"))
         require_rate("dropout", dropout)
         mixing = mixer_class(mixer)
-        if projection == "separable" and not issubclass(mixing, HeadsQKV):
-            raise ValueError(f"projection='separable' makes queries, keys and values by convolution, but "
-                             f"{mixing.__name__} does not take them so; use projection='linear'")
         own, = distribute(type(self).__name__, options, mixing)
 
         self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
@@ -48,8 +44,7 @@ class CvT(nn.Module):
         require_room(9 * dim * dim, dim=dim)
         require_room(4 * patch_size**2 * channels * dim, patch_size=patch_size, channels=channels, dim=dim)
         require_room(2 * sum(depths) * dim * mlp_dim, depths=depths, dim=dim, mlp_dim=mlp_dim)
-        if projection == "separable":
-            own |= {"projection": projection, "grid": grid}
+        own |= over_grid(mixing, projection, grid)
         self.embed, self.norms, self.stages = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for stage, depth in enumerate(depths):
             before, stride = (dim, 1) if stage else (channels, patch_size)

@@ -6,11 +6,10 @@ from torch import Tensor, nn
 
 from ..embeddings import Size, as_pair, check_images, features_last, halvings
 from ..errors import require_count, require_depth, require_known, require_mixed, require_rate, require_room
-from ..mixers import HeadsQKV
 from ..precision import as_residual
 from .feedforward import FeedForward
 from .norms import ChannelNorm, lean_norm
-from .options import distribute, mixer_class
+from .options import distribute, mixer_class, over_grid
 
 
 class CXVLayer(nn.Module):
@@ -55,9 +54,6 @@ class CXV(nn.Module):
         require_known("projection", projection, ("linear", "conv"))
         require_rate("dropout", dropout)
         mixing = mixer_class(mixer)
-        if projection == "conv" and not issubclass(mixing, HeadsQKV):
-            raise ValueError(f"projection='conv' makes queries, keys and values by convolution, but {mixing.__name__} "
-                             "does not take them so; use projection='linear'")
         own, = distribute(type(self).__name__, options, mixing)
 
         self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
@@ -68,8 +64,7 @@ class CXV(nn.Module):
                                   nn.Conv2d(dim // 4, dim // 2, 3, stride=strides[1], padding=1))
         grid = self.grid = tuple(-(-side // patch_size) for side in self.image_size)
         require_room(max(grid[0] * grid[1], num_classes) * dim, image_size=image_size, num_classes=num_classes, dim=dim)
-        if projection == "conv":
-            own |= {"projection": projection, "grid": grid}
+        own |= over_grid(mixing, projection, grid)
         self.blocks = nn.ModuleList(
             CXVLayer(dim if i else dim // 2, dim,
                      mixing(dim, heads=heads, dim_head=dim_head, seq_len=grid[0] * grid[1], **own), mlp_dim, dropout)

@@ -6,7 +6,7 @@ import inspect
 from torch import nn
 
 from ..errors import require_known
-from ..mixers import MIXERS
+from ..mixers import MIXERS, HeadsQKV
 
 # Arguments that the host fills in itself.
 COMMON = {"dim", "heads", "dim_head", "seq_len", "channels", "patch_size", "grid", "cls"}
@@ -20,6 +20,17 @@ def mixer_class(mixer: str | type[nn.Module]) -> type[nn.Module]:
     if not (isinstance(mixer, type) and issubclass(mixer, nn.Module)):
         raise TypeError(f"mixer={mixer!r} is neither a name ({', '.join(MIXERS)}) nor a class of nn.Module")
     return mixer
+
+
+def over_grid(mixing: type[nn.Module], projection: str, grid: tuple[int, int]) -> dict:
+    """The options that let a mixer make queries, keys and values by convolutions over its `grid` of tokens; none for
+    projection="linear". ValueError for a mixer that has no such maps."""
+    if projection == "linear":
+        return {}
+    if not issubclass(mixing, HeadsQKV):
+        raise ValueError(f"projection={projection!r} makes queries, keys and values by convolution, but "
+                         f"{mixing.__name__} does not take them so; use projection='linear'")
+    return {"projection": projection, "grid": grid}
 
 
 def constructor_arguments(part: type) -> dict[str, inspect.Parameter]:
