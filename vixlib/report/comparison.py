@@ -70,18 +70,19 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
                     key=lambda group: (group.profile != "paper", group))
 
     columns: dict[str, Callable[[Row], str]] = {
-        _heading(group): lambda row, group=group: _cell(recorded[row], group, score) for group in groups}
+        _heading(group): lambda row, group=group: _cell(
+            [record for record in recorded[row] if Group.of(record) == group], score, NOT_MEASURED) for group in groups}
     if not any(group.profile == "paper" for group in groups):
         columns = {"recorded,\npaper protocol": lambda row: NOT_MEASURED, **columns}
     if runs:
-        columns["this run\nbest | last"] = lambda row: _run_cell(live.get((row.model, row.position), []), score)
+        columns["this run\nbest | last"] = lambda row: _cell(live.get((row.model, row.position), []), score, "not run")
     header = ["model", "parameters\nas the paper counts", "parameters\ntrue", f"paper\n{SCORES[score]}",
               f"authors' log\n{SCORES[score]}", *columns]
     lines = [[*_system_cells(row, table, score), *(cell(row) for cell in columns.values())] for row in rows]
     own = [*live, *(run.model for run in runs if run.model not in names())]  # runs without an epoch have a line, too
     shown_above = {(row.model, row.position) for row in rows}
     lines += [[name if isinstance(name, str) else ", ".join(name), *["-"] * (len(header) - 2),
-               _run_cell(live.get(name, []), score)]
+               _cell(live.get(name, []), score, "not run")]
               for name in dict.fromkeys(own) if name not in shown_above]
     devices = sorted({record["device"] for found in recorded.values() for record in found})
     marked = any(mark in line[4] for line in lines for mark in "*†")
@@ -186,43 +187,24 @@ def _build(row: Row, table: int | str) -> nn.Module:
     return build(row.model, config, seed=0, **applicable(row.model, {"position": row.position}, config))
 
 
-def _cell(records: list[dict], group: Group, score: str) -> str:
-    return _lines([record for record in records if Group.of(record) == group], score) or NOT_MEASURED
-
-
-def _run_cell(records: list[dict], score: str) -> str:
-    return _lines(records, score) or "not run"
-
-
-def _lines(records: list[dict], score: str) -> str:
-    """A line for each setting of a system's `records`, whose seeds count together; several say how they differ."""
+def _cell(records: list[dict], score: str, without: str) -> str:
+    """A line "best | last" for each setting of a system's `records`, whose seeds count together; several say how they
+    differ. without: what to say where there are no records."""
     found: dict[str, list[dict]] = {}
     for record in records:
         found.setdefault(as_text(_settings(record)), []).append(record)
-    lines = [_best_and_last([_scores(record, score) for record in own]) for own in found.values()]
-    told = [_settings(own[0]) for own in found.values()]
-    apart = [", ".join(f"{key}={value}" for key, value in one.items() if _differs(key, told)) for one in told]
-    return "\n".join(f"{line} ({words})" if words else line for line, words in zip(lines, apart, strict=True))
+    told, lines = [_settings(own[0]) for own in found.values()], []
+    for settings, own in zip(told, found.values(), strict=True):
+        curves = [[epoch[score] for epoch in record["history"]] for record in own]
+        apart = ", ".join(f"{key}={value}" for key, value in settings.items()
+                          if any(one.get(key) != told[0].get(key) for one in told))
+        lines.append(f"{max(map(max, curves)):.2f} | {spread([curve[-1] for curve in curves])}"
+                     + (f" ({apart})" if apart else ""))
+    return "\n".join(lines) or without
 
 
 def _settings(record: dict) -> dict:
     return {"dataset": record["dataset"], "config": record["config"], **record["options"], **training(record)}
-
-
-def _differs(key: str, settings: list[dict]) -> bool:
-    return any(one.get(key) != settings[0].get(key) for one in settings)
-
-
-def _scores(record: dict, score: str) -> tuple[float, float]:
-    """Of the best epoch and of the last one."""
-    if score == "top1":
-        return record["best_top1"], record["last_top1"]
-    epochs = [epoch[score] for epoch in record["history"]]
-    return max(epochs), epochs[-1]
-
-
-def _best_and_last(scores: list[tuple[float, float]]) -> str:
-    return f"{max(best for best, _ in scores):.2f} | {spread([last for _, last in scores])}"
 
 
 def spread(values: list[float]) -> str:
