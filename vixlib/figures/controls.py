@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Choices = Sequence  # the values that a control offers
 
-
-def interact(function: Callable[..., Figure], **choices: Choices) -> None:
+def interact(function: Callable[..., Figure], **choices: Sequence) -> None:
     """Show the figure `function(**values)` with a control for each of `choices`, argument -> the values it may take.
 
     A control starts at the function's own default for its argument, else at the first value. Numbers get a slider,
@@ -35,7 +33,7 @@ def interact(function: Callable[..., Figure], **choices: Choices) -> None:
     display({**panel._repr_mimebundle_(), "image/png": b64encode(picture.value).decode()}, raw=True)
 
 
-def starting_values(function: Callable[..., Figure], choices: Mapping[str, Choices]) -> dict:
+def starting_values(function: Callable[..., Figure], choices: Mapping[str, Sequence]) -> dict:
     """What `function` is first called with: its default for each argument of `choices`, else the first choice."""
     parameters = inspect.signature(function).parameters
     values = {}
@@ -63,7 +61,7 @@ def _widgets():
     return ipywidgets if hasattr(get_ipython(), "kernel") else None
 
 
-def build_panel(widgets: ModuleType, function: Callable[..., Figure], choices: Mapping[str, Choices],
+def build_panel(widgets: ModuleType, function: Callable[..., Figure], choices: Mapping[str, Sequence],
                 values: Mapping) -> tuple[object, object]:
     """The controls above the picture of `function(**values)`, redrawn with every change: (panel, picture)."""
     style, layout = {"description_width": "7em"}, {"width": "24em"}

@@ -24,7 +24,7 @@ from ..train.rules import NUMBER, is_percentage, require_epochs, require_setting
 
 RESULTS = DATA / "results"
 
-# In a record's "table": an experiment beside the tables, with an option changed (see tables.EXPERIMENTS).
+# In a record's "table": an experiment beside the tables, with an option changed (see paper.EXPERIMENTS).
 VARIANTS = "variants"
 IDENTITY = ("dataset", "profile", "model", "config", "position", "options", "seed")
 FIELDS = (*IDENTITY, "table", "train", "params", "history", "best_top1", "last_top1", "peak_memory_bytes",

@@ -34,6 +34,7 @@ from ..data.loading import load
 from ..data.sources import find
 from ..device import describe, device_name, pick_device
 from ..files import ROOT, require_writable
+from ..measure.durations import readable
 from ..measure.limits import cap_memory
 from ..profiles import PROFILES
 from ..report.paper import TABLES, VARIANTS
@@ -41,7 +42,7 @@ from ..report.records import RESULTS, read_records
 from ..train import parallel
 from . import parcels
 from .arguments import count, positive, seed
-from .estimate import Estimator, readable
+from .estimate import Estimator
 from .gpu_jobs import BatchJob
 from .jobs import Job, Place, most_missing_first, plan
 from .todo import AnyJob, coming, describe_agenda

@@ -126,9 +126,9 @@ def merge(folder: Path, results: Path, checkpoints: Path) -> list[str]:
     files = unpack(folder)
     said, taken = [], {}
     for name, content in files.items():  # before anything is written
-        folder, _, file = name.rpartition("/")
-        target, rank = _place(folder, results, checkpoints) / file, _rank(name, content)
-        if folder == "checkpoints" and (results / f"{target.stem}.json").exists():
+        kind, _, file = name.rpartition("/")
+        target, rank = _place(kind, results, checkpoints) / file, _rank(name, content)
+        if kind == "checkpoints" and (results / f"{target.stem}.json").exists():
             said.append(f"kept    {name}: the run is recorded here")
         elif target.exists() and _rank_of(name, target.read_bytes()) >= rank:
             said.append(f"kept    {name}: the one here is as complete")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..measure.durations import readable
 from ..measure.model import CARD_GB
 from ..models.zoo import names
 from ..profiles import PROFILES
@@ -14,7 +15,7 @@ from ..report import benchmarks, memory
 from ..report.paper import Row, paper_table, table_rows
 from ..report.records import VARIANTS, read_records
 from . import parcels
-from .estimate import Estimator, readable
+from .estimate import Estimator
 from .gpu_jobs import BatchJob, ColumnsJob
 from .jobs import Job, most_missing_first, plan
 

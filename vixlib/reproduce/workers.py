@@ -27,7 +27,7 @@ from .jobs import Outcome, Place
 
 
 class Performable(Protocol):
-    """What can be run: jobs.Job and those of gpujobs."""
+    """What can be run: jobs.Job and those of gpu_jobs."""
 
     name: str
 

@@ -66,7 +66,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require_settings(vars(self))
         for name, value in vars(self).items():
-            object.__setattr__(self, name, plain(value))
+            if isinstance(value, float):  # np.float64 is one, too, and could not be read back from a checkpoint
+                object.__setattr__(self, name, float(value))
         # JSON's lists become tuples, and augment gets one order, so that equal settings compare equal.
         object.__setattr__(self, "betas", tuple(map(float, self.betas)))  # torch refuses (0, 0.9)
         object.__setattr__(self, "augment", tuple(sorted(set(self.augment))))
@@ -79,11 +80,6 @@ class TrainConfig:
     def to_dict(self) -> dict:
         """Every field, as JSON gives it back: lists for tuples."""
         return json.loads(json.dumps(asdict(self)))
-
-
-def plain(value: object) -> object:
-    """A subclass of float, such as np.float64, as a float: a checkpoint is read back as plain data."""
-    return float(value) if isinstance(value, float) else value
 
 
 @dataclass(repr=False)
