@@ -99,7 +99,7 @@ def test_a_models_own_bias_is_part_of_its_maps_and_each_module_keeps_its_mode():
     model.eval()
     torch.testing.assert_close(mixer.join(maps @ v), mixer(x))
     torch.testing.assert_close(mixer_row(mixer, x, 3), maps[:, :, 3])
-    with pytest.raises(ValueError, match="token=99 must be an integer from 0 to 15"):
+    with pytest.raises(ValueError, match="token=99 must be at most 15"):
         mixer_row(mixer, x, 99)
 
 
@@ -107,7 +107,7 @@ def test_a_models_own_bias_is_part_of_its_maps_and_each_module_keeps_its_mode():
     (lambda: attention_maps(None, pictures()), ValueError, "model NoneType has no .blocks with mixers"),
     (lambda: mixer_row(linformer(), torch.randn(1, 6, 8), 0), ValueError, "x has 6 tokens .* projects 5"),
     (lambda: mixer_row(linformer(), torch.randn(5, 8), 0), ValueError, r"x has shape \(5, 8\)"),
-    (lambda: mixer_row(linformer(), torch.randn(1, 5, 8), 1.5), TypeError, "token=1.5 must be an integer from 0 to 4"),
+    (lambda: mixer_row(linformer(), torch.randn(1, 5, 8), 1.5), TypeError, "token=1.5 must be an integer"),
     (lambda: shift_consistency(vix.build("ViT", **SMALL), [1], torch.zeros(1)), TypeError, r"images=\[1\] must be a t"),
     (lambda: shift_consistency(vix.build("ViT", **SMALL), pictures(), None), TypeError, "labels=None must be a tensor"),
     (lambda: shift_images(pictures().float(), 1.5, 0), TypeError, r"shift=\(1.5, 0\) must be a pair of integers"),

@@ -19,22 +19,12 @@ ALWAYS_FITS = 2**28     # numbers, a GiB in float32: below this nobody looks at 
 
 def require_count(**values: int) -> None:
     """Each keyword must be an integer from 1 to MOST; TypeError or ValueError names the first that is not."""
-    _require_integers(MOST, values)
+    require_between(1, MOST, **values)
 
 
 def require_depth(**values: int) -> None:
     """The same for numbers of layers, from 1 to MOST_LAYERS."""
-    _require_integers(MOST_LAYERS, values)
-
-
-def _require_integers(most: int, values: Mapping[str, int]) -> None:
-    for name, value in values.items():
-        if not is_integer(value):
-            raise TypeError(f"{name}={shown(value)} must be an integer, got {type(value).__name__}")
-        if value < 1:
-            raise ValueError(f"{name}={shown(value)} must be at least 1")
-        if value > most:
-            raise ValueError(f"{name}={shown(value)} must be at most {most}")
+    require_between(1, MOST_LAYERS, **values)
 
 
 def is_integer(value: object) -> bool:
@@ -42,14 +32,15 @@ def is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def require_between(first: int, last: int, **values: int) -> None:
-    """Each keyword must be an integer from `first` to `last`, both included."""
+def require_between(least: int, most: int, /, **values: int) -> None:
+    """Each keyword must be an integer from `least` to `most`, both included."""
     for name, value in values.items():
         if not is_integer(value):
-            raise TypeError(f"{name}={shown(value)} must be an integer from {first} to {last}, got "
-                            f"{type(value).__name__}")
-        if not first <= value <= last:
-            raise ValueError(f"{name}={value} must be an integer from {first} to {last}")
+            raise TypeError(f"{name}={shown(value)} must be an integer, got {type(value).__name__}")
+        if value < least:
+            raise ValueError(f"{name}={shown(value)} must be at least {least}")
+        if value > most:
+            raise ValueError(f"{name}={shown(value)} must be at most {most}")
 
 
 def require_number(name: str, value: float, allowed: Callable[[float], bool], what: str) -> None:
@@ -293,6 +284,5 @@ def require_pair(name: str, value: object, what: str) -> None:
 
 def require_grid(name: str, value: tuple[int, int]) -> None:
     """`value` must be (rows, columns), both at least 1."""
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise TypeError(f"{name}={value!r} must be a pair (rows, columns)")
-    require_count(**{f"rows of {name}={value!r}: rows": value[0], f"columns of {name}={value!r}: columns": value[1]})
+    require_pair(name, value, "(rows, columns)")
+    require_count(**{f"{name}={value!r}: rows": value[0], f"{name}={value!r}: columns": value[1]})
