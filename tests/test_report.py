@@ -109,6 +109,10 @@ def test_a_run_of_a_mixer_of_ones_own_joins_the_table(tmp_path):
     assert cells(table, "GatedMean") == ["GatedMean", *["-"] * (len(table.header) - 2), "44.00 | 44.00"]
     assert cells(table, "ViP")[-1] == "44.00 | 44.00"
     assert cells(vix.compare(1, runs=[mine], results=tmp_path), "ViT")[-1] == "not run"
+    turned = vix.Run("GatedMean", "uniform", {"position": "rope"}, "shapes", 100, mine.config, "CPU", "float32",
+                     history)
+    table = vix.compare(1, runs=[mine, turned], results=tmp_path)  # another position is no further seed
+    assert cells(table, "GatedMean")[-1] == cells(table, "GatedMean, rope")[-1] == "44.00 | 44.00"
 
 
 def test_another_mixer_makes_it_another_system():

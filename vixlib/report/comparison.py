@@ -61,10 +61,10 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     require_known("score", score, SCORES)
     runs = checked_runs(runs)
     rows, records = table_rows(table), read_records(results)
-    live: dict[str | tuple[str, str], list[dict]] = {}
+    # A run of one's own has a line before its first epoch, too.
+    live = {(run.model, _position(run)): [] for run in runs if run.history or run.model not in names()}
     for record in run_records(runs):
-        known = record["model"] in names()
-        live.setdefault((record["model"], record["position"]) if known else record["model"], []).append(record)
+        live[record["model"], record["position"]].append(record)
     recorded = {row: _recorded(row, table, records) for row in rows}
     groups = sorted(groups_of(record for found in recorded.values() for record in found),
                     key=lambda group: (group.profile != "paper", group))
@@ -79,11 +79,10 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     header = ["model", "parameters\nas the paper counts", "parameters\ntrue", f"paper\n{SCORES[score]}",
               f"authors' log\n{SCORES[score]}", *columns]
     lines = [[*_system_cells(row, table, score), *(cell(row) for cell in columns.values())] for row in rows]
-    own = [*live, *(run.model for run in runs if run.model not in names())]  # runs without an epoch have a line, too
     shown_above = {(row.model, row.position) for row in rows}
-    lines += [[name if isinstance(name, str) else ", ".join(name), *["-"] * (len(header) - 2),
-               _cell(live.get(name, []), score, "not run")]
-              for name in dict.fromkeys(own) if name not in shown_above]
+    lines += [[model if model not in names() and position == "none" else f"{model}, {position}",
+               *["-"] * (len(header) - 2), _cell(own, score, "not run")]
+              for (model, position), own in live.items() if (model, position) not in shown_above]
     devices = sorted({record["device"] for found in recorded.values() for record in found})
     marked = any(mark in line[4] for line in lines for mark in "*†")
     return Table(_caption(table), header, lines, tuple(_notes(table, groups, devices, runs, marked)))
@@ -125,13 +124,17 @@ def run_records(runs: Iterable[Run]) -> list[dict]:
     return each_once(_as_record(run) for run in checked_runs(runs) if run.history)
 
 
+def _position(run: Run) -> str:
+    """How the model of `run` knows places: as it was told, else as its system does; of a model of one's own: "none"."""
+    return run.options.get("position") or (position_of(run.model) if run.model in names() else "none")
+
+
 def _as_record(run: Run) -> dict:
-    options = dict(run.options)
-    position = options.pop("position", None) or (position_of(run.model) if run.model in names() else "none")
+    options = {name: value for name, value in run.options.items() if name != "position"}
     # How many pictures it was trained on is no setting of a run, but tells it from one on a part of them.
     train = {**run.config.to_dict(), "train_images": run.train_images}
     return {"profile": THIS_RUN, "dataset": run.dataset, "model": run.model, "config": run.model_config or "uniform",
-            "position": position, "options": options, "seed": run.config.seed, "train": train,
+            "position": _position(run), "options": options, "seed": run.config.seed, "train": train,
             "history": run.history, "best_top1": run.best_top1, "last_top1": run.last_top1, "device": run.device}
 
 
