@@ -305,7 +305,7 @@ def test_a_record_tells_of_every_call_that_trained_a_part_of_it(data, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--next", "--list"], "takes neither"), (["--next", "--table", "1"], "takes neither"),
+    (["--next", "--list"], "takes neither"), (["--next", "--table", "1"], "not allowed with argument"),
     (["--next", "--models", "ViT"], "takes neither"),
     (["--table", "1", "--list", "--batches", "--memory-gb", "16"], "leave out --batches")])
 def test_what_does_not_go_together_is_said(arguments, message, capsys):

@@ -151,13 +151,9 @@ def _main(chosen: argparse.Namespace, parser: argparse.ArgumentParser, started: 
         print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)) if chosen.merge
               else _todo(chosen))
         return 0
-    if chosen.table is None and not chosen.next:
-        parser.error("name a --table, or one of --next, --todo, --import")
-    if chosen.next and (chosen.list or chosen.table is not None or chosen.models):
-        parser.error("--next knows itself what to run, and takes neither --table and --models nor --list; --todo lists "
-                     "what it would run")
-    if chosen.table is None and chosen.list:
-        parser.error("--list needs a --table; what --next would run is listed by --todo")
+    if chosen.next and (chosen.list or chosen.models):
+        parser.error("--next knows itself what to run, and takes neither --models nor --list; --todo lists what it "
+                     "would run")
     if chosen.list and chosen.batches:
         parser.error("--list lists training runs; leave out --batches")
     if chosen.batches and chosen.memory_gb is None:
@@ -256,7 +252,11 @@ def _called(data: ImageData | None, name: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m vixlib.reproduce", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", choices=[str(table) for table in (*TABLES, VARIANTS)])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--table", choices=[str(table) for table in (*TABLES, VARIANTS)])
+    what.add_argument("--todo", action="store_true", help="say what a borrowed GPU should run next")
+    what.add_argument("--next", action="store_true", help="run that")
+    what.add_argument("--import", type=Path, metavar="DIR", dest="merge", help="merge what --export left in DIR")
     parser.add_argument("--profile", default="quick", choices=list(PROFILES))
     parser.add_argument("--seeds", type=seed, nargs="+", default=[0])
     parser.add_argument("--models", nargs="+", help="only these rows of the table")
@@ -269,8 +269,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compile", default="no", choices=COMPILE, help="train through torch.compile")
     parser.add_argument("--batches", action="store_true", help="find the rows' largest batches in --memory-gb")
     parser.add_argument("--list", action="store_true", help="say what is done, partial and missing; train nothing")
-    parser.add_argument("--todo", action="store_true", help="say what a borrowed GPU should run next")
-    parser.add_argument("--next", action="store_true", help="run that")
     parser.add_argument("--export", type=Path, metavar="DIR", help="pack what this call made into DIR, to take home")
-    parser.add_argument("--import", type=Path, metavar="DIR", dest="merge", help="merge what --export left in DIR")
     return parser
