@@ -83,7 +83,8 @@ HALVINGS = {1: 0, 2: 1, 4: 2, 8: 3}
 
 
 def halvings(patch_size: int, stages: int) -> list[int]:
-    """The stride of each stage for a total stride of patch_size; the first ones halve: fewest multiplications."""
+    """The stride of each stage, patch_size in all: the first ones halve, which leaves the others the least to compute.
+    """
     # Only an integer is looked up: a pair of sides cannot be, and True counts as 1.
     if type(patch_size) is not int or patch_size not in HALVINGS or HALVINGS[patch_size] > stages:
         allowed = [str(size) for size, count in HALVINGS.items() if count <= stages]

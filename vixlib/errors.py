@@ -215,7 +215,7 @@ def require_logits(scores: object, images: Tensor, num_classes: int | None = Non
 
 def require_mixed(mixed: object, x: Tensor, mixer: nn.Module) -> None:
     """What `mixer` made of tokens `x` must be floating-point tokens of the same shape and of no wider type; another
-    shape might be spread over all tokens without a word."""
+    shape might be broadcast over all tokens without a word."""
     if not isinstance(mixed, Tensor) or mixed.shape != x.shape:
         found = list(mixed.shape) if isinstance(mixed, Tensor) else type(mixed).__name__
         raise ValueError(f"{type(mixer).__name__} turned {list(x.shape)} into {found}; a mixer must return the shape "

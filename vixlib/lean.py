@@ -1,5 +1,5 @@
-"""What passes written by hand owe to those of torch: they stand for a module only as torch made it, and a derivative
-that they do not have is an error."""
+"""When a backward pass written by hand may stand in for torch's: only where the module is as torch made it, without
+hooks or a forward of its own, and never for a second derivative, which is an error."""
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the series has to be dragged, with `interact`: figures that answer at once.
+"""The figures that a reader can drag, through `interact`: they answer at once.
 
 Everything that takes long is computed before; an answer is a few small products and a drawing of it.
 """

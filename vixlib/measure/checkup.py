@@ -22,8 +22,8 @@ GRADIENTS = {1e-5: "right", 1e-2: "close: some small part is detached",
 class Checkup:
     """What `check_mixer` found. A notebook shows it as a table.
 
-    permutation: largest change of the output, less its reordering, when tokens are reordered; 0: the mixer sees a set.
-        None where it draws random numbers in evaluation, so that nothing can be told.
+    permutation: largest difference between the output of reordered tokens and the reordered output; 0: the mixer sees
+        a set. None where it draws random numbers in evaluation, so that nothing can be told.
     neighbours: largest change of one picture's output with another picture in its batch; 0: pictures are independent.
     reach: part of the tokens, 0 ... 1, that the output of the one in the middle depends on.
     gradient: relative difference between autograd's slope in a random direction and the one by finite differences.

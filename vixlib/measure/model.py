@@ -193,7 +193,8 @@ def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: S
     too_many, at_too_many, batch, bisect = MOST + 1, None, 64, True
     while too_many - fits > 1 and memory - at_fits > CLOSE * memory:
         at = needed(batch)
-        # A line from above is exact as soon as the bend lies behind, one from below leads beyond the answer.
+        # The line to a batch that does not fit is exact once both lie beyond the bend; the one to a batch that fits,
+        # perhaps on the flat part, leads too far.
         other, at_other = (fits, at_fits) if at_too_many is None else (too_many, at_too_many)
         slope = (at - at_other) / (batch - other)
         if at <= memory:

@@ -33,7 +33,8 @@ def segment_means(x: Tensor, segments: int) -> Tensor:
 
 
 def starting_scale(a: Tensor) -> Tensor:
-    """The largest row sum times the largest column sum of each `[..., m, m]`, as `[..., 1, 1]`; a constant (detached).
+    """What the iterations divide aᵀ by to start from: the largest row sum times the largest column sum of each
+    `[..., m, m]`, as `[..., 1, 1]`, without a gradient.
 
     One a matrix, not one for the batch: an image's result must not depend on its neighbours.
     """

@@ -102,8 +102,8 @@ class FeatureAttention(torch.autograd.Function):
     As the equation has it, for tables of [B, H, N, m] and nothing spared (benchmarks/textbook.py):
         context = (φ(k)+ε)ᵀ v;  out = (φ(q)+ε) context / ((φ(q)+ε) Σₙ(φ(k)+ε))
 
-    Keeps φ(q), φ(k) `[N, m]` and the output. That costs nothing: laid out `[B, N, H, d]`, it is the storage that the
-    output map keeps anyway. Backward writes one table for the gradients of both φ, where autograd would make four.
+    Keeps φ(q), φ(k) `[N, m]` and the output. The output costs nothing: laid out `[B, N, H, d]`, it is the storage that
+    the output map keeps anyway. Backward writes one table for the gradients of both φ, where autograd would make four.
     Half precision is computed in float32, for the exponents and the normaliser; what is kept stays half, favor's
     tables as bfloat16, since they fall below what float16 can tell from zero.
     """

@@ -96,7 +96,7 @@ class ViX(nn.Module):
         for _ in range(depth):
             mixing_tokens = mixing(dim, heads=heads, dim_head=dim_head, seq_len=self.seq_len, **mixer_options)
             self.blocks.append(Block(dim, mixing_tokens, mlp_dim, dropout))
-            if len(self.blocks) == 1:  # what its mixer takes, nobody knows before
+            if len(self.blocks) == 1:  # how many numbers a mixer has, only one that is built tells
                 known = (tensor for tensor in (*self.blocks.parameters(), *self.blocks.buffers())
                          if not is_lazy(tensor))
                 require_room(depth * sum(tensor.numel() for tensor in known), depth=depth, image_size=image_size,

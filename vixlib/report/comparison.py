@@ -14,7 +14,7 @@ from ..errors import require_known, require_type, shown
 from ..measure.model import count_parameters
 from ..models.zoo import applicable, build, names, position_of
 from ..table import Table
-from ..train.run import Run, training
+from ..train.run import Run, training_settings
 from .paper import LARGEST, MARKED_LOGS, RECIPES, TABLES, Row, authors_runs, log_marks, paper_table, table_rows
 from .records import IDENTITY, read_records
 
@@ -140,7 +140,7 @@ def _as_record(run: Run) -> dict:
 
 def each_once(records: Iterable[dict]) -> list[dict]:
     """`records` without those that a later one replaces: of the same run, with the same settings and seed."""
-    return list({as_text([*(record[field] for field in IDENTITY), training(record)]): record
+    return list({as_text([*(record[field] for field in IDENTITY), training_settings(record)]): record
                  for record in records}.values())
 
 
@@ -165,8 +165,8 @@ def _caption(table: int | str) -> str:
 
 
 def groups_of(records: Iterable[dict]) -> list[Group]:
-    """The groups of `records` that a table of systems shows: all but those in which one system alone was trained, to
-    compare two recipes, which the experiments show (see experiments.py)."""
+    """The groups of `records` that a table of systems shows. Left out: a single system in a profile of RECIPES, trained
+    to compare two recipes; experiments.py shows these."""
     systems: dict[Group, set] = {}
     for record in records:
         systems.setdefault(Group.of(record), set()).add((record["model"], record["position"]))
@@ -207,7 +207,7 @@ def _cell(records: list[dict], score: str, without: str) -> str:
 
 
 def _settings(record: dict) -> dict:
-    return {"dataset": record["dataset"], "config": record["config"], **record["options"], **training(record)}
+    return {"dataset": record["dataset"], "config": record["config"], **record["options"], **training_settings(record)}
 
 
 def spread(values: list[float]) -> str:

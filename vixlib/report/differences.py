@@ -15,7 +15,7 @@ from ..errors import require_kinds, require_known, require_type, shown
 from ..models.zoo import SYSTEMS, applicable, position_of
 from ..positions import POSITIONS
 from ..table import Table
-from ..train.run import Run, training
+from ..train.run import Run, training_settings
 from .comparison import NOT_MEASURED, THIS_RUN, Group, as_text, each_once, groups_of, run_records
 from .paper import MARKED_LOGS, ROPE_MODELS, ROPE_POSITIONS, authors_runs, log_marks
 from .records import IDENTITY, KINDS, TRAIN_KINDS, read_records
@@ -142,7 +142,7 @@ def _setting(record: dict, model: str, position: str) -> str:
     """All that must be equal for a pair with a run of `model`; options which that system lacks cannot differ."""
     options = applicable(model, {**record["options"], "position": position}, record["config"])
     options.pop("position", None)
-    return as_text([record["profile"], record["dataset"], record["config"], options, training(record)])
+    return as_text([record["profile"], record["dataset"], record["config"], options, training_settings(record)])
 
 
 def claims(pairs: Iterable[tuple[str, str]], results: Results = None) -> list[str]:
@@ -233,7 +233,7 @@ def _cell(records: list[dict], model: str, position: str) -> str:
         return NOT_MEASURED
     scores: dict[str, list[float]] = {}
     for record in of_system:  # runs of one group may still differ in a setting, and are no seeds of each other then
-        scores.setdefault(as_text([record["options"], training(record)]), []).append(record["last_top1"])
+        scores.setdefault(as_text([record["options"], training_settings(record)]), []).append(record["last_top1"])
     accuracy = "; ".join(f"{fmean(s):.2f}{f', n={len(s)}' if len(s) > 1 else ''}" for s in scores.values())
     if position == "learned":
         return accuracy

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from ..errors import require_known
 from ..table import Table
-from ..train.run import training
+from ..train.run import training_settings
 from .comparison import NOT_MEASURED, Group
 from .differences import Difference
 from .paper import EXPERIMENTS, RECIPES, Recipe, Variant
@@ -54,7 +54,8 @@ def _built(experiment: Variant, changed: list[dict], plain: list[dict]) -> list[
                 "position": experiment.against or one["position"]}
 
     against = f", against {experiment.against}" if experiment.against else ""
-    return _paired(f"{experiment.model}, {name}={value}{against}", experiment.model, ones, plain, without, training)
+    return _paired(f"{experiment.model}, {name}={value}{against}", experiment.model, ones, plain, without,
+                   training_settings)
 
 
 def _trained(experiment: Recipe, records: list[dict]) -> list[Difference]:

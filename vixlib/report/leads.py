@@ -13,8 +13,9 @@ from .records import read_records
 
 def leads(top1: Mapping[str, Mapping[str, float]], wanted: Mapping[str, tuple[str, str]], runs: Iterable[Run],
           results: str | Path | None) -> dict[str, dict[str, float]]:
-    """Top-1 of a less that of b for each label -> (a, b), by source: of `top1` (source -> model -> top-1), then of each
-    group of recorded runs, then of `runs`.
+    """For each label -> (a, b) of `wanted` the top-1 of a less that of b, by source: source -> label -> points.
+
+    Sources: those of `top1` (source -> model -> top-1), then each group of recorded runs, then `runs`.
 
     Runs are a pair where nothing but the system tells them apart (see report/differences.py). A label that has pairs of
     further settings in one source shows them as "this run (2)", and so on; a source without a label is left out.

@@ -38,7 +38,7 @@ class Performable(Protocol):
 STARTUP = 15.0  # seconds until a process of its own trains: a new Python, torch, the GPU; a guess
 GRACE = 20.0  # seconds beyond the deadline for an epoch that takes longer than expected
 AN_EPOCH = "an epoch"  # what a process says after each
-HOPELESS = 3  # failures without a success, times the jobs at once, after which the fault is taken to be everyone's
+HOPELESS = 3  # failures for each job at once, without a success, after which the next would fail for the same reason
 
 
 @dataclass

@@ -117,4 +117,4 @@ def together(model: nn.Module, device: torch.device) -> nn.Module:
 
 def seed_of(seed: int, epochs: int) -> int:
     """A seed for what this process alone draws, such as dropout, from a run's seed and the epochs it has done."""
-    return hash((seed, rank(), epochs))
+    return hash((seed, rank(), epochs))  # of integers: the same in every process and at every start

@@ -204,7 +204,7 @@ class Run:
                              "use a file written by Run.save") from error
 
 
-def training(record: dict) -> dict:
+def training_settings(record: dict) -> dict:
     """The training settings of a record that decide its result, but for the seed."""
     # Through TrainConfig, because a record older than a setting was made with its default; one by a newer vixlib may
     # have settings that are unknown here, which still have to agree.
