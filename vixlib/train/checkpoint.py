@@ -29,7 +29,7 @@ class Training:
     """Everything that a training step or an epoch changes. order draws the data order, on the CPU so that it
     is the same on every device; augmentation draws flips and crops on the training device. forward is what a step
     calls: the model, or several processes' wrapper around it. layout, shapes: of the model before it was trained.
-    stepping: whether training steps are being made just now."""
+    stepping: whether training steps are being made just now.   saved: how many epochs the checkpoint holds."""
 
     model: nn.Module
     forward: nn.Module
@@ -41,6 +41,7 @@ class Training:
     layout: dict
     shapes: dict[str, torch.Size]
     stepping: bool = False
+    saved: int = 0
     optimizer: torch.optim.Optimizer | None = None
     average: WeightAverage | None = None
 

@@ -117,39 +117,19 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
     if not run.history and getattr(model, "was_trained", False):
         warnings.warn(f"this {run.model} has been trained before: it goes on from those weights, and its run counts "
                       "from epoch 1 all the same; build the model anew for a run of its own", stacklevel=3)
-    speaks = parallel.rank() == 0
-    if not speaks:  # the first process draws what a single one would, dropout for instance; the others draw their own
+    if parallel.rank() > 0:  # the first draws what a single process would, dropout for instance, the others their own
         torch.manual_seed(parallel.seed_of(config.seed, len(run.history)))
-    steps = math.ceil(len(data.train_labels) / config.batch_size)
-    took, too_large, saved = [], False, len(run.history)  # took: seconds of each epoch of this call
+    training.saved, too_large = len(run.history), False
     # Several processes share a batch, and their SyncBatchNorm cannot be predicted; what has been trained did fit.
     if parallel.size() == 1 and not run.history:
         problem = memory_problem(model, config.batch_size, run.precision, data.image_size, training.device)
         if problem:
             warnings.warn(problem, RuntimeWarning, stacklevel=3)
     try:
-        with tqdm(total=steps * config.epochs, initial=steps * len(run.history), unit="step",
-                  desc=f"{run.model} on {run.dataset}", mininterval=0.5, dynamic_ncols=True,
-                  # Only "off" is passed on, so that TQDM_DISABLE still decides otherwise.
-                  **({} if progress and speaks else {"disable": True})) as bar:
-            while not run.finished:
-                begun = time.monotonic()
-                # The first epoch of a call compiles and chooses kernels: what it took says little of the others.
-                over = (minutes is not None and bool(took)
-                        and begun - started + max(took[1:] or took) > 60 * minutes)
-                if parallel.from_first(over):
-                    break
-                _epoch(training, data, bar)
-                if speaks and path is not None:
-                    checkpoints.save(path, training, data)
-                    saved = len(run.history)
-                if speaks and on_epoch is not None:
-                    with own_randomness(device):  # a run that goes on from its checkpoint would not draw them
-                        on_epoch(run)
-                took.append(time.monotonic() - begun)
+        _epochs(training, data, path, progress, on_epoch, math.inf if minutes is None else started + 60 * minutes)
     except KeyboardInterrupt:
         run.interrupted = True
-        more = f"; the same call goes on after epoch {saved}, from {path}" if path is not None and saved else ""
+        more = f"; the same call goes on after epoch {training.saved}, from {path}" if path and training.saved else ""
         print(f"Interrupted: {len(run.history)} of {config.epochs} epochs are done{more}.")
     except FloatingPointError as error:
         if path is not None and run.history and getattr(error, "run", None) is run:  # not one of on_epoch's own
@@ -214,6 +194,31 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
 
 def _in_words(option: object) -> str:
     return f"tensor of {list(option.shape)}" if isinstance(option, Tensor) else str(option)
+
+
+def _epochs(training: Training, data: ImageData, path: Path | None, progress: bool,
+            on_epoch: Callable[[Run], None] | None, deadline: float) -> None:
+    """Train, save and report epoch after epoch until the run is finished or the next would end after `deadline`
+    (seconds of time.monotonic())."""
+    run, speaks = training.run, parallel.rank() == 0
+    steps, took = math.ceil(len(data.train_labels) / run.config.batch_size), []  # took: seconds of each epoch
+    with tqdm(total=steps * run.config.epochs, initial=steps * len(run.history), unit="step",
+              desc=f"{run.model} on {run.dataset}", mininterval=0.5, dynamic_ncols=True,
+              # Only "off" is passed on, so that TQDM_DISABLE still decides otherwise.
+              **({} if progress and speaks else {"disable": True})) as bar:
+        while not run.finished:
+            begun = time.monotonic()
+            # The first epoch of a call compiles and chooses kernels: what it took says little of the others.
+            if parallel.from_first(bool(took) and begun + max(took[1:] or took) > deadline):
+                break
+            _epoch(training, data, bar)
+            if speaks and path is not None:
+                checkpoints.save(path, training, data)
+                training.saved = len(run.history)
+            if speaks and on_epoch is not None:
+                with own_randomness(training.device):  # a run that goes on from its checkpoint would not draw them
+                    on_epoch(run)
+            took.append(time.monotonic() - begun)
 
 
 def _epoch(training: Training, data: ImageData, bar: tqdm) -> None:
