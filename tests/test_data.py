@@ -185,7 +185,8 @@ def test_grey_and_transparent_pictures_become_rgb(tmp_path):
     root = image_folder(tmp_path / "pets")
     Image.new("L", (8, 6), 77).save(root / "train/cat/0.png")
     Image.new("RGBA", (8, 6), (1, 2, 3, 128)).save(root / "train/cat/1.png")
-    data = load(root)
+    with pytest.warns(UserWarning, match="transparent parts"):
+        data = load(root)
     assert (data.train_images[0] == 77).all()
     assert data.train_images[1, :, 0, 0].tolist() == [1, 2, 3]
 
@@ -308,7 +309,27 @@ def test_a_palette_with_transparency_is_read_as_its_colours(tmp_path):
     image = Image.new("P", (8, 6), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
     image.save(root / "train/cat/0.png", transparency=b"\x00\x80")
-    assert load(root).train_images[0, :, 0, 0].tolist() == [10, 20, 30]
+    with pytest.warns(UserWarning, match=r"1 pictures have transparent parts, for instance .*cat/0\.png") as said:
+        assert load(root).train_images[0, :, 0, 0].tolist() == [10, 20, 30]
+    assert said[0].filename == __file__
+
+
+def test_a_picture_that_is_opaque_throughout_is_not_called_transparent(tmp_path, recwarn):
+    root = image_folder(tmp_path / "pets")
+    Image.new("RGBA", (8, 6), (1, 2, 3, 255)).save(root / "train/cat/1.png")
+    assert load(root).train_images[1, :, 0, 0].tolist() == [1, 2, 3] and not recwarn.list
+
+
+def test_a_folder_of_the_name_of_pictures_that_are_drawn_has_another(tmp_path):
+    assert load(image_folder(tmp_path / "shapes")).name == "shapes-png"
+
+
+def test_a_test_folder_without_classes_leaves_the_test_to_val(tmp_path):
+    root = image_folder(tmp_path / "pets")
+    count = len(load(root).test_labels)
+    (root / "test").rename(root / "val")
+    picture(root / "test/0.png")
+    assert len(load(root).test_labels) == count
 
 
 def test_pictures_beside_the_class_folders_are_said(tmp_path):

@@ -56,6 +56,24 @@ def run(model: nn.Module, config: TrainConfig, **more):
     return model, fit(model, pictures(), config, device="cpu", progress=False, **more)
 
 
+def dropping() -> nn.Module:
+    return nn.Sequential(net()[:-1], nn.Dropout(0.5), nn.Linear(24, 3))
+
+
+def with_unused_part() -> nn.Module:
+    model = net()
+    model[-1].unused = nn.Linear(2, 2)
+    return model
+
+
+def why(call, *arguments, **options) -> str:
+    """The ValueError of a call."""
+    try:
+        call(*arguments, **options)
+    except ValueError as error:
+        return str(error)
+
+
 def one_of_two(folder: str) -> None:
     """What each of the two processes does; the first one saves what came of it."""
     torch.set_num_threads(1)
@@ -67,10 +85,11 @@ def one_of_two(folder: str) -> None:
         part = {"checkpoint": here / "resumed.pt"}
         _, first = run(net(), CONFIG, **part, minutes=1e-9)
         results["resumed"] = run(net(), CONFIG, **part)
-        try:
-            run(net(), replace(CONFIG, batch_size=63))
-        except ValueError as error:
-            refused = str(error)
+        results["dropout"], part = run(dropping(), SGD), {"checkpoint": here / "dropped.pt"}
+        run(dropping(), SGD, **part, minutes=1e-9)
+        results["dropout resumed"] = run(dropping(), SGD, **part)
+        refused = [why(run, net(), replace(CONFIG, batch_size=63)), why(run, with_unused_part(), SGD),
+                   why(fit, net(), pictures(64 + parallel.rank()), SGD, device="cpu")]
         runs = {name: made.to_dict() for name, (_, made) in results.items()}
         models = {name: model.state_dict() for name, (model, _) in results.items()}
         torch.save({"size": parallel.size(), "epochs first": len(first.history), "refused": refused, "runs": runs,
@@ -133,15 +152,25 @@ def test_batch_norm_on_cpus_takes_each_share_by_itself_and_says_so(two):
 def test_only_the_first_process_writes_and_its_checkpoint_resumes_both(two):
     folder, saved, _ = two
     assert sorted(path.name for path in folder.iterdir()) == ["0.pt", "1.pt", "machine0"]
-    assert sorted(path.name for path in (folder / "machine0").iterdir()) == ["plain.pt", "resumed.pt"]
+    assert sorted(path.name for path in (folder / "machine0").iterdir()) == ["dropped.pt", "plain.pt", "resumed.pt"]
     for process in saved:
         assert process["epochs first"] == 1
-        ours, whole = process["models"]["resumed"], process["models"]["plain"]
-        assert all(torch.equal(ours[name], whole[name]) for name in whole)
+        for part, all_at_once in (("resumed", "plain"), ("dropout resumed", "dropout")):
+            ours, whole = process["models"][part], process["models"][all_at_once]
+            assert all(torch.equal(ours[name], whole[name]) for name in whole)
 
 
 def test_a_batch_too_small_for_all_processes_is_refused(two):
-    assert all("batch_size=63 leaves a batch of 1 images for 2 processes" in process["refused"] for process in two[1])
+    assert all("batch_size=63 leaves a batch of 1 images for 2 processes" in process["refused"][0]
+               for process in two[1])
+
+
+def test_a_part_that_no_gradient_reaches_is_named(two):
+    assert all("5.unused.weight takes no part in the result" in process["refused"][1] for process in two[1])
+
+
+def test_processes_with_other_pictures_than_the_first_are_refused(two):
+    assert all("process 1 has other pictures than process 0" in process["refused"][2] for process in two[1])
 
 
 def test_alone_nothing_is_shared():

@@ -18,6 +18,7 @@ from vixlib.data.shapes import make_shapes
 from vixlib.report.records import read_records, record_name
 from vixlib.reproduce import command as reproduce
 from vixlib.reproduce import parcels
+from vixlib.train import in_use
 
 LONGER = dataclasses.replace(TINY, train=vix.TrainConfig(epochs=3, batch_size=32))
 
@@ -141,6 +142,38 @@ def test_a_link_in_a_parcel_is_refused(out, tmp_path):
         archive.addfile(entry)
     edit(out, parcels={"parcel-0": hashlib.sha256((out / "parcel-0").read_bytes()).hexdigest()}, files=[entry.name])
     refused(out, tmp_path / "home", "is no plain file")
+
+
+def test_a_sparse_entry_which_may_read_as_any_number_of_bytes_is_refused(tmp_path):
+    entry = tarfile.TarInfo("results/x.json")
+    entry.type = tarfile.GNUTYPE_SPARSE
+    header, size = bytearray(entry.tobuf(format=tarfile.GNU_FORMAT)), tarfile.itn(3 * 10**11, 12, tarfile.GNU_FORMAT)
+    header[386:398], header[398:410], header[483:495] = size, tarfile.itn(0, 12, tarfile.GNU_FORMAT), size
+    header[148:156] = b"%06o\0 " % (8 * ord(" ") + sum(header[:148]) + sum(header[156:512]))
+    with pytest.raises(ValueError, match=r"results/x\.json in .* is no plain file"):
+        parcels._members(bytes(header) + bytes(10240), tmp_path)
+
+
+def test_the_checkpoint_of_a_run_that_is_being_trained_is_not_overwritten(away, tmp_path, monkeypatch):
+    monkeypatch.setattr(in_use, "PATIENCE", 0.0)
+    merge(away / "out", tmp_path)
+    checkpoint, = (tmp_path / "checkpoints").iterdir()
+    checkpoint.write_bytes(b"")
+    with in_use.alone(checkpoint):
+        said = parcels.merge(away / "out", tmp_path / "results", tmp_path / "checkpoints")
+        assert f"kept    checkpoints/{checkpoint.name}: it is being trained; import once more afterwards" in said
+        assert checkpoint.read_bytes() == b""
+    assert "taken" in merge(away / "out", tmp_path) and checkpoint.read_bytes()
+
+
+def test_what_a_killed_call_had_made_is_in_the_next_export(away, tmp_path):
+    home = Path(shutil.copytree(away, tmp_path / "home"))
+    results, checkpoints = home / "results", home / "checkpoints"
+    before = parcels.before_export(results, checkpoints)
+    (results / "new.json").write_text("{}")                       # and then it is killed
+    assert parcels.before_export(results, checkpoints) == before and "results/new.json" not in before
+    parcels.exported(checkpoints)
+    assert "results/new.json" in parcels.before_export(results, checkpoints)
 
 
 def test_contents_that_are_not_what_their_name_says_are_refused(away, out, tmp_path):

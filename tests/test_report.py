@@ -126,9 +126,10 @@ def test_another_mixer_makes_it_another_system():
 
 
 def run(top1, dataset="shapes", images=100, options=None, config="uniform", **train):
-    history = [{"epoch": 1, "loss": 1.0, "top1": top1, "top5": 90.0, "seconds": 1.0}]
-    return vix.Run("ViP", config, options or {}, dataset, images, vix.TrainConfig(**{"epochs": 1, **train}), "CPU",
-                   "float32", history)
+    settings = vix.TrainConfig(**{"epochs": 1, **train})
+    history = [{"epoch": number + 1, "loss": 1.0, "top1": top1, "top5": 90.0, "seconds": 1.0}
+               for number in range(settings.epochs)]
+    return vix.Run("ViP", config, options or {}, dataset, images, settings, "CPU", "float32", history)
 
 
 def test_several_runs_of_one_system_are_shown_as_records_would_be(tmp_path):
@@ -147,6 +148,14 @@ def test_runs_of_other_settings_are_no_seeds_of_one_cell(tmp_path, other, words,
         one.model = model
     first, second = cells(vix.compare(1, runs=runs, results=tmp_path), model)[-1].split("\n")
     assert first.startswith("44.00 | 44.00") and "()" not in first and second == f"46.00 | 46.00 ({words})"
+
+
+def test_a_run_that_was_stopped_is_no_seed_of_one_that_was_not(tmp_path):
+    whole, stopped = run(44.0, epochs=3), run(46.0, epochs=3, seed=1)
+    del stopped.history[1:]
+    table = vix.compare(1, runs=[whole, stopped], results=tmp_path)
+    assert cells(table, "ViP")[-1] == "44.00 | 44.00 (epochs=3)\n46.00 | 46.00 (epochs=1)"
+    assert "this run: shapes, 3 epoch(s), CPU; shapes, 1 of 3 epoch(s), CPU" in table.notes
 
 
 def test_of_a_run_that_was_made_again_the_last_one_counts(tmp_path):

@@ -187,8 +187,9 @@ def test_command_line_lists_done_partial_and_missing_with_times(tmp_path, capsys
 def test_a_failing_run_does_not_stop_the_others_and_is_told(data, tmp_path, capsys):
     broken = dataclasses.replace(TINY, options={**TINY.options, "patch_size": 7})
     jobs = [*plan(1, broken, data.name, models=["ViP"]), *plan(1, TINY, data.name, models=["ViT"])]
-    with pytest.raises(reproduce.RunsFailed, match=r"(?s)1 run.*ViP_.*patch_size=7"):
+    with pytest.raises(reproduce.RunsFailed, match=r"(?s)1 run.*ViP_.*patch_size=7") as failed:
         go(jobs, data, tmp_path)
+    assert "Traceback" not in str(failed.value)                   # the error is a sentence already
     assert [record["model"] for record in read_records(tmp_path / "results")] == ["ViT"]
     assert "failed: " in capsys.readouterr().out
     assert go(jobs[1:], data, tmp_path) == 0
@@ -226,6 +227,7 @@ def test_an_unknown_name_is_a_sentence_and_no_traceback(words, named, how, capsy
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--table", "1", "--seeds", "-1"], "'-1' must be an integer from 0"),
     (["--table", "1", "--data", ""], "--data is empty"),
+    *((["--table", "1", name, ""], "is empty; name a folder") for name in ("--results", "--checkpoints", "--export")),
     (["--table", "1", "--minutes", "inf"], "inf must be above 0 and finite"),
     (["--table", "1", "--export", __file__], "is a file; name a folder"),
     (["--table", "1", "--results", __file__], "is a file; name a folder")])
@@ -248,6 +250,22 @@ def test_a_damaged_record_is_named_and_never_counts_as_done(tmp_path, capsys):
     for more in ([], ["--list"]):
         assert reproduce.main([*command, *more]) == 1
         assert f"{job.name}.json is no valid JSON" in capsys.readouterr().err
+
+
+def test_a_record_of_other_pictures_or_settings_is_said_to_be_one(tmp_path, monkeypatch, capsys):
+    pictures = make_shapes(train=64, test=32)
+    monkeypatch.setattr(reproduce, "load", lambda *_, **__: pictures)
+    monkeypatch.setitem(reproduce.PROFILES, "smoke", TINY)
+    command = ["--table", "1", "--profile", "smoke", "--models", "ViT", "--results", str(tmp_path), "--checkpoints",
+               str(tmp_path / "checkpoints")]
+    assert reproduce.main(command) == 0 and "recorded, but" not in capsys.readouterr().err
+    pictures = make_shapes(train=64, test=32, seed=1)
+    assert reproduce.main(command) == 0 and "recorded, but of other pictures than these" in capsys.readouterr().err
+    assert reproduce.main([*command, "--list"]) == 0 and ", but of other pictures than" in capsys.readouterr().out
+    pictures = make_shapes(train=64, test=32)
+    longer = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, epochs=3))
+    monkeypatch.setitem(reproduce.PROFILES, "smoke", longer)
+    assert reproduce.main([*command, "--list"]) == 0 and ", but with epochs=2, now 3" in capsys.readouterr().out
 
 
 def test_compiled_runs_are_the_tables_runs(tmp_path, monkeypatch, capsys):
@@ -274,7 +292,8 @@ def test_what_the_command_line_cannot_do_is_a_sentence(tmp_path, capsys):
 def test_a_command_whose_output_is_read_no_further_ends_without_a_traceback(command):
     reading, writing = os.pipe()
     os.close(reading)  # as `| head` does once it has its lines
-    done = subprocess.run([sys.executable, "-m", *command], stdout=writing, stderr=subprocess.PIPE, timeout=300)
+    done = subprocess.run([sys.executable, "-m", *command], stdout=writing, stderr=subprocess.PIPE, timeout=300,
+                          env={**os.environ, "TQDM_DISABLE": "1"})
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
 
@@ -307,7 +326,9 @@ def test_a_record_tells_of_every_call_that_trained_a_part_of_it(data, tmp_path):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--next", "--list"], "takes neither"), (["--next", "--table", "1"], "not allowed with argument"),
     (["--next", "--models", "ViT"], "takes neither"),
-    (["--table", "1", "--list", "--batches", "--memory-gb", "16"], "leave out --batches")])
+    (["--table", "1", "--list", "--batches", "--memory-gb", "16"], "leave out --batches"),
+    (["--todo", "--models", "ViT"], "train nothing"), (["--import", "out", "--export", "more"], "train nothing"),
+    (["--table", "1", "--results", "here", "--export", "here"], "name another folder")])
 def test_what_does_not_go_together_is_said(arguments, message, capsys):
     with pytest.raises(SystemExit):
         reproduce.main(arguments)

@@ -704,6 +704,50 @@ def test_what_hooks_make_of_weights_is_measured_and_averaged(change):
     assert all(torch.isfinite(value).all() for value in averaged.state_dict().values())
 
 
+class Kept(nn.Module):
+    """Buffers that have no average: a mask of -inf, a counter, which weights count. And its train() returns nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.maps = nn.Linear(192, 16), nn.Linear(16, 3)
+        self.first, self.last = self.maps
+        self.register_buffer("mask", torch.full((4, 4), -torch.inf).triu(1))
+        self.register_buffer("steps", torch.tensor(0))
+        self.register_buffer("counts", torch.ones(16, dtype=torch.bool))
+
+    def train(self, mode=True):
+        super().train(mode)
+
+    def forward(self, images):
+        if self.training:
+            self.steps += 1
+            self.counts.copy_(self.first.weight.abs().sum(1) > self.first.weight.abs().sum(1).median())
+        heads = (self.first(images.flatten(1)) * self.counts).view(-1, 4, 4)
+        return self.last(((heads @ heads.mT + self.mask).softmax(-1) @ heads).flatten(1))
+
+
+def test_a_finished_checkpoint_is_given_back_with_a_word(tmp_path, capsys):
+    train(checkpoint=tmp_path / "run.pt", epochs=1)
+    assert "nothing is trained" not in capsys.readouterr().out
+    train(checkpoint=tmp_path / "run.pt", epochs=1)
+    assert f"{tmp_path / 'run.pt'} holds this run, finished: nothing is trained." in capsys.readouterr().out
+
+
+def test_a_link_to_a_checkpoint_is_that_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(in_use, "PATIENCE", 0.0)
+    (tmp_path / "link.pt").symlink_to("run.pt")
+    with in_use.alone(tmp_path / "link.pt"), pytest.raises(RuntimeError, match="being trained at this moment"):
+        train(checkpoint=tmp_path / "run.pt", epochs=1)
+
+
+def test_what_has_no_average_is_as_the_last_step_left_it():
+    torch.manual_seed(0)
+    model, run = train(model=Kept(), ema_decay=0.9)
+    assert model.steps == 3 * 4 and model.counts.sum() == 8 and run.last_top1 == evaluate(model, colours()).top1
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    assert saved_bytes_per_image(Kept(), (8, 8)) > 0
+
+
 def test_an_average_needs_a_model_that_can_be_copied():
     model = net()
     model.lock = threading.Lock()

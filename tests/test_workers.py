@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,16 @@ class Stubborn:
             raise RuntimeError("the same fault in every run")
         time.sleep(300)
         return Outcome(True, "never")
+
+
+def test_a_deadline_of_years_is_waited_for_in_parts(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(workers, "A_DAY", 1.0)  # as long as a new process takes to begin
+    monkeypatch.setattr(workers, "wait", lambda running, seconds: told.append(seconds) or wait(running, seconds))
+    jobs = plan(1, TINY, "shapes", models=["ViT"])
+    report = workers.at_once(jobs, make_shapes(train=64, test=32), Place(tmp_path, tmp_path / "checkpoints"),
+                             deadline=time.time() + 1e10)
+    assert report.done and not report.interrupted and set(told) == {1.0} and len(told) > 1
 
 
 def test_a_job_that_overruns_the_deadline_is_ended(tmp_path, monkeypatch):

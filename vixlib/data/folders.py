@@ -84,6 +84,8 @@ def _list_pictures(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]
         raise ValueError(f"{folder} has neither test/ nor val/; put some pictures of each class there")
     train = _by_class(folder / "train")
     # Tiny ImageNet's test/ has no labels; its labelled held-out pictures are those of val/.
+    if len(present) > 1 and not annotations.is_file() and not any(part.is_dir() for part in present[0].iterdir()):
+        present.reverse()  # as in many a competition, test/ has no classes, and val/ has
     test = _by_annotation(annotations) if annotations.is_file() else _by_class(present[0])
     if len(train) == 1:
         raise ValueError(f"{folder / 'train'} has a single class, {next(iter(train))!r}; it takes two")
@@ -174,14 +176,16 @@ def _decode(files: list[Path]) -> Tensor:
     from PIL import Image, ImageOps
     from tqdm.auto import tqdm
 
-    images = None
+    images, transparent = None, []
     for i, path in enumerate(tqdm(files, desc="reading pictures", unit=" pictures", leave=False)):
         try:
             with Image.open(path) as opened:
                 # PIL cuts colours of 16 bits to 8 without a word, and tells of them in how it will decode alone.
                 deep = opened.mode.startswith(("I", "F")) or any("16" in str(tile[3]) for tile in opened.tile)
                 upright = ImageOps.exif_transpose(opened)  # a camera turns its pictures by a note in the file
-                upright.info.pop("transparency", None)  # RGB has none, and PIL warns of a palette's
+                if "A" in upright.getbands() or "transparency" in upright.info:
+                    transparent += [path] if upright.convert("RGBA").getextrema()[3][0] < 255 else []
+                    upright.info.pop("transparency", None)  # RGB has none, and PIL warns of a palette's
                 image = torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
         except Exception as error:  # PIL has a dozen kinds for a broken picture, SyntaxError among them
             raise ValueError(f"cannot read {path}: truncated, damaged or no picture ({error}); "
@@ -199,6 +203,9 @@ def _decode(files: list[Path]) -> Tensor:
                 f"Image.open(path).resize(({images.shape[3]}, {images.shape[2]})).save(path)"
             )
         images[i] = image
+    if transparent:
+        warnings.warn(f"{len(transparent)} pictures have transparent parts, for instance {transparent[0]}: what these "
+                      "hide is read, often black; put such pictures on a background first", stacklevel=5)
     return images
 
 

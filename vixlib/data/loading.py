@@ -56,8 +56,9 @@ def _read(folder: Path) -> ImageData:
     pictures = read_image_folder(folder)
     own = own_name(folder)
     name = next((known for known, source in SOURCES.items() if own in source.folder_names), own)
-    # Pictures in a folder may have lost detail as JPEG, so they never carry the name of the exact original.
-    label = f"{name}-{pictures.suffix}" if name in SOURCES and SOURCES[name].torchvision else name
+    # Pictures in a folder may have lost detail as JPEG, or be others, so they never carry the name of an original.
+    original = name == "shapes" or name in SOURCES and SOURCES[name].torchvision
+    label = f"{name}-{pictures.suffix}" if original else name
     return ImageData(label, pictures.classes, pictures.train_images, pictures.train_labels,
                      pictures.test_images, pictures.test_labels)
 

@@ -74,7 +74,8 @@ def saved_bytes_per_image(model: nn.Module, image_size: Size | None = None, prec
     """
     image_size = _checked(model, image_size)
     require_known("precision", precision, PRECISIONS)
-    model = copied(model).train()  # a forward pass would move BatchNorm's statistics
+    model = copied(model)  # a forward pass moves the statistics of BatchNorm
+    model.train()
     with (own_randomness(next(model.parameters()).device),  # dropout draws
           out_of_memory_named(f"a picture of image_size={image_size or built_for(model, 'image_size')}")):
         two, four = (kept_for_backward(model, partial(_loss, model, _images(model, batch, image_size), precision))
@@ -230,7 +231,8 @@ def training_step(model: nn.Module, batch_size: int, precision: str,
     kernels that fit trains with."""
     require_gradients("a training step")
     require_trainable(model, type(model).__name__)
-    images = _images(model.train(), batch_size, image_size)
+    model.train()
+    images = _images(model, batch_size, image_size)
     optimizer = torch.optim.AdamW(model.parameters(), fused=may_fuse(model))  # as fit trains
 
     def step() -> None:

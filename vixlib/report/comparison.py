@@ -55,7 +55,8 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     epoch of the best seed, chosen on the test images; "last" is the last epoch, mean ± standard deviation over seeds.
     A run that the table has no row for, with a mixer of one's own or other positions, gets one below the others.
     Of several runs of one system the column "this run" shows what it would show of records: a line for each data set
-    and setting, with a mean over its seeds. Of a run that was made again, the later one counts.
+    and setting, with a mean over its seeds. Of a run that was made again, the later one counts; models of one's own are
+    told apart by the names of their classes alone.
     """
     require_known("table", table, TABLES)
     require_known("score", score, SCORES)
@@ -96,7 +97,7 @@ def _notes(table: int | str, groups: Sequence[Group], devices: Sequence[str], ru
              f"recorded on: {'; '.join(devices)}" if devices else "no run of this table is recorded yet",
              "best: the best epoch of the best seed, chosen on the test images, as the paper reports; "
              "last: the last epoch, mean ± sd over seeds"]
-    settings = dict.fromkeys(f"{run.dataset}, {run.config.epochs} epoch(s), {run.device}" for run in runs)
+    settings = dict.fromkeys(f"{run.dataset}, {_epochs(run)} epoch(s), {run.device}" for run in runs)
     notes += [f"this run: {'; '.join(settings)}"] if runs else []
     notes += [MARKED_LOGS] if marked else []
     copies = sorted({name for name in (*(group.dataset for group in groups), *(run.dataset for run in runs))
@@ -107,6 +108,11 @@ def _notes(table: int | str, groups: Sequence[Group], devices: Sequence[str], ru
         notes.append(f"{NOT_MEASURED}: python -m vixlib.reproduce --table {table} --profile paper trains them on a GPU "
                      "and fills the column")
     return notes
+
+
+def _epochs(run: Run) -> str:
+    done, wanted = len(run.history), run.config.epochs
+    return f"{done}" if done == wanted else f"{done} of {wanted}"
 
 
 def checked_runs(runs: Iterable[Run]) -> list[Run]:
@@ -131,8 +137,9 @@ def _position(run: Run) -> str:
 
 def _as_record(run: Run) -> dict:
     options = {name: value for name, value in run.options.items() if name != "position"}
-    # How many pictures it was trained on is no setting of a run, but tells it from one on a part of them.
-    train = {**run.config.to_dict(), "train_images": run.train_images}
+    # How many pictures it was trained on is no setting of a run, but tells it from one on a part of them; the epochs
+    # done tell it from one that was stopped.
+    train = {**run.config.to_dict(), "train_images": run.train_images, "epochs": len(run.history)}
     return {"profile": THIS_RUN, "dataset": run.dataset, "model": run.model, "config": run.model_config or "uniform",
             "position": _position(run), "options": options, "seed": run.config.seed, "train": train,
             "history": run.history, "best_top1": run.best_top1, "last_top1": run.last_top1, "device": run.device}

@@ -134,7 +134,7 @@ def _require_values(record: dict) -> None:
     require_known("config", record["config"], CONFIGS)
     require_seed("seed", record["seed"])
     require_count(concurrent_runs=record.get("concurrent_runs", 1))
-    require_kinds({"calls": [], **record}, {"calls": list}, "the record")
+    require_kinds({"calls": [], "digest": "", **record}, {"calls": list, "digest": str}, "the record")
     for name, value in record["options"].items():
         if not all(isinstance(one, PLAIN) for one in (value if isinstance(value, list) else [value])):
             raise TypeError(f"option {name}={shown(value)} must be a number, text, True, False, None or a list of them")

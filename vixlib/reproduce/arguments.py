@@ -1,7 +1,8 @@
-"""Numbers from a command line, for argparse: an error says what was wrong with which of them."""
+"""Values from a command line, for argparse: an error says what was wrong with which of them."""
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ..errors import require_seed
 
@@ -11,6 +12,13 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
     return int(text)
+
+
+def folder(text: str) -> Path:
+    """A path, which an empty text, as from a variable that is not set, is not."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a folder, or leave it out")
+    return Path(text)
 
 
 def positive(text: str) -> float:

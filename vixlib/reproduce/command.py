@@ -41,7 +41,7 @@ from ..report.paper import TABLES, VARIANTS
 from ..report.records import RESULTS, read_records
 from ..train import parallel
 from . import parcels
-from .arguments import count, positive, seed
+from .arguments import count, folder, positive, seed
 from .estimate import Estimator
 from .gpu_jobs import BatchJob
 from .jobs import Job, Place, most_missing_first, plan
@@ -94,7 +94,8 @@ def show(jobs: list[Job], data: ImageData | None, results: Path, checkpoints: Pa
             damaged, seconds = damaged + 1, [*seconds, None]
             continue
         if recorded:
-            print(f"done     {job.name}", flush=True)
+            otherwise = job.otherwise(results, data)
+            print(f"done     {job.name}" + (f", but {otherwise}" if otherwise else ""), flush=True)
             continue
         if run is not None and run.finished:
             print(f"trained  {job.name}: only its record is missing; without --list it is written", flush=True)
@@ -148,6 +149,8 @@ def ended_like_interrupted() -> Iterator[None]:
 def _main(chosen: argparse.Namespace, parser: argparse.ArgumentParser, started: float) -> int:
     chosen.results, chosen.checkpoints = chosen.results.absolute(), chosen.checkpoints.absolute()
     if chosen.merge is not None or chosen.todo:
+        if chosen.list or chosen.batches or chosen.models or chosen.export:
+            parser.error("--import and --todo train nothing, and take none of --list, --batches, --models and --export")
         print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)) if chosen.merge
               else _todo(chosen))
         return 0
@@ -162,16 +165,18 @@ def _main(chosen: argparse.Namespace, parser: argparse.ArgumentParser, started: 
         parser.error("--data is empty; name a data set or a folder, or leave it out")
     if chosen.export is not None and (chosen.export / parcels.LIST).exists():
         parser.error(f"--export {chosen.export} holds parcels already; name another folder")
+    if chosen.export is not None and chosen.export.absolute() in (chosen.results, chosen.checkpoints):
+        parser.error(f"--export {chosen.export} is where records or checkpoints are kept; name another folder")
     for name in ("export", "results", "checkpoints"):  # before anything is trained that could not be kept
-        folder = getattr(chosen, name)
-        if folder is not None and folder.exists() and not folder.is_dir():
-            parser.error(f"--{name} {folder} is a file; name a folder")
+        place = getattr(chosen, name)
+        if place is not None and place.exists() and not place.is_dir():
+            parser.error(f"--{name} {place} is a file; name a folder")
     with parallel.processes():
         if parallel.size() > 1 and (chosen.jobs or 1) > 1:
             parser.error(f"--jobs {chosen.jobs} under torchrun: its {parallel.size()} processes train one run together")
         if not chosen.list and parallel.rank() == 0:  # before anything is trained that could not be kept
-            for folder in filter(None, (chosen.export, chosen.results, chosen.checkpoints)):
-                require_writable(folder / "any")
+            for place in filter(None, (chosen.export, chosen.results, chosen.checkpoints)):
+                require_writable(place / "any")
         return _work(chosen, started)
 
 
@@ -208,18 +213,23 @@ def _work(chosen: argparse.Namespace, started: float) -> int:
         todo = most_missing_first(jobs, place.results, place.checkpoints)
     todo = parallel.from_first(todo)
     if parallel.rank() == 0:
+        for job in jobs:
+            if otherwise := job.otherwise(place.results, data):
+                print(f"recorded, but {otherwise}: {job.name}; delete the record, or name other --results, to train it "
+                      "anew", file=sys.stderr, flush=True)
         print(f"{len(todo)} to run on {describe(pick_device())}, records in {place.results}", flush=True)
     deadline = None if chosen.minutes is None else started + 60 * chosen.minutes
     if chosen.export is not None and deadline is not None:
         deadline -= 60 * PACKING_MINUTES
-    before = parcels.stamps(parcels.contents(place.results, place.checkpoints))
+    exports = chosen.export is not None and parallel.rank() == 0
+    before = parcels.before_export(place.results, place.checkpoints) if exports else {}
     try:
         return 3 if reproduce(todo, data, place, deadline) else 0
     except RunsFailed as error:
         print(error, file=sys.stderr)
         return 1
     finally:
-        if chosen.export is not None and parallel.rank() == 0:
+        if exports:
             _export(chosen.export, before, place)
 
 
@@ -227,6 +237,7 @@ def _export(folder: Path, before: dict, place: Place) -> None:
     files = parcels.contents(place.results, place.checkpoints)
     new = {name: files[name] for name, stamp in parcels.stamps(files).items() if before.get(name) != stamp}
     left_out = parcels.export(new, folder)
+    parcels.exported(place.checkpoints)
     print(f"{len(new) - len(left_out)} files to take home are packed in {folder}"
           + "".join(f"\nleft out, too large: {name}" for name in left_out))
 
@@ -256,18 +267,18 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--table", choices=[str(table) for table in (*TABLES, VARIANTS)])
     what.add_argument("--todo", action="store_true", help="say what a borrowed GPU should run next")
     what.add_argument("--next", action="store_true", help="run that")
-    what.add_argument("--import", type=Path, metavar="DIR", dest="merge", help="merge what --export left in DIR")
+    what.add_argument("--import", type=folder, metavar="DIR", dest="merge", help="merge what --export left in DIR")
     parser.add_argument("--profile", default="quick", choices=list(PROFILES))
     parser.add_argument("--seeds", type=seed, nargs="+", default=[0])
     parser.add_argument("--models", nargs="+", help="only these rows of the table")
     parser.add_argument("--data", help="name or folder for vixlib.load (default: the profile's)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
-    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
+    parser.add_argument("--results", type=folder, default=RESULTS, help="folder of the records")
+    parser.add_argument("--checkpoints", type=folder, default=CHECKPOINTS)
     parser.add_argument("--minutes", type=positive, help="begin no epoch that would end later than this")
     parser.add_argument("--jobs", type=count, help="runs at once (default: one a GPU)")
     parser.add_argument("--memory-gb", type=positive, help="cap on each run's GPU memory, in GiB")
     parser.add_argument("--compile", default="no", choices=COMPILE, help="train through torch.compile")
     parser.add_argument("--batches", action="store_true", help="find the rows' largest batches in --memory-gb")
     parser.add_argument("--list", action="store_true", help="say what is done, partial and missing; train nothing")
-    parser.add_argument("--export", type=Path, metavar="DIR", help="pack what this call made into DIR, to take home")
+    parser.add_argument("--export", type=folder, metavar="DIR", help="pack what this call made into DIR, to take home")
     return parser

@@ -21,7 +21,7 @@ from ..train.checkpoint import peek
 from ..train.in_use import CheckpointInUse
 from ..train.loop import fit
 from ..train.parallel import normalises_batches
-from ..train.run import Run, TrainConfig
+from ..train.run import Run, TrainConfig, training_settings
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,24 @@ class Job:
     def recorded(self, results: Path) -> bool:
         """Whether `results` holds this run: a record's name is made from what tells it from every other. A ValueError
         for a damaged record, which would count as done for ever."""
+        return self.found(results) is not None
+
+    def found(self, results: Path) -> dict | None:
+        """This run's record."""
         path = results / f"{self.name}.json"
-        return path.exists() and bool(read_record(path))
+        return read_record(path) if path.exists() else None
+
+    def otherwise(self, results: Path, data: ImageData | None) -> str:
+        """In what this run's record is another than would be made of `data` now, in words; "" if in nothing, or where
+        there is none."""
+        record = self.found(results)
+        if record is None:
+            return ""
+        if data is not None and record.get("digest", data.digest) != data.digest:
+            return f"of other pictures than these, which were called {self.dataset!r} as well"
+        now, then = (training_settings({"train": train}) for train in (self.train_config.to_dict(), record["train"]))
+        return ", ".join(f"with {name}={then.get(name)}, now {now.get(name)}" for name in {**then, **now}
+                         if then.get(name) != now.get(name))
 
     def progress(self, checkpoints: Path) -> Run | None:
         """The run as its checkpoint holds it, None before the first epoch."""
@@ -110,16 +126,17 @@ class Job:
         finally:
             SHARED_BY.reset(shared)
 
-    def record(self, model: nn.Module, run: Run, place: Place) -> dict:
+    def record(self, model: nn.Module, run: Run, place: Place, data: ImageData) -> dict:
         """The run as its file keeps it (see records.FIELDS).
 
+        digest: of the pictures (see ImageData).
         calls: on what its parts were trained. concurrent_runs: how many were trained on the device at once, at most;
         with more than one, images_per_second and the history's seconds are not its speed for this model alone.
         """
         counts = count_parameters(model)
         devices = dict.fromkeys(call["device"] for call in run.calls)
         return {**self.identity(), "table": self.table, "train": run.config.to_dict(),
-                "params": {"true": counts.true, "as_paper": counts.as_paper},
+                "params": {"true": counts.true, "as_paper": counts.as_paper}, "digest": data.digest,
                 "history": run.history, "best_top1": run.best_top1, "last_top1": run.last_top1,
                 "peak_memory_bytes": run.peak_memory_bytes, "images_per_second": run.images_per_second,
                 "memory_limit_gb": place.memory_gb, "precision": run.precision, "calls": run.calls,
@@ -152,7 +169,7 @@ class Job:
             return Outcome(False, f"stopped after epoch {len(run.history)} of {run.config.epochs} of {self.name}; "
                                   "the same command goes on from there", max(seconds), run.interrupted)
         if parallel.rank() == 0:
-            write_record(self.record(model, run, place), place.results)
+            write_record(self.record(model, run, place, data), place.results)
         return Outcome(True, f"{run} -> {self.name}.json", max(seconds))
 
 

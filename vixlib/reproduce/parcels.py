@@ -18,11 +18,13 @@ from ..files import listed, write_atomic
 from ..report import memory
 from ..report.records import parse_record, record_name
 from ..train import checkpoint
+from ..train.in_use import CheckpointInUse, alone
 
 FORMAT = 2
 PARCELS, PARCEL_BYTES = 7, 6_000_000  # few and small enough for any way of copying, there and back
 TAR_BYTES = 16_384  # more than the .tar itself takes of them for one file and its own end
 LIST = "parcels.json"
+BEGUN = ".before-export.json"  # beside the checkpoints
 FILE = r"[A-Za-z0-9=_+-][A-Za-z0-9=._+-]*"
 NAMES = re.compile(rf"((results|results/batches|memory)/{FILE}\.json|checkpoints/{FILE}\.pt)")
 
@@ -45,6 +47,22 @@ def _place(folder: str, results: Path, checkpoints: Path) -> Path:
 def stamps(files: dict[str, Path]) -> dict[str, tuple[int, int]]:
     """When each file was changed and how large it is, to tell later which are new."""
     return {name: (path.stat().st_mtime_ns, path.stat().st_size) for name, path in files.items()}
+
+
+def before_export(results: Path, checkpoints: Path) -> dict[str, tuple[int, int]]:
+    """The stamps of what is there as a call begins that will export what is new; those of an earlier such call, if it
+    was killed before its export (see `exported`)."""
+    try:
+        return {name: tuple(stamp) for name, stamp in json.loads((checkpoints / BEGUN).read_bytes()).items()}
+    except (OSError, ValueError):
+        now = stamps(contents(results, checkpoints))
+        write_atomic(checkpoints / BEGUN, json.dumps(now))
+        return now
+
+
+def exported(checkpoints: Path) -> None:
+    """Note that what was made since `before_export` has been packed."""
+    (checkpoints / BEGUN).unlink(missing_ok=True)
 
 
 def export(files: dict[str, Path], folder: Path) -> list[str]:
@@ -114,7 +132,7 @@ def _members(whole: bytes, folder: Path) -> dict[str, bytes]:
             if not NAMES.fullmatch(entry.name):
                 raise ValueError(f"the parcels in {folder} hold {entry.name!r}, which is neither a record nor a "
                                  "checkpoint")
-            if not entry.isreg():
+            if not entry.isreg() or entry.issparse():  # a sparse one of a few bytes may read as any number
                 raise ValueError(f"{entry.name} in {folder} is no plain file; export again")
             files[entry.name] = archive.extractfile(entry).read()
     return files
@@ -124,20 +142,24 @@ def merge(folder: Path, results: Path, checkpoints: Path) -> list[str]:
     """Take the parcels of `folder` in, and say what became of each file. What is here stays where it is at least as
     complete and as new. ValueError, and nothing taken in, if any file is damaged or not what its name says."""
     files = unpack(folder)
-    said, taken = [], {}
+    said, taken = {}, {}
     for name, content in files.items():  # before anything is written
         kind, _, file = name.rpartition("/")
         target, rank = _place(kind, results, checkpoints) / file, _rank(name, content)
         if kind == "checkpoints" and (results / f"{target.stem}.json").exists():
-            said.append(f"kept    {name}: the run is recorded here")
+            said[target] = f"kept    {name}: the run is recorded here"
         elif target.exists() and _rank_of(name, target.read_bytes()) >= rank:
-            said.append(f"kept    {name}: the one here is as complete")
+            said[target] = f"kept    {name}: the one here is as complete"
         else:
             taken[target] = content
-            said.append(f"taken   {name}")
+            said[target] = f"taken   {name}"
     for target, content in taken.items():
-        write_atomic(target, content)
-    return said
+        try:
+            with alone(target if target.parent == checkpoints else None):  # its run would write over what is taken
+                write_atomic(target, content)
+        except CheckpointInUse:
+            said[target] = f"kept    checkpoints/{target.name}: it is being trained; import once more afterwards"
+    return list(said.values())
 
 
 def _rank_of(name: str, content: bytes) -> tuple[int, str]:

@@ -174,4 +174,4 @@ def _left(job: AnyJob, results: Path, checkpoints: Path, estimator: Estimator | 
 def _estimator(results: Path) -> Estimator | None:
     """Estimates by the GPU that was recorded last; None without any."""
     records = [record for record in read_records(results) if not record["device"].startswith("CPU")]
-    return Estimator(max(records, key=lambda r: r["finished"])["device"], records) if records else None
+    return Estimator(max(records, key=lambda r: r["finished"] or "")["device"], records) if records else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ from typing import Protocol
 import torch
 
 from ..data.images import ImageData
+from ..files import write_atomic
 from ..measure.limits import cap_memory
 from ..train import parallel
 from ..train.run import Run
@@ -37,6 +39,7 @@ class Performable(Protocol):
 
 STARTUP = 15.0  # seconds until a process of its own trains: a new Python, torch, the GPU; a guess
 GRACE = 20.0  # seconds beyond the deadline for an epoch that takes longer than expected
+A_DAY = 86_400.0  # seconds; the system waits for some weeks at most
 AN_EPOCH = "an epoch"  # what a process says after each
 HOPELESS = 3  # failures for each job at once, without a success, after which the next would fail for the same reason
 
@@ -63,8 +66,8 @@ class Clock:
                 or time.time() + self.startup + self.longest_epoch < self.deadline)
 
     def patience(self) -> float | None:
-        """Seconds until nobody should wait any longer; None without a deadline."""
-        return None if self.deadline is None else max(0.0, self.deadline + GRACE - time.time())
+        """Seconds until nobody should wait any longer, a day at most; None without a deadline."""
+        return None if self.deadline is None else min(max(0.0, self.deadline + GRACE - time.time()), A_DAY)
 
 
 @dataclass
@@ -106,10 +109,10 @@ def in_turn(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
         clock.started += 1
         try:
             outcome: Outcome | str = job.perform(data, place, clock.minutes())
-        except Exception:  # whatever it is, the other runs have nothing to do with it
+        except Exception as error:  # whatever it is, the other runs have nothing to do with it
             if parallel.size() > 1:
                 raise  # the other processes of this run wait for this one: torchrun has to end them all
-            outcome = traceback.format_exc()
+            outcome = _in_words(error)
         report.add(job.name, outcome, clock)
     return report
 
@@ -123,7 +126,10 @@ def at_once(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
     gpus, threads = visible_gpus(), max(1, torch.get_num_threads() // place.at_once)
     with tempfile.TemporaryDirectory() as folder:
         # One copy on disk that every process maps into memory; shared memory is too small for it in many containers.
-        torch.save(vars(data.to("cpu")), Path(folder, "data.pt"))
+        buffer = io.BytesIO()
+        torch.save(vars(data.to("cpu")), buffer)
+        write_atomic(Path(folder, "data.pt"), buffer.getvalue())  # whose error names the file where a disk is full
+        del buffer
         try:
             while True:
                 while (waiting and len(running) < place.at_once and not report.interrupted
@@ -137,7 +143,7 @@ def at_once(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
                 if not running:
                     break
                 ready = wait(list(running), clock.patience())
-                if not ready:
+                if not ready and not clock.patience():
                     print("over time: what still runs is stopped after its last epoch"
                           + ("" if moved else ", and none was finished: give it more --minutes or fewer --jobs"),
                           flush=True)
@@ -215,8 +221,15 @@ def _work(sender: Connection, job: Performable, data: Path, place: Place, deadli
         pass  # nobody listens any more; what was done is in the checkpoint
     except KeyboardInterrupt:
         sender.send(Outcome(False, f"stopped before an epoch was done: {job.name}", interrupted=True))
-    except Exception:
-        sender.send(traceback.format_exc())
+    except Exception as error:
+        sender.send(_in_words(error))
+
+
+def _in_words(error: Exception) -> str:
+    """What ended a run: a sentence where the error is one, else where it comes from as well."""
+    if isinstance(error, (OSError, ValueError, FloatingPointError, torch.OutOfMemoryError)):
+        return f"{type(error).__name__}: {error}"
+    return "".join(traceback.format_exception(error))
 
 
 def _end_with_parent(data: Path) -> None:

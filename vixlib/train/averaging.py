@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -15,28 +17,37 @@ class WeightAverage:
     average <- d average + (1 - d) weights after every step, with d = min(decay, (1 + steps) / (10 + steps)), so
     that the start is soon forgotten (Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging",
     is where averaging comes from; the growing d is that of TensorFlow's ExponentialMovingAverage).
+    What has no average, such as a counter, or a mask of -inf, is as the last step left it.
     torch's own AveragedModel counts its steps on the device, and reading them would make the host wait every step.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copied(model).eval().requires_grad_(False)
+        self.model = copied(model)
+        self.model.requires_grad_(False)
+        self.model.eval()
         self.decay, self.steps = decay, 0
+        self.averages = [(tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.isfinite().all())
+                         for tensor in _tensors(self.model)]
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights that a step has just changed."""
-        ours, theirs = _numbers(self.model), _numbers(model)
+        ours, theirs = _tensors(self.model), _tensors(model)
         if not _fit(ours, theirs):
             raise ValueError("ema_decay averages the tensors that a model has before it is trained, and a step has "
                              "given this one others; make its buffers in __init__, with their final shapes")
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)(list(map(_as_real, ours)), list(map(_as_real, theirs)), None)
+        get_ema_multi_avg_fn(decay)(*(list(map(_as_real, compress(side, self.averages))) for side in (ours, theirs)),
+                                    None)
+        for own, other, averages in zip(ours, theirs, self.averages, strict=True):
+            if not averages:
+                own.copy_(other)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
         """Give `model` the averaged weights, unless it has become another (see `update`)."""
-        ours, theirs = _numbers(self.model), _numbers(model)
+        ours, theirs = _tensors(self.model), _tensors(model)
         if _fit(ours, theirs):
             for own, other in zip(ours, theirs, strict=True):
                 other.copy_(own)
@@ -49,10 +60,8 @@ class WeightAverage:
         self.model.load_state_dict(state["model"])
 
 
-def _numbers(model: nn.Module) -> list[Tensor]:
-    """All that can be averaged: a counter or an index cannot."""
-    return [tensor for tensor in (*model.parameters(), *model.buffers())
-            if tensor.is_floating_point() or tensor.is_complex()]
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
 
 
 def _fit(ours: list[Tensor], theirs: list[Tensor]) -> bool:

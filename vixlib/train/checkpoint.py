@@ -85,7 +85,7 @@ def save(path: Path, training: Training, data: ImageData) -> None:
     if other := [name for name in {**training.shapes, **now} if now.get(name) != training.shapes.get(name)]:
         raise ValueError(f"checkpoint {path} could not be read back: {other[0]} of model={training.run.model} has "
                          "another shape than before its training, or is new or gone; make it in __init__ as it will "
-                         "be, or register it with persistent=False")
+                         "be, or register it with persistent=False if no batch depends on what another left in it")
     write_atomic(path, _serialised(training, data))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -19,8 +20,11 @@ class CheckpointInUse(RuntimeError):
 @contextmanager
 def alone(path: Path | None) -> Iterator[None]:
     """While this lasts no other run may train from the checkpoint `path`: they would overwrite one another's epochs."""
-    mine = path is not None and parallel.rank() == 0
-    with held(path.with_name(f".{path.name}.lock"), PATIENCE) if mine else nullcontext(True) as free:
+    sign = None
+    if path is not None and parallel.rank() == 0:
+        real = Path(os.path.realpath(path))  # a link is written through
+        sign = real.with_name(f".{real.name}.lock")
+    with held(sign, PATIENCE) if sign else nullcontext(True) as free:
         if not parallel.from_first(free):
             raise CheckpointInUse(f"checkpoint {path} is that of a run which is being trained at this moment; wait for "
                                   "it, or give another name")

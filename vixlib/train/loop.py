@@ -76,10 +76,10 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     An interrupt (Ctrl-C, the stop button) returns the Run so far, with `interrupted` set; the checkpoint has the last
     epoch that was whole.
     Raises ValueError where model, data, checkpoint or settings do not fit together; RuntimeError where another run
-    trains from the same checkpoint just now; FloatingPointError, with
-    the Run as its attribute `run`, once the loss is no longer finite; torch.OutOfMemoryError, with the largest batch
-    that fits, where this one does not, and OSError where the checkpoint cannot be written, both with `run`, too.
-    One call at a time in a process: random numbers and torch's settings belong to all of its threads.
+    trains from the same checkpoint just now; FloatingPointError, with the Run as its attribute `run`, once the loss is
+    no longer finite; torch.OutOfMemoryError, with the largest batch that fits, where this one does not, and OSError
+    where the checkpoint cannot be written, both with `run`, too.
+    One call at a time in a process: threads share torch's settings and random numbers, the only ones seeded and kept.
     """
     check_fit(model, data)
     require_type("config", config, TrainConfig, "a TrainConfig")
@@ -107,6 +107,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         torch.manual_seed(config.seed)
     run = training.run
     if run.finished:
+        print(f"{path} holds this run, finished: nothing is trained.")
         training.leave()
         model.was_trained = True
         return run
@@ -117,8 +118,6 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
     if not run.history and getattr(model, "was_trained", False):
         warnings.warn(f"this {run.model} has been trained before: it goes on from those weights, and its run counts "
                       "from epoch 1 all the same; build the model anew for a run of its own", stacklevel=3)
-    if parallel.rank() > 0:  # the first draws what a single process would, dropout for instance, the others their own
-        torch.manual_seed(parallel.seed_of(config.seed, len(run.history)))
     training.saved, too_large = len(run.history), False
     # Several processes share a batch, and their SyncBatchNorm cannot be predicted; what has been trained did fit.
     if parallel.size() == 1 and not run.history:
@@ -166,6 +165,7 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
                              if isinstance(part, SoftmaxAttention) and part.fused}):
             if problem := fused_attention_problem(device, precision, width):
                 warnings.warn(problem, RuntimeWarning, stacklevel=3)
+    parallel.require_same(data)
     count = parallel.size()
     fewest = len(data.train_labels) % config.batch_size or min(config.batch_size, len(data.train_labels))
     if fewest < count:
@@ -211,6 +211,8 @@ def _epochs(training: Training, data: ImageData, path: Path | None, progress: bo
             # The first epoch of a call compiles and chooses kernels: what it took says little of the others.
             if parallel.from_first(bool(took) and begun + max(took[1:] or took) > deadline):
                 break
+            if not speaks:  # the first draws what a single process would, dropout for instance, the others their own
+                torch.manual_seed(parallel.seed_of(run.config.seed, len(run.history)))
             _epoch(training, data, bar)
             if speaks and path is not None:
                 checkpoints.save(path, training, data)
@@ -246,8 +248,7 @@ def _epoch(training: Training, data: ImageData, bar: tqdm) -> None:
     run.history.append({"epoch": number, "loss": loss, "top1": scores.top1, "top5": scores.top5,
                         "seconds": time.monotonic() - begun})
     run.finished, run.finished_at = number == config.epochs, now()
-    bar.set_postfix_str(f"epoch {number}/{config.epochs}, loss {loss:.3f}, top-1 {scores.top1:.1f} %",
-                        refresh=False)
+    bar.set_postfix_str(f"epoch {number}/{config.epochs}, loss {loss:.3f}, top-1 {scores.top1:.1f} %", refresh=False)
 
 
 def _peak_bytes(device: torch.device, config: TrainConfig, data: ImageData) -> int | None:
@@ -265,6 +266,7 @@ def _train(training: Training, data: ImageData, bar: tqdm) -> float:
     order = torch.randperm(len(data.train_labels), generator=training.order, device="cpu")
     batches = order.to(training.device).split(config.batch_size)
     losses = torch.zeros(len(batches), device=training.device, dtype=torch.float32)  # whatever torch's default is
+    require_trainable(training.model, run.model)  # on_epoch may have frozen all
     # Which parameters were finite after which step, kept on the device and read once an epoch, as the losses are.
     names, parameters = zip(*((name, p.detach()) for name, p in training.model.named_parameters()
                               if p.requires_grad and p.numel()), strict=True)
@@ -282,6 +284,8 @@ def _train(training: Training, data: ImageData, bar: tqdm) -> float:
         if parallel.size() > 1:  # DDP takes the mean over processes, whose shares may differ by one image
             loss = loss * (len(labels) * parallel.size() / len(index))
         scaler.scale(loss).backward()
+        if step == 0:
+            parallel.require_used(training.model, run.model)
         scaler.step(optimizer)
         scaler.update()
         if training.average is not None:

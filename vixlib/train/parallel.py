@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..data.images import ImageData
 from ..device import pick_device
 from ..mixers.heads import BatchNormTokens
 
@@ -69,6 +70,25 @@ def from_first(value: T) -> T:
     held = [value]
     dist.broadcast_object_list(held, src=0)
     return held[0]
+
+
+def require_same(data: ImageData) -> None:
+    """All processes must have the same pictures, of which each trains its share; else a ValueError in each of them."""
+    if size() > 1:
+        digests = [""] * size()
+        dist.all_gather_object(digests, data.digest)
+        if others := [number for number, digest in enumerate(digests) if digest != digests[0]]:
+            raise ValueError(f"data={data.name!r}: process {others[0]} has other pictures than process 0; give every "
+                             "machine the same copy")
+
+
+def require_used(model: nn.Module, name: str) -> None:
+    """After a backward pass every parameter must have its gradient, for which several processes wait; the ValueError
+    names one that has none."""
+    for own, parameter in model.named_parameters() if size() > 1 else ():
+        if parameter.requires_grad and parameter.grad is None:
+            raise ValueError(f"model={name}: {own} takes no part in the result, and several processes wait for its "
+                             "gradient; freeze it (requires_grad_(False)), or train in one process")
 
 
 def share(batch: Tensor) -> Tensor:
