@@ -30,23 +30,20 @@ def load(name: str | os.PathLike = "cifar10", root: str | os.PathLike | None = N
     Raises ValueError for an unknown name or unusable files, OSError for those that may not be read, RuntimeError
     if the data set cannot be had.
     """
-    if not isinstance(name, str) or name not in NAMES:
-        as_path("name", name)
+    known = isinstance(name, str) and name in NAMES
+    folder = None if known else as_path("name", name)
     require_flag(download=download)
-    if root is not None:
-        as_path("root", root)
+    root = None if root is None else as_path("root", root)
     device = require_working(device)  # before minutes are spent on reading
     if name == "shapes":
         return make_shapes(**shape_options).to(device)
     if shape_options:
         raise TypeError(f"{', '.join(shape_options)}: for load('shapes') only, not for load({str(name)!r})")
-    if name in SOURCES:
+    if known:
         folder = find(name, root) or fetch(name, root, allowed=download)
-    else:
-        folder = as_path("name", name)
-        if not folder.is_dir():
-            raise ValueError(f"name={str(name)!r} is neither a folder nor a known data set; use one of "
-                             f"{', '.join(map(repr, NAMES))}, or the path of an image folder")
+    elif not folder.is_dir():
+        raise ValueError(f"name={str(name)!r} is neither a folder nor a known data set; use one of "
+                         f"{', '.join(map(repr, NAMES))}, or the path of an image folder")
     return _read(folder).to(device)
 
 

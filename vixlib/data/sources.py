@@ -48,7 +48,7 @@ HELP = ("attach a copy of the data set to the notebook (Kaggle: Add Input), put 
         "folder named by VIX_DATA, or use load('shapes'), which always works")
 
 
-def find(name: str, root: str | os.PathLike | None = None) -> Path | None:
+def find(name: str, root: Path | None = None) -> Path | None:
     """Folder of the first copy of `name` in root, VIX_DATA, ./data, the repository's data/, ~/data, Kaggle.
 
     Raises ValueError if VIX_DATA is set to something that is no folder.
@@ -75,7 +75,7 @@ def own_name(folder: Path) -> str:
     return Path(os.path.abspath(folder)).name.lower()
 
 
-def download(name: str, root: str | os.PathLike | None = None, allowed: bool = True) -> Path:
+def download(name: str, root: Path | None, allowed: bool = True) -> Path:
     """Fetch `name` with progress and checksum into root, VIX_DATA or data/; returns its folder.
 
     Raises RuntimeError, saying what helps, if there is nothing to download, it is not allowed, or it fails.
@@ -86,7 +86,7 @@ def download(name: str, root: str | os.PathLike | None = None, allowed: bool = T
                            f"and {name} has no download: {HELP}")
     if not allowed:
         raise RuntimeError(f"no copy of {name} was found, and download=False: {HELP}")
-    into = as_path("root", root) if root is not None else _named() or _own_data_folder()
+    into = root or _named() or _own_data_folder()
     print(f"No copy of {name} found; downloading {source.megabytes} MB into {into.resolve()}.")
     if source.torchvision:
         minutes = source.megabytes * 1000 / 50 / 60
@@ -118,9 +118,9 @@ def _own_data_folder() -> Path:
     return ROOT / "data" if (ROOT / "pyproject.toml").is_file() else Path("data")
 
 
-def _search_roots(root: str | os.PathLike | None) -> Iterator[Path]:
+def _search_roots(root: Path | None) -> Iterator[Path]:
     if root is not None:
-        yield as_path("root", root)
+        yield root
     if named := _named():
         yield named
     # os.path leaves "~" as it is where nobody knows the home folder.
