@@ -43,7 +43,7 @@ def test_writing_one_system_keeps_the_others_and_a_table_says_predicted(tmp_path
         path = memory.write(tmp_path, device, only=[name])
     content = json.loads(path.read_text())
     assert {row["model"] for row in content["rows"]} == {"FNet", "MLPMixer"} and content["measured"] is False
-    assert content["records"] == {record_name(record): memory.of_record(record)}
+    assert content["records"] == {record_name(record): memory.predicted_peak(record)}
     rows, source = memory.stored(tmp_path)
     assert "not measured on a GPU" in source and rows["FNet", "paper"] == rows["FNet", "uniform"]
 

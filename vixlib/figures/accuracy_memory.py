@@ -11,7 +11,7 @@ from ..measure.model import count_parameters
 from ..models.zoo import build
 from ..report.comparison import Group
 from ..report.leads import recorded_by_group
-from ..report.memory import of_record
+from ..report.memory import predicted_peak
 from ..report.paper import paper_table
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def recorded_points(systems: Iterable[str], results: str | Path | None = None) -
 def _point(name: str, records: list[dict]) -> Point:
     measured = [r["peak_memory_bytes"] for r in records if r["peak_memory_bytes"] is not None]
     first = records[0]
-    peak = mean(measured) if measured else of_record(first)
+    peak = mean(measured) if measured else predicted_peak(first)
     return Point(name, mean(r["last_top1"] for r in records), peak / 2**30, first["params"]["true"],
                  "measured" if measured else "predicted")
 

@@ -113,8 +113,8 @@ class FeatureAttention(torch.autograd.Function):
         with autocast_off(q.device):
             phi_q = feature_map(at_least_float32(q), directions, kernel, is_query=True)
             phi_k = feature_map(at_least_float32(k), directions, kernel, is_query=False)
-            context = gather(with_ones(v), phi_k, epsilon)
-            out = spread(context, phi_q, epsilon)
+            context = over_tokens(with_ones(v), phi_k, epsilon)
+            out = over_features(context, phi_q, epsilon)
             denominator = out[..., -1:].clone()  # a slice would keep the numerator beside it alive
             quotient = out[..., :-1].transpose(1, 2).contiguous().transpose(1, 2).div_(denominator).to(v.dtype)
             if kernel == "favor" and v.dtype != phi_q.dtype:
@@ -131,14 +131,14 @@ class FeatureAttention(torch.autograd.Function):
             grad = at_least_float32(grad)
             wide_q = at_least_float32(phi_q)
             if quotient.dtype != grad.dtype:  # rounded by itself it would no longer fit the φ beside it
-                again = spread(context, wide_q, ctx.epsilon)
+                again = over_features(context, wide_q, ctx.epsilon)
                 quotient, denominator = again[..., :-1] / again[..., -1:], again[..., -1:]
             d_out = F.pad(grad, (0, 1))
             d_out[..., -1:] = -(grad * quotient).sum(-1, keepdim=True)
             d_out.div_(denominator)
-            d_context = gather(d_out, wide_q, ctx.epsilon)
+            d_context = over_tokens(d_out, wide_q, ctx.epsilon)
             del wide_q  # under autocast a table of its own
-            d_v = spread(d_context, at_least_float32(phi_k), ctx.epsilon)[..., :-1]
+            d_v = over_features(d_context, at_least_float32(phi_k), ctx.epsilon)[..., :-1]
             table = d_out @ context
             d_q = feature_map_backward(table, at_least_float32(q), phi_q, directions, ctx.kernel)
             torch.matmul(with_ones(v), d_context, out=table)
@@ -151,13 +151,13 @@ def with_ones(v: Tensor) -> Tensor:
     return F.pad(at_least_float32(v), (0, 1), value=1.0)
 
 
-def gather(values: Tensor, phi: Tensor, epsilon: float) -> Tensor:
-    """valuesᵀ (φ+ε), `[N, d]`, `[N, m] -> [d, m]`; ε enters in closed form, so that φ+ε is never stored."""
+def over_tokens(values: Tensor, phi: Tensor, epsilon: float) -> Tensor:
+    """Σₙ: valuesᵀ (φ+ε), `[N, d]`, `[N, m] -> [d, m]`; ε enters in closed form, so that φ+ε is never stored."""
     return values.mT @ phi + epsilon * values.sum(-2).unsqueeze(-1)
 
 
-def spread(context: Tensor, phi: Tensor, epsilon: float) -> Tensor:
-    """(φ+ε) contextᵀ, `[d, m]`, `[N, m] -> [N, d]`."""
+def over_features(context: Tensor, phi: Tensor, epsilon: float) -> Tensor:
+    """Σₘ: (φ+ε) contextᵀ, `[d, m]`, `[N, m] -> [N, d]`."""
     return phi @ context.mT + epsilon * context.sum(-1).unsqueeze(-2)
 
 

@@ -76,14 +76,14 @@ def write(folder: Path = MEMORY, device: torch.device | None = None, only: list[
                "rows": [rows[key] for key in sorted(rows)],
                # Of recorded runs predictions alone are read, and a borrowed GPU's minutes are dear.
                "records": {} if device.type == "cuda" else
-               {record_name(record): known.get(record_name(record)) or _of_record(record)
+               {record_name(record): known.get(record_name(record)) or _predict_peak(record)
                 for record in read_records()}}
     write_atomic(path, json.dumps(content, indent=1) + "\n")
     _file.cache_clear()
     return path
 
 
-def _of_record(record: dict) -> int:
+def _predict_peak(record: dict) -> int:
     return predict_peak_memory(recorded_model(record), record["train"]["batch_size"], "float32").bytes
 
 
@@ -115,11 +115,11 @@ def parse_needs(content: bytes) -> dict:
 _file = cache(read_needs)
 
 
-def of_record(record: dict) -> int:
+def predicted_peak(record: dict) -> int:
     """Predicted bytes at the peak of a recorded run's training step, float32: from the file, else computed."""
     path = MEMORY / "predicted.json"
     known = _file(path)["records"] if path.exists() else {}
-    return known.get(record_name(record)) or _of_record(record)
+    return known.get(record_name(record)) or _predict_peak(record)
 
 
 def stored(folder: Path = MEMORY) -> tuple[dict[tuple[str, str], dict], str]:
