@@ -20,7 +20,6 @@ from ..errors import (
     require_type,
     require_weights,
 )
-from ..lean import weight_of
 from ..mixers import (
     LinformerAttention,
     NystromAttention,
@@ -29,7 +28,6 @@ from ..mixers import (
     newton_schulz,
     segment_means,
 )
-from ..mixers.heads import check_tokens
 from ..positions import Rotary
 from .scoring import evaluating, logits_of, place_of
 
@@ -110,10 +108,7 @@ def mixer_row(mixer: nn.Module, x: Tensor, token: int, rotary: Rotary | None = N
         raise ValueError(f"x has shape {tuple(x.shape)}; expected tokens [B, N, D]")
     require_between(0, x.shape[1] - 1, token=token)
     if isinstance(mixer, LinformerAttention):
-        check_tokens(x, mixer.dim, weight_of(mixer.to_q))
-        if x.shape[1] != mixer.seq_len:
-            raise ValueError(f"x has {x.shape[1]} tokens but this Linformer projects {mixer.seq_len}; pass what its "
-                             "layer gets, as mixer_inputs tells")
+        mixer.check(x)
         q, k = mixer.as_heads(mixer.to_q(x)), mixer.as_heads(mixer.to_k(x))
         q, k = (q, k) if rotary is None else (rotary(q), rotary(k))
         other = mixer.project_k if mixer.project_v is None else mixer.project_v

@@ -62,11 +62,15 @@ class LinformerAttention(nn.Module):
         self.project_v = None if shared_projection else linformer_projection(seq_len, rank)
         self.to_out = nn.Linear(heads * dim_head, dim, bias=out_bias)
 
-    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+    def check(self, x: Tensor) -> None:
+        """`x` must be as many tokens as P has rows, of the type of the maps."""
         check_tokens(x, self.dim, weight_of(self.to_q))
         if x.shape[1] != self.seq_len:
             raise ValueError(f"x has {x.shape[1]} tokens but this Linformer projects {self.seq_len}; "
                              f"build the model for this image size")
+
+    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        self.check(x)
         x = x.to(product_type(x))  # one half copy for all products, where under autocast each would keep its own
         q = self.as_heads(self.to_q(x))
         # Projecting the sequence before the features, (PᵀX)W = Pᵀ(XW), leaves nothing N long to keep for k, v.
