@@ -44,11 +44,17 @@ class Idle(Mean):
 def test_what_each_is_found_to_be():
     mean, near, across = check_mixer(Mean), check_mixer(Neighbours), check_mixer(AcrossPictures)
     assert mean.permutation < 1e-12 and mean.reach == 1 and mean.gradient < 1e-6 and mean.idle == ()
-    assert near.permutation > 0.1 and near.reach == pytest.approx(2 / 33)
+    assert near.permutation > 0.1 and near.reach == pytest.approx(2 / 65)
     assert mean.neighbours == 0 and across.neighbours > 0.1
     assert check_mixer(WrongGradient).gradient > 0.01
     assert "WRONG" in str(check_mixer(WrongGradient)) and "right" in str(mean)
     assert check_mixer(Idle).idle == ("unused",)
+
+
+def test_the_projects_own_mixers_pass_as_they_are_built_by_default():
+    for name in ("performer", "linformer", "nystrom"):
+        found = check_mixer(mixers.MIXERS[name])
+        assert "WRONG" not in str(found) and found.neighbours < 1e-9, name
 
 
 def test_costs_of_known_growth():
@@ -62,7 +68,7 @@ def test_what_is_missing_is_named():
         def forward(self, x, rotary=None):
             return x[..., 1:]
 
-    with pytest.raises(ValueError, match=r"Narrow turned \[2, 33, 64\] into \[2, 33, 63\]"):
+    with pytest.raises(ValueError, match=r"Narrow turned \[2, 65, 64\] into \[2, 65, 63\]"):
         check_mixer(Narrow)
     with pytest.raises(TypeError, match="must be a class"):
         check_mixer(nn.Identity())

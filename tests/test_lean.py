@@ -306,6 +306,16 @@ def test_maps_may_be_wrapped_or_quantised(name, map_):
         assert (small(x) - before).abs().max() < 0.2 * before.abs().max()
 
 
+def test_every_part_of_every_system_may_have_hooks_of_both_passes():
+    for name in vix.names():
+        options = vix.applicable(name, {**SMALL, "num_landmarks": 4, "rank": 4, "dim": 32})
+        model, seen = vix.build(name, seed=0, **options), []
+        for part in model.modules():
+            part.register_full_backward_hook(lambda part, given, taken, seen=seen: seen.append(part))
+        model(torch.randn(2, 3, 16, 16, requires_grad=True)).square().sum().backward()
+        assert model in seen and len(seen) > 5, name
+
+
 def test_hooks_on_all_modules_see_and_change_every_part():
     model = vix.build("ViT", seed=0, **SMALL)
     x, seen = torch.randn(2, 3, 16, 16), []

@@ -103,6 +103,18 @@ def test_a_models_own_bias_is_part_of_its_maps_and_each_module_keeps_its_mode():
         mixer_row(mixer, x, 99)
 
 
+def test_maps_are_those_of_evaluation_and_leave_statistics_as_they_were():
+    model = vix.build("LeViT", seed=0, image_size=16, patch_size=4, depth=2)
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trained = attention_maps(model, images)
+    row = mixer_row(model.blocks[0].mixer, mixer_inputs(model, images)[0][0], 3)
+    assert model.training and all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    for ours, of_evaluation in zip(trained, attention_maps(model.eval(), images), strict=True):
+        torch.testing.assert_close(ours, of_evaluation)
+    torch.testing.assert_close(row, trained[0][:, :, 3])
+
+
 @pytest.mark.parametrize(("call", "error", "words"), [
     (lambda: attention_maps(None, pictures()), ValueError, "model NoneType has no .blocks with mixers"),
     (lambda: mixer_row(linformer(), torch.randn(1, 6, 8), 0), ValueError, "x has 6 tokens .* projects 5"),

@@ -1,6 +1,7 @@
 """Speeds of recorded runs: only runs that had a GPU to themselves count."""
 from __future__ import annotations
 
+import pytest
 from test_differences import record
 
 from vixlib.report.comparison import NOT_MEASURED
@@ -27,6 +28,11 @@ def test_shared_and_slow_devices_say_nothing():
     for silent in ({"device": "CPU x86_64, 2 threads"}, {"concurrent_runs": 4}, {"profile": "quick"}):
         assert speed_cells([run(**silent)], 55.67) == [NOT_MEASURED] * 2
     assert speed_cells([run()], None) == ["500", "-"]
+
+
+def test_costs_of_a_table_with_a_batch_for_each_row_are_refused():
+    with pytest.raises(ValueError, match="table=2 has a batch size for each row"):
+        cost_table(2)
 
 
 def test_the_cost_table_has_a_row_a_system(tmp_path):

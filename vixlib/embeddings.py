@@ -120,7 +120,7 @@ class ConvStages(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         rows, columns = self.grid(*images.shape[-2:])
         if self.normalised:
-            require_several(len(images) * rows * columns, self.training, images.shape)
+            require_several(images.shape[0] * rows * columns, self.training, images.shape)
         return rearrange(self.stages(features_last(images)), "b d h w -> b (h w) d")
 
 

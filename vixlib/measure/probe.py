@@ -56,12 +56,13 @@ def mixer_inputs(model: nn.Module, images: Tensor) -> list[tuple[Tensor, object]
 def attention_maps(model: nn.Module, images: Tensor) -> list[Tensor]:
     """The attention matrix of each softmax layer on `images`, `[B, H, N, N]` a layer; rows sum to one."""
     maps, inputs = [], mixer_inputs(model, images)
-    for block, (x, rotary) in zip(model.blocks, inputs, strict=True):
-        if not isinstance(block.mixer, SoftmaxAttention):
-            raise ValueError(f"{type(block.mixer).__name__} never forms an attention matrix; attention_maps needs a "
-                             "softmax model, such as ViT")
-        q, k, _ = block.mixer.split(x, rotary)
-        maps.append(SoftmaxAttention.attention(q, k, block.mixer.bias(q)))
+    with evaluating(model):
+        for block, (x, rotary) in zip(model.blocks, inputs, strict=True):
+            if not isinstance(block.mixer, SoftmaxAttention):
+                raise ValueError(f"{type(block.mixer).__name__} never forms an attention matrix; attention_maps needs "
+                                 "a softmax model, such as ViT")
+            q, k, _ = block.mixer.split(x, rotary)
+            maps.append(SoftmaxAttention.attention(q, k, block.mixer.bias(q)))
     return maps
 
 
@@ -107,6 +108,11 @@ def mixer_row(mixer: nn.Module, x: Tensor, token: int, rotary: Rotary | None = N
     if x.ndim != 3:
         raise ValueError(f"x has shape {tuple(x.shape)}; expected tokens [B, N, D]")
     require_between(0, x.shape[1] - 1, token=token)
+    with evaluating(mixer):
+        return _row(mixer, x, token, rotary)
+
+
+def _row(mixer: nn.Module, x: Tensor, token: int, rotary: Rotary | None) -> Tensor:
     if isinstance(mixer, LinformerAttention):
         mixer.check(x)
         q, k = mixer.as_heads(mixer.to_q(x)), mixer.as_heads(mixer.to_k(x))

@@ -29,7 +29,7 @@ class BatchNormTokens(nn.BatchNorm1d):
     """Batch normalisation of each feature over images and tokens, `[B, N, D] -> [B, N, D]`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        require_several(x.shape[:-1].numel(), self.training, x.shape)
+        require_several(x.shape[0] * x.shape[1], self.training, x.shape)
         # As [B·N, D], not [B, D, N]: a head's features stay side by side, which is all that fused attention takes.
         return super().forward(x.flatten(0, -2)).view_as(x)
 
@@ -55,7 +55,7 @@ class GridConv(nn.Module):
             raise ValueError(f"x has {x.shape[1]} tokens, but this convolution is for a grid of {rows}x{columns}; "
                              "build the model for this image size")
         if self.separable:
-            require_several(x.shape[:-1].numel(), self.training, x.shape)
+            require_several(x.shape[0] * x.shape[1], self.training, x.shape)
         return rearrange(self.map(rearrange(x, "b (h w) d -> b d h w", h=rows)), "b d h w -> b (h w) d")
 
 

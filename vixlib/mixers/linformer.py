@@ -23,7 +23,7 @@ def shorten(x: Tensor, projection: Tensor) -> Tensor:
     """Pᵀx of every image, `[B, N, D] -> [B, rank, D]`."""
     # `projection.T @ x` would transpose a copy of x, to make one product of all images. P changes its type before it is
     # expanded: autocast would copy it once an image.
-    return torch.bmm(projection.T.to(product_type(x)).expand(len(x), -1, -1), x)
+    return torch.bmm(projection.T.to(product_type(x)).expand(x.shape[0], -1, -1), x)
 
 
 class LinformerAttention(nn.Module):

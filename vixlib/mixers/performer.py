@@ -42,7 +42,8 @@ class PerformerAttention(HeadsQKV):
     code trains; "relu": φ(x) = relu(w·x) (generalised attention), what the paper's text names.
     num_features: m directions w; None takes int(d ln d), the published code's 110 at d = 32.
     epsilon: added to every feature so that the normaliser stays positive; None takes the published code's
-    values, 1e-4 ("favor") and 1e-3 ("relu"); with 0 nothing does, and features that are all zero give NaN.
+    values, 1e-4 ("favor") and 1e-3 ("relu"); with 0 nothing does, and features that are all zero give NaN. With
+    "favor" the gradients of q and k are off by some per cent, and far more the larger it is: see `feature_map`.
     maps: options of the linear maps, see HeadsQKV; here q, k and v have a bias unless qkv_bias=False.
     seq_len is taken for the common signature only.
     The directions are a buffer drawn at construction; `redraw()` draws new ones (the published code never does).
@@ -82,9 +83,10 @@ class PerformerAttention(HeadsQKV):
 def feature_map(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> Tensor:
     """φ(x), all ≥ 0, of directions w `[m, d]`: `[B, H, N, d] -> [B, H, N, m]`.
 
-    favor: exp(w·x - |x|²/2 - c); the factor exp(-c) cancels in the ratio and guards against overflow. c is the
-    largest w·x of each query token, but a single one per image and head for the keys, which must keep their
-    relative weights; never one of the whole batch, as in the published code.   relu: relu(w·x).
+    favor: exp(w·x - |x|²/2 - c); the factor exp(-c) guards against overflow. c is the largest w·x of each query token,
+    but a single one per image and head for the keys, which must keep their relative weights; never one of the whole
+    batch, as in the published code. exp(-c) cancels in the ratio but for the ε that is added afterwards; as in the
+    published code c is a constant in backward, whose gradient would be that small rest.   relu: relu(w·x).
     x is first multiplied by d^(-1/4): on both sides together softmax's 1/√d.
     """
     scale = x.shape[-1] ** -0.25

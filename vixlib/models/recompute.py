@@ -1,10 +1,11 @@
 """Less memory for more time: blocks that keep their input alone and compute themselves again for backward."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -14,27 +15,34 @@ def recompute_blocks(model: nn.Module) -> nn.Module:
     """Let every one of `model.blocks` keep only its input for backward; the same `model`, changed in place.
 
     Chen et al., "Training Deep Nets with Sublinear Memory Cost". Results and gradients stay the same, a training step
-    takes about a third longer. ValueError for a model without blocks.
+    takes about a third longer. torch.compile leaves blocks with batch normalisation as they are. ValueError for a model
+    without blocks.
     """
     if not hasattr(model, "blocks"):
         raise ValueError(f"checkpointing=True computes blocks again, but {type(model).__name__} has no .blocks; "
                          "leave it out")
     for block in model.blocks:
-        block.forward = partial(_recomputed, block, block.forward)
+        block.forward = (partial(_recomputed_at_rest, block, block.forward) if _counting(block) else
+                         partial(checkpoint, block.forward, use_reentrant=False))
     return model
 
 
-def _recomputed(block: nn.Module, forward, x: Tensor, *rest) -> Tensor:
+def _counting(block: nn.Module) -> list[nn.Module]:
+    """The batch normalisations of `block` that keep running statistics."""
+    return [part for part in block.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+
+
+@torch.compiler.disable  # it cannot follow context_fn
+def _recomputed_at_rest(block: nn.Module, forward: Callable[..., Tensor], x: Tensor, *rest) -> Tensor:
     def contexts():
-        return nullcontext(), _statistics_at_rest(block)
+        return nullcontext(), _statistics_at_rest(_counting(block))
 
     return checkpoint(forward, x, *rest, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
-def _statistics_at_rest(block: nn.Module) -> Iterator[None]:
+def _statistics_at_rest(norms: list[nn.Module]) -> Iterator[None]:
     """Batch normalisation must not count the same images a second time when a block is computed again."""
-    norms = [module for module in block.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

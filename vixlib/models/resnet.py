@@ -19,7 +19,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)  # nothing else reads what it overwrites
+        self.relu = nn.ReLU()
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         same = (channels, 1) == (width, stride)
@@ -28,9 +28,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        out += self.downsample(x)
-        return self.relu(out)
+        return self.relu(self.bn2(self.conv2(out)) + self.downsample(x))
 
 
 class ResNet18(nn.Module):
@@ -54,7 +52,7 @@ class ResNet18(nn.Module):
         self.stride = 8 * patch_size  # of the whole
         self.conv1 = nn.Conv2d(channels, WIDTHS[0], 3, convolution, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = nn.ReLU()
         self.maxpool = nn.Identity() if pooling == 1 else nn.MaxPool2d(3, pooling, padding=1)
         for stage, (before, after) in enumerate(zip(WIDTHS[:1] + WIDTHS, WIDTHS, strict=False), start=1):
             self.add_module(f"layer{stage}", nn.Sequential(
@@ -72,7 +70,7 @@ class ResNet18(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.channels, self)
         rows, columns = (-(-side // self.stride) for side in images.shape[-2:])
-        require_several(len(images) * rows * columns, self.training, images.shape)
+        require_several(images.shape[0] * rows * columns, self.training, images.shape)
         x = self.maxpool(self.relu(self.bn1(self.conv1(features_last(images)))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(x.mean(dim=(2, 3)))

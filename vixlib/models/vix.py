@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import torch
-from einops import repeat
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -126,7 +125,7 @@ class ViX(nn.Module):
         grid = self.embedding.grid(*images.shape[-2:])
         x = as_residual(self.embedding(images))
         if self.cls_token is not None:
-            x = torch.cat([repeat(self.cls_token, "1 1 d -> b 1 d", b=len(x)), x], dim=1)
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = self.dropout(self.position.embed(x, grid))
         rotary = self.position.rotary(grid, x.device)
         for block in self.blocks:

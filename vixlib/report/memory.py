@@ -40,7 +40,7 @@ def needs(name: str, config: str, device: torch.device) -> dict:
     return {"model": name, "config": config, "parameters": sum(p.numel() for p in model.parameters()),
             "kept_bytes_per_image": saved_bytes_per_image(model),
             "peak_bytes": {way: peaks[key] for way, key in ways.items()},
-            "largest_batch": max_batch_size(model, CARD_GB, "float16")}
+            "largest_batch": max_batch_size(model, CARD_GB, "float16"), **environment(device)}
 
 
 def distinct_ways(name: str, config: str) -> dict[str, tuple[str, tuple]]:
@@ -59,7 +59,8 @@ def _peak(model: nn.Module, precision: str) -> int | None:
 
 
 def write(folder: Path = MEMORY, device: torch.device | None = None, only: list[str] | None = None) -> Path:
-    """Compute the needs of every system on `device` and write their file; `only`: these names, the others stay."""
+    """Compute the needs of every system on `device` and write their file; `only`: these names, the others stay. Each
+    row says by which versions it was computed."""
     device = device or pick_device()
     path = folder / f"{'predicted' if device.type == 'cpu' else file_part(device_name(device))}.json"
     require_writable(path)  # before minutes are spent on what could not be kept
@@ -139,10 +140,14 @@ def stored(folder: Path = MEMORY) -> tuple[dict[tuple[str, str], dict], str]:
 
 
 def cost_table(table: int | str, results: str | Path | None = None) -> Table:
-    """What each row of a paper's table costs in memory and time, beside the memory that the paper printed.
+    """What each row of a paper's table costs in memory and time, beside the memory that the paper printed; not of Table
+    2, whose figures are for a batch size a row.
 
     results: the folder of recorded runs; None: the project's.
     """
+    if table == 2:
+        raise ValueError(f"table=2 has a batch size for each row, and these costs are for batches of {BATCH}; use "
+                         "table=1, which has the same systems")
     rows, source = stored()
     records = read_records(results)
     lines = []
