@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend
 
 from vixlib import device as devices
 from vixlib.device import (
@@ -130,6 +132,30 @@ def test_a_real_gpu_is_picked_and_described():
     assert pick_precision(device) in ("float16", "bfloat16")
 
 
+@pytest.mark.parametrize("region", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_a_gpu_is_tried_alike_wherever_it_is_asked_for(region):
+    with region():
+        devices._try_small_step(torch.device("cpu"))
+
+
+def test_the_kernel_asked_for_is_none_that_training_leaves_out(monkeypatch):
+    asked = []
+    monkeypatch.setattr(devices, "cudnn_attention_fails", lambda: True)
+    monkeypatch.setattr("torch.nn.attention.sdpa_kernel", lambda kinds: asked.extend(kinds) or nullcontext())
+    fused_attention_problem("cpu", "float32", dim_head=32)
+    assert asked and SDPBackend.CUDNN_ATTENTION not in asked
+
+
+def test_a_forked_process_may_train_on_its_cpu(monkeypatch):
+    def cannot(*_):
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", cannot)
+    with training_kernels(deterministic=False):
+        pass
+
+
 def test_fused_attention_is_asked_for_by_running_it(monkeypatch):
     assert fused_attention_problem("cpu", "float32", dim_head=32) is None
 
@@ -151,6 +177,15 @@ def test_an_attention_kernel_that_is_known_to_fail_is_not_trained_with(monkeypat
     with training_kernels(deterministic=False):
         assert torch.backends.cuda.cudnn_sdp_enabled() == (before and not fails)
     assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="settings of torch 2.9 and later")
+def test_float32_is_float32_whatever_the_newer_settings_say(monkeypatch):
+    monkeypatch.setattr(torch.backends, "fp32_precision", "tf32")
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+    with training_kernels(deterministic=False):
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee" and not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 def test_float32_is_float32_in_training_and_scoring():

@@ -11,8 +11,8 @@ from torch.overrides import TorchFunctionMode
 import vixlib as vix
 from vixlib.measure import limits
 from vixlib.measure.cuda_autocast import CudaAutocast
-from vixlib.mixers import BatchNormTokens
-from vixlib.train import loop, parallel
+from vixlib.mixers import BatchNormTokens, NystromAttention
+from vixlib.train import divergence, loop, parallel
 
 SMALL = {"patch_size": 4, "dim": 32, "heads": 2, "dim_head": 8, "mlp_dim": 64, "depth": 2, "depths": (1, 1),
          "num_landmarks": 4, "rank": 4}
@@ -95,7 +95,42 @@ def test_synchronised_token_normalisation_still_takes_tokens(monkeypatch):
     weight = model[0].weight
     parallel.synchronised(model)
     assert isinstance(model[0], nn.SyncBatchNorm) and isinstance(model[1][0], nn.SyncBatchNorm)
-    assert model[0].weight is weight and model[0](torch.zeros(2, 5, 8)).shape == (2, 5, 8) and seen == [(10, 8)]
+    for _ in range(2):
+        assert model[0].weight is weight and model[0](torch.zeros(2, 5, 8)).shape == (2, 5, 8) and seen.pop() == (10, 8)
+        parallel.synchronised(model)  # as a second training does
+
+
+def test_an_inverse_that_has_converged_overflows_no_half_precision():
+    """In float16 numbers end at 65,504, and the inverse of landmarks that are nearly equal has larger ones."""
+    torch.manual_seed(0)
+    mixer, x = NystromAttention(32, heads=2, dim_head=16, num_landmarks=8), torch.randn(1, 1, 32).expand(1, 64, 32)
+    # Large numbers that cancel: the tokens are equal, and so are the rows that it multiplies.
+    mixer.inverse = lambda attention: torch.eye(8) + 1e6 * (torch.eye(8) - torch.eye(8).roll(1, 0)).expand_as(attention)
+    plain = mixer(x)
+    with torch.autocast("cpu", torch.float16):
+        torch.testing.assert_close(mixer(x).float(), plain, rtol=0.01, atol=0.01)
+
+
+def test_gradients_that_overflow_at_every_scale_are_said():
+    """GradScaler skips such steps, and losses and weights stay finite all the while."""
+    class Scaler:
+        def is_enabled(self):
+            return True
+
+        def get_scale(self):
+            return 2.0**-20
+
+    assert "gradients overflow at every scale of the loss, down to 1e-06" in divergence.no_scale(Scaler())
+    assert divergence.no_scale(torch.amp.GradScaler("cuda", enabled=False)) is None
+
+
+def test_a_process_for_which_there_is_no_gpu_says_so(monkeypatch):
+    monkeypatch.setattr(parallel, "launched", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="there is no GPU for process 3; this machine has 2"), parallel.processes():
+        pass
 
 
 def test_a_seeded_model_leaves_the_gpus_generators_alone(monkeypatch):

@@ -117,6 +117,38 @@ class Stubborn:
         return Outcome(True, "never")
 
 
+@dataclasses.dataclass(frozen=True)
+class Deaf:
+    name: str
+
+    def perform(self, *_arguments, **_keywords) -> Outcome:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as in a driver's call that does not come back
+        time.sleep(300)
+
+
+def test_a_job_that_does_not_heed_its_end_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "GRACE", 5.0)
+    begun = time.time()
+    report = workers.at_once([Deaf("one")], make_shapes(train=20, test=20), Place(tmp_path, tmp_path), deadline=begun)
+    assert report.interrupted and not report.done and time.time() - begun < 60
+    assert not multiprocessing.active_children()
+
+
+def test_a_job_whose_gpu_does_not_work_is_not_trained_on_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(workers, "pick_device", lambda: torch.device("cpu"))
+    told, teller = multiprocessing.Pipe(duplex=False)
+    monkeypatch.setattr(workers, "_end_with_parent", lambda data: None)
+    before = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        workers._work(teller, Deaf("one"), tmp_path / "data.pt", Place(tmp_path, tmp_path), None, 1, "1")
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    assert "GPU 1 does not work in a process of its own" in told.recv()
+
+
 def test_a_deadline_of_years_is_waited_for_in_parts(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(workers, "A_DAY", 1.0)  # as long as a new process takes to begin

@@ -6,13 +6,13 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import torch
 import torch.nn.functional as F
 
 from .errors import as_device, machine_memory, require_known
-from .precision import PRECISIONS
+from .precision import PRECISIONS, autocast_off
 
 # For deterministic runs. torch looks once, at its first matrix product on a GPU, so any later is too late.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -68,23 +68,30 @@ def training_kernels(deterministic: bool) -> Iterator[None]:
 def float32_convolutions() -> Iterator[None]:
     """Convolutions of float32 numbers in float32: torch lets GPUs round them to TF32's ten bits, as it does with no
     other operation, and a result would be called float32 all the same."""
-    try:
-        before = torch.backends.cudnn.allow_tf32
-        torch.backends.cudnn.allow_tf32 = False
-    except RuntimeError:  # somebody has chosen by the newer settings of torch 2.9, which this one does not mix with
-        yield
-        return
+    cudnn = torch.backends.cudnn
+    # From torch 2.9 on each kind of operation has a setting, which overrules one for all. The older flag stands for two
+    # of them, and cannot be read where they disagree with it.
+    newer = [(getattr(cudnn, kind), "fp32_precision", "ieee") for kind in ("conv", "rnn") if hasattr(cudnn, kind)]
+    before = []
+    for holder, name, value in ((cudnn, "allow_tf32", False), *newer):
+        with suppress(RuntimeError):
+            before.append((holder, name, getattr(holder, name)))
+            setattr(holder, name, value)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        for setting in reversed(before):
+            setattr(*setting)
 
 
 def cudnn_attention_fails() -> bool:
     """Whether cuDNN's attention, which torch prefers on GPUs of capability 9 (H100, H200), may give gradients that are
     NaN where there are 64 keys, as many as the paper has landmarks: before cuDNN 9.26 (pytorch issue 196678)."""
-    return (torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
-            and (torch.backends.cudnn.version() or 0) < 92600)
+    try:
+        return (torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
+                and (torch.backends.cudnn.version() or 0) < 92600)
+    except RuntimeError:  # CUDA cannot be used here, as in a forked process, so that nothing is trained on it
+        return False
 
 
 def own_randomness(device: torch.device) -> AbstractContextManager:
@@ -124,9 +131,10 @@ def _problem(device: torch.device) -> str | None:
 
 def _try_small_step(device: torch.device) -> None:
     """A matrix product, a convolution and a backward pass in float32; raises RuntimeError where they fail."""
-    images = torch.ones(2, 3, 8, 8, device=device, requires_grad=True)
-    features = F.conv2d(images, torch.ones(4, 3, 3, 3, device=device))
-    (features.flatten(1) @ torch.ones(4 * 6 * 6, 5, device=device)).sum().backward()
+    with torch.inference_mode(False), torch.enable_grad(), autocast_off(device):  # whatever the caller is in
+        images = torch.ones(2, 3, 8, 8, device=device, requires_grad=True)
+        features = F.conv2d(images, torch.ones(4, 3, 3, 3, device=device))
+        (features.flatten(1) @ torch.ones(4 * 6 * 6, 5, device=device)).sum().backward()
     # .item() waits for the GPU: kernels run asynchronously, so only here is a failure certain to show.
     if images.grad is None or not torch.isfinite(images.grad.sum()).item():
         raise RuntimeError("the gradient of a convolution came out wrong")
@@ -219,7 +227,8 @@ def fused_attention_problem(device: torch.device | str, precision: str, dim_head
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    fused = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+    fused = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+    fused += [] if cudnn_attention_fails() else [SDPBackend.CUDNN_ATTENTION]  # as `training_kernels` has it
     q = torch.zeros(1, 1, 8, dim_head, device=device, dtype=getattr(torch, precision), requires_grad=True)
     try:
         with warnings.catch_warnings(record=True) as said, sdpa_kernel(fused):

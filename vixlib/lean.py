@@ -30,6 +30,12 @@ def weight_of(part: nn.Module) -> Tensor | None:
     return part.weight if untouched(part, nn.Linear) else None
 
 
+def as_new(out: Tensor) -> Tensor:
+    """What an operation in place has made, as the output of an autograd.Function. Compiled by torch 2.11, the bare
+    tensor would have gradients of zero (pytorch issue 180642); not compiled, a view could not be changed in place."""
+    return out.view_as(out) if torch.compiler.is_compiling() else out
+
+
 def once_differentiable(backward: Callable) -> Callable:
     """For the backward pass of an autograd.Function: ValueError where its result is to be differentiated again.
 

@@ -111,7 +111,7 @@ def reach(model: CXV, image: Tensor, place: tuple[int, int] | None = None, direc
     if not (0 <= row < rows and 0 <= column < columns):
         raise ValueError(f"place={place} is outside the grid of {rows}x{columns} tokens")
     for name, features in maps.items():
-        u = torch.randn(features.shape[:2], generator=generator).to(features)
+        u = torch.randn(features.shape[:2], generator=generator, device="cpu").to(features)
         gradient, = torch.autograd.grad(features[..., row, column], pixels, u, retain_graph=True)
         found[name] = gradient.square().sum(dim=1).mean(dim=0).sqrt().cpu()
     return found

@@ -93,7 +93,7 @@ def check_mixer(mixer: type[nn.Module], dim: int = 64, heads: int = 4, dim_head:
     require_gradients("check_mixer")
     if not (isinstance(mixer, type) and issubclass(mixer, nn.Module)):
         raise TypeError(f"mixer={mixer!r} must be a class that inherits from torch.nn.Module, not an instance of one")
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.device("cpu"):
         return _looked_over(mixer, dim, {"heads": heads, "dim_head": dim_head, **own})
 
 

@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from ..device import own_randomness, pick_precision, require_working
+from ..device import own_randomness, pick_precision, require_working, training_kernels
 from ..errors import require_count, require_type, shown
 from ..precision import autocast_off, computing_in
 from .live_bytes import kept_for_backward
@@ -54,9 +54,10 @@ def mixer_seconds(builders: Mapping[str, Builder], dim: int, *, device: torch.de
         with own_randomness(device):
             x = torch.randn(batch_size, count, dim, device=device, requires_grad=True)
             steps = {name: _step(build(count).to(device), x, precision) for name, build in builders.items()}
-        for step in steps.values():
-            step()
-        taken = [{name: seconds(step, device) for name, step in steps.items()} for _ in range(repeats)]
+        with training_kernels(deterministic=False):  # as fit trains
+            for step in steps.values():
+                step()
+            taken = [{name: seconds(step, device) for name, step in steps.items()} for _ in range(repeats)]
         for name in builders:
             costs[name].append(median(one[name] for one in taken))
         tokens.append(count)

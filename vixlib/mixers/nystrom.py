@@ -94,6 +94,14 @@ class IterativeInverse(torch.autograd.Function):
         return d_a.view_as(a) + (grad.view_as(a) / starting_scale(a)).mT, None
 
 
+@torch.compiler.disable  # it looks at numbers, which no CUDA graph can
+def exact_inverse(a: Tensor) -> Tensor:
+    """The pseudo-inverse of `[..., m, m]`; of a broken picture's it is NaN, and must not stop that of the others."""
+    whole = a.isfinite().all(dim=(-2, -1), keepdim=True)
+    inverse = torch.linalg.pinv(a.where(whole, torch.zeros_like(a)))
+    return inverse.where(whole, torch.full_like(inverse, torch.nan))
+
+
 class NystromAttention(HeadsQKV):
     """softmax(q k̃ᵀ) A⁺ softmax(q̃ kᵀ) v + conv(v), A = softmax(q̃ k̃ᵀ): Xiong et al., "Nyströmformer", eq. (13).
 
@@ -141,7 +149,9 @@ class NystromAttention(HeadsQKV):
             inverse = self.inverse(SoftmaxAttention.attention(q_land, k_land))
         # Both tall softmax matrices stay inside fused calls; only the landmark matrix is ever stored.
         summary = F.scaled_dot_product_attention(q_land, k, v)                        # [B, H, m, d]
-        out = F.scaled_dot_product_attention(q, k_land, inverse.to(v.dtype) @ summary)
+        with autocast_off(x.device):  # an inverse that has converged has numbers beyond what half precision holds
+            summary = (inverse @ summary.to(inverse.dtype)).to(v.dtype)
+        out = F.scaled_dot_product_attention(q, k_land, summary)
         if self.conv is not None:
             out = out + self.convolve(v)
         return self.join(out if out.shape[2] == tokens else out[:, :, -tokens:])  # a slice costs a copy in backward
@@ -149,10 +159,7 @@ class NystromAttention(HeadsQKV):
     def inverse(self, landmark_attention: Tensor) -> Tensor:
         """The (approximate) pseudo-inverse of `[B, H, m, m]`."""
         if self.iterations is None:
-            # One broken picture must not stop the decomposition of the others.
-            whole = landmark_attention.isfinite().all(dim=(-2, -1), keepdim=True)
-            inverse = torch.linalg.pinv(landmark_attention.where(whole, torch.zeros_like(landmark_attention)))
-            return inverse.where(whole, torch.full_like(inverse, torch.nan))
+            return exact_inverse(landmark_attention)
         wide = landmark_attention.double() if self.iterations > FLOAT32_ITERATIONS else landmark_attention
         return IterativeInverse.apply(wide, self.iterations).to(landmark_attention.dtype)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import require_count, require_known, require_number, require_room
-from ..lean import once_differentiable
+from ..lean import as_new, once_differentiable
 from ..positions import Rotary
 from ..precision import at_least_float32, autocast_off
 from .heads import HeadsQKV
@@ -24,14 +24,15 @@ def orthogonal_features(num_features: int, dim_head: int, generator: torch.Gener
     blocks = math.ceil(num_features / dim_head)
     default = torch.get_default_dtype()
     wide = torch.promote_types(default, torch.float32)  # QR knows no half precision
-    gaussian = torch.randn(blocks, dim_head, dim_head, generator=generator, dtype=wide)
+    how = {"generator": generator, "device": None if generator is None else generator.device, "dtype": wide}
+    gaussian = torch.randn(blocks, dim_head, dim_head, **how)
     q, r = torch.linalg.qr(gaussian)
     # QR alone fixes signs by its own convention, which biases the estimate however many features there are;
     # R's signs make Q uniform over rotations (Mezzadri, "How to generate random matrices from the classical
     # compact groups", section 5).
     q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
     directions = q.mT.reshape(blocks * dim_head, dim_head)[:num_features]
-    lengths = torch.randn(num_features, dim_head, generator=generator, dtype=wide).norm(dim=1, keepdim=True)
+    lengths = torch.randn(num_features, dim_head, **how).norm(dim=1, keepdim=True)
     return (directions * lengths).to(default)
 
 
@@ -123,7 +124,7 @@ class FeatureAttention(torch.autograd.Function):
                 phi_q, phi_k = phi_q.bfloat16(), phi_k.bfloat16()
             ctx.save_for_backward(q, k, v, directions, phi_q, phi_k, context, quotient, denominator)
         ctx.kernel, ctx.epsilon = kernel, epsilon
-        return quotient
+        return as_new(quotient)
 
     @staticmethod
     @once_differentiable

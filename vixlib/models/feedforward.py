@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import require_count, require_known, require_rate, require_room
-from ..lean import once_differentiable, untouched
+from ..lean import as_new, once_differentiable, untouched
 from ..precision import autocast_off, autocasts, product_type
 from .norms import norm_again, norm_backward, norm_to_keep, scale_shift_eps
 
@@ -69,7 +69,7 @@ class LeanFeedForward(torch.autograd.Function):
             out = F.linear(F.gelu(hidden), w2, b2)
             if residual:
                 out = out.add_(x) if out.dtype == x.dtype else x + out
-            return out
+            return as_new(out)
 
     @staticmethod
     @once_differentiable

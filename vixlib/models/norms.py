@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..lean import once_differentiable, untouched
+from ..lean import as_new, once_differentiable, untouched
 from ..precision import autocast_off, product_type
 
 
@@ -57,7 +57,7 @@ class LeanNorm(torch.autograd.Function):
             out, kept, rstd = norm_to_keep(x, scale, shift, eps, kept_type, out_type=scale.dtype)
         ctx.save_for_backward(kept, rstd, scale, shift)
         ctx.type = x.dtype
-        return out
+        return as_new(out)
 
     @staticmethod
     @once_differentiable

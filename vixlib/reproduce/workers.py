@@ -21,6 +21,7 @@ from typing import Protocol
 import torch
 
 from ..data.images import ImageData
+from ..device import pick_device
 from ..files import write_atomic
 from ..measure.limits import cap_memory
 from ..train import parallel
@@ -157,7 +158,7 @@ def at_once(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
             for _, _, process in running.values():
                 process.terminate()
             for receiver, (_, job, process) in running.items():
-                while (told := _told(receiver)) == AN_EPOCH:
+                while (told := _told(receiver, process)) == AN_EPOCH:
                     pass
                 _finish(told, job, process, report, clock)
     return report
@@ -180,8 +181,11 @@ def _start(job: Performable, data: Path, place: Place, clock: Clock, threads: in
     return receiver, process
 
 
-def _told(receiver: Connection) -> Outcome | str | None:
-    """What a process says next: AN_EPOCH, its outcome or error, None if it has ended without a word."""
+def _told(receiver: Connection, ending: multiprocessing.Process | None = None) -> Outcome | str | None:
+    """What a process says next: AN_EPOCH, its outcome or error, None if it has ended without a word. ending: the
+    process, where it was told to end; it is killed if it does not, stuck in a call of a driver perhaps."""
+    if ending is not None and not receiver.poll(GRACE):
+        ending.kill()
     try:
         return receiver.recv()
     except EOFError:
@@ -208,6 +212,9 @@ def _work(sender: Connection, job: Performable, data: Path, place: Place, deadli
     try:
         if gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # nothing has touched CUDA in this process yet
+        if gpu is not None and torch.cuda.is_available() and pick_device().type != "cuda":
+            raise RuntimeError(f"GPU {gpu} does not work in a process of its own (the warning above says why); leave "
+                               "out --jobs, or let several processes use it")
         torch.set_num_threads(threads)
         cap_memory(place.memory_gb)
         images = ImageData(**torch.load(data, weights_only=True, mmap=True))

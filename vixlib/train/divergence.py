@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from .run import Run
+
+SMALLEST_SCALE = 2.0**-10  # of a loss; GradScaler begins at 2**16 and halves at each overflow
 
 
 def first_failure(losses: Tensor, finite: Tensor, names: Sequence[str], epoch: str) -> str | None:
@@ -24,6 +27,14 @@ def first_failure(losses: Tensor, finite: Tensor, names: Sequence[str], epoch: s
     if loss.isfinite():
         return f"{which} became infinite or NaN, while the loss was still {loss.item():.4g}, {where}"
     return f"loss became {loss.item()} {where}" + (f", and with it {which}" if ruined else "")
+
+
+def no_scale(scaler: torch.amp.GradScaler) -> str | None:
+    """What to say where float16's gradients overflow even when they are scaled down: no step is taken any more, and
+    losses and parameters stay as finite as they were. None where steps are taken."""
+    if not scaler.is_enabled() or scaler.get_scale() > SMALLEST_SCALE:
+        return None
+    return f"gradients overflow at every scale of the loss, down to {scaler.get_scale():.0e}, so that no step is taken"
 
 
 def not_finite(run: Run, what: str) -> FloatingPointError:

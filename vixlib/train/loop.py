@@ -43,7 +43,7 @@ from . import parallel
 from .averaging import WeightAverage
 from .checkpoint import Training
 from .compiling import Compiled, compile_mode
-from .divergence import first_failure, not_finite
+from .divergence import first_failure, no_scale, not_finite
 from .in_use import alone
 from .run import Run, TrainConfig
 from .schedule import learning_rate
@@ -146,11 +146,11 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
     finally:
         training.leave()
         model.was_trained = not too_large or bool(run.history)
+        if isinstance(training.forward, Compiled):
+            torch.compiler.reset()  # its CUDA graphs would hold their memory for as long as the model lives
     if too_large:  # here, because the exception held every tensor of the failed step
         training.optimizer = None
         model.zero_grad(set_to_none=True)
-        if isinstance(training.forward, Compiled):
-            torch.compiler.reset()  # its CUDA graphs hold memory that the search is to find free
         error = out_of_memory(model, config.batch_size, run.precision, data.image_size, run.device)
         error.run = run
         raise error
@@ -294,7 +294,7 @@ def _train(training: Training, data: ImageData, bar: tqdm) -> float:
         finite[step] = torch.stack(torch._foreach_norm(parameters, torch.inf)).isfinite()
         bar.update()
     losses = parallel.mean(losses).double().cpu()
-    if failure := first_failure(losses, finite.cpu(), names, f"epoch {len(run.history) + 1}"):
+    if failure := first_failure(losses, finite.cpu(), names, f"epoch {len(run.history) + 1}") or no_scale(scaler):
         raise not_finite(run, failure)
     sizes = torch.tensor([len(index) for index in batches], device="cpu")
     return ((losses * sizes).sum() / sizes.sum()).item()

@@ -42,9 +42,15 @@ def processes() -> Iterator[None]:
     if not launched():
         yield
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    on_gpus = pick_device().type == "cuda"  # one that works, too
+    on_gpus = torch.cuda.is_available()
+    if on_gpus:
+        place, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if place >= gpus:
+            raise ValueError(f"--nproc_per_node: there is no GPU for process {place + 1}; this machine has {gpus}")
+        torch.cuda.set_device(place)
+        if pick_device().type != "cuda":  # then the others would wait for it in vain
+            raise ValueError(f"GPU {place} of this machine does not work (the warning above says why); leave it out "
+                             "with CUDA_VISIBLE_DEVICES")
     # Long, because the others wait while the first one reads or downloads the data set.
     dist.init_process_group("nccl" if on_gpus else "gloo", timeout=timedelta(hours=1))
     try:
@@ -112,7 +118,8 @@ class SyncBatchNormTokens(nn.SyncBatchNorm):
 
 def synchronised(model: nn.Module) -> None:
     """Replace every batch normalisation of `model` by one over the batch of all processes."""
-    of_tokens = [name for name, part in model.named_modules() if isinstance(part, BatchNormTokens)]
+    kinds = BatchNormTokens, SyncBatchNormTokens  # the second: in a model that has been trained so before
+    of_tokens = [name for name, part in model.named_modules() if isinstance(part, kinds)]
     nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for name in of_tokens:  # torch's conversion forgets what a class of one's own does
         model.get_submodule(name).__class__ = SyncBatchNormTokens
