@@ -5,11 +5,12 @@ PROFILE ?= auto
 DATA ?=
 OLDEST ?= python3.10
 NEWEST ?= python3.13
+TORCH ?= 2.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fast test-oldest test-newest sync readme bench gpu-todo wheel minutes site browser publish clean
+.PHONY: help setup run test fast test-oldest test-newest test-torch sync readme bench gpu-todo wheel minutes site browser publish clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -36,6 +37,9 @@ test: fast  ## everything: ruff, unit tests, every notebook executed
 
 test-oldest:  ## unit tests with the lowest supported versions, in build/oldest: OLDEST=python3.10
 	$(OLDEST) .ci/versions.py oldest
+
+test-torch:  ## unit tests with a torch of your choice, in build/VERSION: TORCH=2.11
+	$(PYTHON) .ci/versions.py $(TORCH)
 
 test-newest:  ## unit tests with the newest versions, in build/newest: NEWEST=python3.13
 	$(NEWEST) .ci/versions.py newest

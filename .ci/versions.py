@@ -1,10 +1,11 @@
-"""Unit tests on the edges of what is supported: oldest (the lowest versions in pyproject.toml) | newest.
+"""Unit tests with other versions: oldest (the lowest in pyproject.toml), newest, or a torch of one's choice.
 
     python3.10 .ci/versions.py oldest
     python3.13 .ci/versions.py newest
+    python3.12 .ci/versions.py 2.11
 
-The Python that runs this makes a virtual environment in build/oldest or build/newest, installs there and tests; further
-words go to pytest.
+The Python that runs this makes a virtual environment in build/oldest, build/newest or build/2.11, installs there and
+tests; further words go to pytest.
 """
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ def main(which: str, *pytest: str) -> None:
     python, limits = place / "bin" / "python", place / "limits.txt"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", place], check=True)
-    limits.write_text("".join(f"{package}=={version}.*\n" for package, version in
-                              lowest((ROOT / "pyproject.toml").read_text()).items()) if which == "oldest" else "")
+    pinned = {"oldest": lowest((ROOT / "pyproject.toml").read_text()), "newest": {}}.get(which, {"torch": which})
+    limits.write_text("".join(f"{package}=={version}.*\n" for package, version in pinned.items()))
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", "--constraint", limits,
                     "--editable", f"{ROOT}[notebooks,dev]"], check=True)
     print("Python", sys.version.split()[0], flush=True)
@@ -41,6 +42,6 @@ def main(which: str, *pytest: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in ("oldest", "newest"):
+    if len(sys.argv) < 2 or not re.fullmatch(r"oldest|newest|\d+(\.\d+)+", sys.argv[1]):
         sys.exit(__doc__)
     main(*sys.argv[1:])

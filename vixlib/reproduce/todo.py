@@ -25,7 +25,9 @@ MEMORY_SECONDS = 15  # of a model, a guess: training steps in three ways, mostly
 
 
 FIRST = ("No run is recorded on a GPU yet: times are unknown, and every part is taken to fill one block. Before them,",
-         "minutes of rehearsal show what fails there, with small models on drawn pictures; the first table is begun,",
+         "where pytest is at hand, what a GPU computes is held to what the CPU does:",
+         "  python -m pytest -q -x tests/test_first_contact.py",
+         "Then minutes of rehearsal show what fails, with small models on drawn pictures; the first table is begun,",
          "packed and gone on with; one system is trained at full size, as it is and then through CUDA graphs, and its",
          "memory and largest batch are measured:",
          "  TRIAL='--results TRIAL/results --checkpoints TRIAL/checkpoints'",
