@@ -116,7 +116,7 @@ def current_profile(choice: str | Profile = "auto", device: torch.device | str =
     named = os.environ.get("VIX_PROFILE")
     wanted = named or choice
     if wanted == "auto":
-        wanted = "quick" if torch.device(device).type == "cuda" else "smoke"
+        wanted = "quick" if device.type == "cuda" else "smoke"
     require_known("the environment variable VIX_PROFILE" if named else "profile", wanted, PROFILES)
     profile = PROFILES[wanted].on(device)
     return replace(profile, data=os.environ.get("VIX_DATASET") or profile.data)

@@ -96,11 +96,13 @@ class HeadsQKV(nn.Module):
 
     def qkv(self, x: Tensor) -> Tensor:
         """q, k and v side by side, `[B, N, D] -> [B, N, 3·H·d]`."""
-        return self.to_qkv(x) if self.to_qkv else torch.cat([self.to_q(x), self.to_k(x), self.to_v(x)], dim=-1)
+        if self.to_qkv is not None:
+            return self.to_qkv(x)
+        return torch.cat([self.to_q(x), self.to_k(x), self.to_v(x)], dim=-1)
 
     def check(self, x: Tensor) -> None:
         """`x` must be tokens for this mixer, of the type of its maps."""
-        check_tokens(x, self.dim, weight_of(self.to_qkv) if self.to_qkv else next(self.parameters(), None))
+        check_tokens(x, self.dim, next(self.parameters(), None) if self.to_qkv is None else weight_of(self.to_qkv))
 
     def split(self, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
         self.check(x)
