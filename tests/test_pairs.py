@@ -21,9 +21,10 @@ def record(model, last, seed=0, peak=None, position="learned", **options):
 
 
 def run(model, top1, dataset="shapes", images=100, options=None, **train):
-    history = [{"epoch": 1, "loss": 1.0, "top1": top1, "top5": 90.0, "seconds": 1.0}] if top1 is not None else []
-    return vix.Run(model, "uniform", options or {}, dataset, images, vix.TrainConfig(**{"epochs": 1, **train}), "CPU",
-                   "float32", history)
+    settings = vix.TrainConfig(**{"epochs": 1, **train})
+    history = [{"epoch": 1 + number, "loss": 1.0, "top1": top1, "top5": 90.0, "seconds": 1.0}
+               for number in range(settings.epochs if top1 is not None else 0)]
+    return vix.Run(model, "uniform", options or {}, dataset, images, settings, "CPU", "float32", history)
 
 
 def test_gains_of_the_paper_and_the_logs(tmp_path):
