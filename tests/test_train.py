@@ -714,6 +714,7 @@ class Kept(nn.Module):
         self.register_buffer("mask", torch.full((4, 4), -torch.inf).triu(1))
         self.register_buffer("steps", torch.tensor(0))
         self.register_buffer("counts", torch.ones(16, dtype=torch.bool))
+        self.register_buffer("index", torch.zeros(0, dtype=torch.long), persistent=False)  # made by the first batch
 
     def train(self, mode=True):
         super().train(mode)
@@ -721,6 +722,7 @@ class Kept(nn.Module):
     def forward(self, images):
         if self.training:
             self.steps += 1
+            self.index = torch.arange(len(images))
             self.counts.copy_(self.first.weight.abs().sum(1) > self.first.weight.abs().sum(1).median())
         heads = (self.first(images.flatten(1)) * self.counts).view(-1, 4, 4)
         return self.last(((heads @ heads.mT + self.mask).softmax(-1) @ heads).flatten(1))

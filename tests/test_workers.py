@@ -139,13 +139,13 @@ def test_a_job_whose_gpu_does_not_work_is_not_trained_on_a_cpu(tmp_path, monkeyp
     monkeypatch.setattr(workers, "pick_device", lambda: torch.device("cpu"))
     told, teller = multiprocessing.Pipe(duplex=False)
     monkeypatch.setattr(workers, "_end_with_parent", lambda data: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as it was is restored
     before = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         workers._work(teller, Deaf("one"), tmp_path / "data.pt", Place(tmp_path, tmp_path), None, 1, "1")
     finally:
         for sign, handler in before.items():
             signal.signal(sign, handler)
-        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     assert "GPU 1 does not work in a process of its own" in told.recv()
 
 

@@ -72,15 +72,16 @@ def float32_convolutions() -> Iterator[None]:
     # From torch 2.9 on each kind of operation has a setting, which overrules one for all. The older flag stands for two
     # of them, and cannot be read where they disagree with it.
     newer = [(getattr(cudnn, kind), "fp32_precision", "ieee") for kind in ("conv", "rnn") if hasattr(cudnn, kind)]
-    before = []
-    for holder, name, value in ((cudnn, "allow_tf32", False), *newer):
+    wanted, before = [(cudnn, "allow_tf32", False), *newer], []
+    for holder, name, _ in wanted:
         with suppress(RuntimeError):
             before.append((holder, name, getattr(holder, name)))
-            setattr(holder, name, value)
     try:
+        for setting in wanted[len(wanted) - len(before):]:
+            setattr(*setting)
         yield
     finally:
-        for setting in reversed(before):
+        for setting in before:
             setattr(*setting)
 
 

@@ -115,15 +115,16 @@ def out_of_memory(model: nn.Module, batch_size: int, precision: str, image_size:
                   where: str) -> torch.OutOfMemoryError:
     """The error to raise once a batch of `batch_size` has not fitted, with the largest that does, found by trying. The
     memory of the failed step must have been given back before (its exception holds it)."""
-    attempt, advice = real_steps(model, precision, image_size), ""
+    attempt = real_steps(model, precision, image_size)
     fits = largest_batch(attempt, start=max(1, batch_size // 2), most=batch_size - 1)
     if fits:
         advice = f"the largest that fits is batch_size={fits}"
     else:
+        said = ""
         try:  # once more for its words: cuDNN says the same where it lacks memory and where it lacks a kernel
             attempt(1)
         except (RuntimeError, MemoryError) as error:
-            advice = f": {str(error).splitlines()[0][:200]}" if str(error) else ""
-        advice = f"not even one picture fits{advice}; use a smaller model or larger patches"
+            said = f": {str(error).splitlines()[0][:200]}" if str(error) else ""
+        advice = f"not even one picture fits{said}; use a smaller model or larger patches"
     return torch.OutOfMemoryError(f"batch_size={batch_size} needs more memory than {where} has free; {advice}")
 

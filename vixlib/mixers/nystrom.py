@@ -109,7 +109,8 @@ class NystromAttention(HeadsQKV):
     in length. padding="front" instead puts zeros before the tokens up to a multiple of num_landmarks, as the
     reference does: they dilute the first landmarks, and act as keys that no mask hides.
     iterations: of the pseudo-inverse; 6 as published. They are far from converged at 1025 tokens, yet
-    converging makes sharp attention worse, so this number is part of the model. None: the exact pseudo-inverse.
+    converging makes sharp attention worse, so this number is part of the model. None: the exact pseudo-inverse,
+    which torch.compile leaves out of its graph (torch.export takes it with strict=False).
     maps: options of the linear maps, see HeadsQKV.
     conv_kernel: length of the depthwise convolution over the sequence, one filter a head; 0 leaves it out.
     """

@@ -15,7 +15,7 @@ def recompute_blocks(model: nn.Module) -> nn.Module:
     """Let every one of `model.blocks` keep only its input for backward; the same `model`, changed in place.
 
     Chen et al., "Training Deep Nets with Sublinear Memory Cost". Results and gradients stay the same, a training step
-    takes about a third longer. torch.compile leaves blocks with batch normalisation as they are. ValueError for a model
+    takes about a third longer. torch.compile does not compile blocks with batch normalisation. ValueError for a model
     without blocks.
     """
     if not hasattr(model, "blocks"):

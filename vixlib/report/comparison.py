@@ -56,7 +56,7 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     A run that the table has no row for, with a mixer of one's own or other positions, gets one below the others.
     Of several runs of one system the column "this run" shows what it would show of records: a line for each data set
     and setting, with a mean over its seeds. Of a run that was made again, the later one counts; models of one's own are
-    told apart by the names of their classes alone.
+    told apart by name and position alone.
     """
     require_known("table", table, TABLES)
     require_known("score", score, SCORES)
@@ -137,9 +137,10 @@ def _position(run: Run) -> str:
 
 def _as_record(run: Run) -> dict:
     options = {name: value for name, value in run.options.items() if name != "position"}
-    # How many pictures it was trained on is no setting of a run, but tells it from one on a part of them; the epochs
-    # done tell it from one that was stopped.
-    train = {**run.config.to_dict(), "train_images": run.train_images, "epochs": len(run.history)}
+    # How many pictures it was trained on is no setting of a run, but tells it from one on a part of them.
+    train = {**run.config.to_dict(), "train_images": run.train_images}
+    if len(run.history) < run.config.epochs:
+        train["stopped_after"] = len(run.history)
     return {"profile": THIS_RUN, "dataset": run.dataset, "model": run.model, "config": run.model_config or "uniform",
             "position": _position(run), "options": options, "seed": run.config.seed, "train": train,
             "history": run.history, "best_top1": run.best_top1, "last_top1": run.last_top1, "device": run.device}

@@ -57,6 +57,7 @@ class Difference:
 
     @property
     def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean over seeds; None with fewer than two."""
         return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
 
     @property

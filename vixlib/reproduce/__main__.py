@@ -5,7 +5,8 @@ from ..files import while_read
 from . import main
 
 for stream in (sys.stdout, sys.stderr):
-    stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show must not end a run
+    if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show must not end a run
+        stream.reconfigure(errors="backslashreplace")
 with while_read():
     status = main()
 raise SystemExit(status)

@@ -213,10 +213,10 @@ def _work(chosen: argparse.Namespace, started: float) -> int:
         todo = most_missing_first(jobs, place.results, place.checkpoints)
     todo = parallel.from_first(todo)
     if parallel.rank() == 0:
-        for job in jobs:
+        for job in () if chosen.batches else jobs:
             if otherwise := job.otherwise(place.results, data):
-                print(f"recorded, but {otherwise}: {job.name}; delete the record, or name other --results, to train it "
-                      "anew", file=sys.stderr, flush=True)
+                print(f"recorded, but {otherwise}: {job.name}; to train it anew delete the record and its checkpoint, "
+                      "or name other --results and --checkpoints", file=sys.stderr, flush=True)
         print(f"{len(todo)} to run on {describe(pick_device())}, records in {place.results}", flush=True)
     deadline = None if chosen.minutes is None else started + 60 * chosen.minutes
     if chosen.export is not None and deadline is not None:

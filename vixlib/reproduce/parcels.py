@@ -54,7 +54,7 @@ def before_export(results: Path, checkpoints: Path) -> dict[str, tuple[int, int]
     was killed before its export (see `exported`)."""
     try:
         return {name: tuple(stamp) for name, stamp in json.loads((checkpoints / BEGUN).read_bytes()).items()}
-    except (OSError, ValueError):
+    except (AttributeError, OSError, TypeError, ValueError):
         now = stamps(contents(results, checkpoints))
         write_atomic(checkpoints / BEGUN, json.dumps(now))
         return now

@@ -129,7 +129,7 @@ def at_once(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
         # One copy on disk that every process maps into memory; shared memory is too small for it in many containers.
         buffer = io.BytesIO()
         torch.save(vars(data.to("cpu")), buffer)
-        write_atomic(Path(folder, "data.pt"), buffer.getvalue())  # whose error names the file where a disk is full
+        write_atomic(Path(folder, "data.pt"), buffer.getbuffer())  # whose error names the file where a disk is full
         del buffer
         try:
             while True:
@@ -184,11 +184,11 @@ def _start(job: Performable, data: Path, place: Place, clock: Clock, threads: in
 def _told(receiver: Connection, ending: multiprocessing.Process | None = None) -> Outcome | str | None:
     """What a process says next: AN_EPOCH, its outcome or error, None if it has ended without a word. ending: the
     process, where it was told to end; it is killed if it does not, stuck in a call of a driver perhaps."""
-    if ending is not None and not receiver.poll(GRACE):
-        ending.kill()
     try:
+        if ending is not None and not receiver.poll(GRACE):
+            ending.kill()
         return receiver.recv()
-    except EOFError:
+    except (EOFError, BrokenPipeError):  # the second: Windows, once the process has gone
         return None
 
 

@@ -32,25 +32,27 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights that a step has just changed."""
-        ours, theirs = _tensors(self.model), _tensors(model)
+        ours, theirs = self._averaged(self.model), self._averaged(model)
         if not _fit(ours, theirs):
             raise ValueError("ema_decay averages the tensors that a model has before it is trained, and a step has "
                              "given this one others; make its buffers in __init__, with their final shapes")
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)(*(list(map(_as_real, compress(side, self.averages))) for side in (ours, theirs)),
-                                    None)
-        for own, other, averages in zip(ours, theirs, self.averages, strict=True):
+        get_ema_multi_avg_fn(decay)(list(map(_as_real, ours)), list(map(_as_real, theirs)), None)
+        for own, other, averages in zip(_tensors(self.model), _tensors(model), self.averages, strict=True):
             if not averages:
-                own.copy_(other)
+                own.resize_as_(other).copy_(other)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
         """Give `model` the averaged weights, unless it has become another (see `update`)."""
-        ours, theirs = _tensors(self.model), _tensors(model)
+        ours, theirs = self._averaged(self.model), self._averaged(model)
         if _fit(ours, theirs):
             for own, other in zip(ours, theirs, strict=True):
                 other.copy_(own)
+
+    def _averaged(self, model: nn.Module) -> list[Tensor]:
+        return list(compress(_tensors(model), self.averages))
 
     def state_dict(self) -> dict:
         return {"steps": self.steps, "model": self.model.state_dict()}

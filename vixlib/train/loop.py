@@ -94,8 +94,7 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     require_trainable(model, name_of(model))
     device = pick_device(device, argument="device")
     # config.precision decides, not an autocast around the call.
-    with (alone(checkpoint), training_kernels(config.deterministic), torch.enable_grad(),
-          autocast_off(device)):
+    with alone(checkpoint), training_kernels(config.deterministic), torch.enable_grad(), autocast_off(device):
         return _fit(model, data, config, checkpoint, device, progress, on_epoch, minutes)
 
 
@@ -107,7 +106,8 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         torch.manual_seed(config.seed)
     run = training.run
     if run.finished:
-        print(f"{path} holds this run, finished: nothing is trained.")
+        if parallel.rank() == 0:
+            print(f"{path} holds this run, finished: nothing is trained.")
         training.leave()
         model.was_trained = True
         return run
