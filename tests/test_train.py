@@ -31,6 +31,7 @@ from vixlib.mixers import NystromAttention
 from vixlib.precision import computing_in
 from vixlib.train import in_use
 from vixlib.train import loop as trainer
+from vixlib.train.averaging import WeightAverage
 from vixlib.train.checkpoint import Training
 from vixlib.train.loop import fit
 from vixlib.train.run import Run, TrainConfig
@@ -748,6 +749,9 @@ def test_what_has_no_average_is_as_the_last_step_left_it():
     assert model.steps == 3 * 4 and model.counts.sum() == 8 and run.last_top1 == evaluate(model, colours()).top1
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
     assert saved_bytes_per_image(Kept(), (8, 8)) > 0
+    average = WeightAverage(Kept(), 0.9)
+    average.update(model)
+    assert average.model.steps == model.steps and torch.equal(average.model.counts, model.counts)
 
 
 def test_an_average_needs_a_model_that_can_be_copied():
