@@ -94,7 +94,6 @@ class IterativeInverse(torch.autograd.Function):
         return d_a.view_as(a) + (grad.view_as(a) / starting_scale(a)).mT, None
 
 
-@torch.compiler.disable  # it looks at numbers, which no CUDA graph can
 def exact_inverse(a: Tensor) -> Tensor:
     """The pseudo-inverse of `[..., m, m]`; of a broken picture's it is NaN, and must not stop that of the others."""
     whole = a.isfinite().all(dim=(-2, -1), keepdim=True)
@@ -110,7 +109,7 @@ class NystromAttention(HeadsQKV):
     reference does: they dilute the first landmarks, and act as keys that no mask hides.
     iterations: of the pseudo-inverse; 6 as published. They are far from converged at 1025 tokens, yet
     converging makes sharp attention worse, so this number is part of the model. None: the exact pseudo-inverse,
-    which torch.compile leaves out of its graph (torch.export takes it with strict=False).
+    whose decomposition looks at numbers, so that no CUDA graph can hold it (compile="graphs").
     maps: options of the linear maps, see HeadsQKV.
     conv_kernel: length of the depthwise convolution over the sequence, one filter a head; 0 leaves it out.
     """

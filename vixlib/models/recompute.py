@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -15,8 +14,8 @@ def recompute_blocks(model: nn.Module) -> nn.Module:
     """Let every one of `model.blocks` keep only its input for backward; the same `model`, changed in place.
 
     Chen et al., "Training Deep Nets with Sublinear Memory Cost". Results and gradients stay the same, a training step
-    takes about a third longer. torch.compile does not compile blocks with batch normalisation. ValueError for a model
-    without blocks.
+    takes about a third longer. torch.compile cannot follow it in blocks with batch normalisation. ValueError for a
+    model without blocks.
     """
     if not hasattr(model, "blocks"):
         raise ValueError(f"checkpointing=True computes blocks again, but {type(model).__name__} has no .blocks; "
@@ -32,7 +31,6 @@ def _counting(block: nn.Module) -> list[nn.Module]:
     return [part for part in block.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
 
 
-@torch.compiler.disable  # it cannot follow context_fn
 def _recomputed_at_rest(block: nn.Module, forward: Callable[..., Tensor], x: Tensor, *rest) -> Tensor:
     def contexts():
         return nullcontext(), _statistics_at_rest(_counting(block))
