@@ -83,10 +83,11 @@ def _list_pictures(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]
     if not present:
         raise ValueError(f"{folder} has neither test/ nor val/; put some pictures of each class there")
     train = _by_class(folder / "train")
-    # Tiny ImageNet's test/ has no labels; its labelled held-out pictures are those of val/.
-    if len(present) > 1 and not annotations.is_file() and not any(part.is_dir() for part in present[0].iterdir()):
-        present.reverse()  # as in many a competition, test/ has no classes, and val/ has
-    test = _by_annotation(annotations) if annotations.is_file() else _by_class(present[0])
+    if annotations.is_file():  # Tiny ImageNet's test/ has no labels; its labelled held-out pictures are those of val/
+        test = _by_annotation(annotations)
+    else:  # as in many a competition, test/ may have no classes where val/ has
+        with_classes = [part for part in present if any(path.is_dir() for path in part.iterdir())]
+        test = _by_class((with_classes or present)[0])
     if len(train) == 1:
         raise ValueError(f"{folder / 'train'} has a single class, {next(iter(train))!r}; it takes two")
     differing = sorted(set(train) ^ set(test))

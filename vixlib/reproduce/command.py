@@ -88,13 +88,13 @@ def show(jobs: list[Job], data: ImageData | None, results: Path, checkpoints: Pa
     estimator, seconds, damaged = Estimator(device, records, data), [], 0
     for job in jobs:
         try:
-            recorded, run = job.recorded(results), job.progress(checkpoints)
+            record, run = job.found(results), job.progress(checkpoints)
         except ValueError as error:
             print(f"damaged  {job.name}: {error}", file=sys.stderr, flush=True)
             damaged, seconds = damaged + 1, [*seconds, None]
             continue
-        if recorded:
-            otherwise = job.otherwise(results, data)
+        if record is not None:
+            otherwise = job.otherwise(record, data)
             print(f"done     {job.name}" + (f", but {otherwise}" if otherwise else ""), flush=True)
             continue
         if run is not None and run.finished:
@@ -214,7 +214,8 @@ def _work(chosen: argparse.Namespace, started: float) -> int:
     todo = parallel.from_first(todo)
     if parallel.rank() == 0:
         for job in () if chosen.batches else jobs:
-            if otherwise := job.otherwise(place.results, data):
+            record = job.found(place.results)
+            if record is not None and (otherwise := job.otherwise(record, data)):
                 print(f"recorded, but {otherwise}: {job.name}; to train it anew delete the record and its checkpoint, "
                       "or name other --results and --checkpoints", file=sys.stderr, flush=True)
         print(f"{len(todo)} to run on {describe(pick_device())}, records in {place.results}", flush=True)

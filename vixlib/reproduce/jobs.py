@@ -95,12 +95,8 @@ class Job:
         path = results / f"{self.name}.json"
         return read_record(path) if path.exists() else None
 
-    def otherwise(self, results: Path, data: ImageData | None) -> str:
-        """In what this run's record is another than would be made of `data` now, in words; "" if in nothing, or where
-        there is none."""
-        record = self.found(results)
-        if record is None:
-            return ""
+    def otherwise(self, record: dict, data: ImageData | None) -> str:
+        """In what `record`, this run's, is another than would be made of `data` now, in words; "" if in nothing."""
         if data is not None and record.get("digest", data.digest) != data.digest:
             return f"of other pictures than these, which were called {self.dataset!r} as well"
         now, then = (training_settings({"train": train}) for train in (self.train_config.to_dict(), record["train"]))
