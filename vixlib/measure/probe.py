@@ -28,6 +28,7 @@ from ..mixers import (
     newton_schulz,
     segment_means,
 )
+from ..mixers.nystrom import exact_inverse
 from ..positions import Rotary
 from .scoring import evaluating, logits_of, place_of
 
@@ -93,7 +94,7 @@ def nystrom_row(q: Tensor, k: Tensor, token: int, landmarks: int, iterations: in
     """The row of F A⁺ B: softmax to landmark keys, the pseudo-inverse between landmarks, softmax to all keys."""
     q_land, k_land = segment_means(q, landmarks), segment_means(k, landmarks)
     between = SoftmaxAttention.attention(q_land, k_land)
-    inverse = torch.linalg.pinv(between) if iterations is None else newton_schulz(between, iterations)
+    inverse = exact_inverse(between) if iterations is None else newton_schulz(between, iterations)
     return (softmax_row(q, k_land, token).unsqueeze(2) @ inverse @ SoftmaxAttention.attention(q_land, k)).squeeze(2)
 
 

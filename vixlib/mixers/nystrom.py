@@ -145,11 +145,11 @@ class NystromAttention(HeadsQKV):
             missing = -tokens % self.num_landmarks
             q, k, v = (F.pad(t, (0, 0, missing, 0)) for t in (q, k, v))
         q_land, k_land = segment_means(q, self.num_landmarks), segment_means(k, self.num_landmarks)
-        with autocast_off(x.device):  # a half-precision inverse is off by up to 10 %
-            inverse = self.inverse(SoftmaxAttention.attention(q_land, k_land))
         # Both tall softmax matrices stay inside fused calls; only the landmark matrix is ever stored.
         summary = F.scaled_dot_product_attention(q_land, k, v)                        # [B, H, m, d]
-        with autocast_off(x.device):  # an inverse that has converged has numbers beyond what half precision holds
+        # A half-precision inverse is off by up to 10 %, and one that has converged has numbers beyond what that holds.
+        with autocast_off(x.device):
+            inverse = self.inverse(SoftmaxAttention.attention(q_land, k_land))
             summary = (inverse @ summary.to(inverse.dtype)).to(v.dtype)
         out = F.scaled_dot_product_attention(q, k_land, summary)
         if self.conv is not None:
