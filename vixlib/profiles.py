@@ -62,6 +62,8 @@ PROFILES = {profile.name: profile for profile in (
             replace(MODERN, epochs=10, warmup_epochs=1), SIZED_DOWN),
     Profile("paper", "the paper's protocol: every pixel a token, 40 epochs at batch 64", "cifar10", "paper",
             TrainConfig()),
+    Profile("first-epoch", "every pixel a token, one epoch: what a CPU can do of the authors' own runs", "cifar10",
+            "uniform", TrainConfig(epochs=1)),
     Profile("modern", "the paper's models and epochs, trained as one would today", "cifar10", "paper", MODERN),
 )}
 

@@ -10,7 +10,7 @@ from ..errors import require_known
 from ..files import DATA
 from ..models.zoo import names, position_of
 from ..positions import POSITIONS
-from .records import VARIANTS
+from .records import LOGS, VARIANTS
 
 
 @cache
@@ -24,9 +24,9 @@ def _load(name: str) -> dict:
 
 @dataclass(frozen=True)
 class Row:
-    """A system of a table: its name, position, and what the paper printed for it, if anything.
+    """A system of a table: its name, position, and what the paper printed for it, if anything; in LOGS, the log.
 
-    options: (name, value) pairs for `build`, beyond those of the profile; none but in the table of VARIANTS.
+    options: (name, value) pairs for `build`, beyond those of the profile; none but in the tables of VARIANTS and LOGS.
     """
 
     model: str
@@ -79,6 +79,9 @@ EXPERIMENTS = (
     Variant("does its dropout of 0.5 hold CPV back in a short training?", "06", "CPV", ("dropout", 0.0)),
 )
 RECIPES = (Recipe("does today's way of training pay within ten epochs?", "03", "HybridViT", "long-modern", "long"),)
+# What the authors' logs ran beside the uniform configuration, by their parameter counts: a key head for each query head.
+LOG_OPTIONS = {("ViL", "rope"): (("shared_head", False),), ("HybridViL", "learned"): (("shared_head", False),),
+               ("HybridViL", "rope"): (("shared_head", False),)}
 # The profile in records of Table 2's runs: the paper's protocol with the largest batch that it found to fit 16 GB.
 LARGEST = "paper-largest"
 # Systems of the sources that a table is compared with and that it does not print.
@@ -96,8 +99,11 @@ def paper_table(table: int | str) -> dict:
 
 def table_rows(table: int | str) -> list[Row]:
     """The runs that a table needs. "rope" is the claim about positions, which the paper prints no table for, VARIANTS
-    the experiments beside the tables."""
-    require_known("table", table, (*TABLES, VARIANTS))
+    the experiments beside the tables, LOGS the authors' logs on CIFAR-10 that begin with the first epoch."""
+    require_known("table", table, (*TABLES, VARIANTS, LOGS))
+    if table == LOGS:
+        return [Row(log["model"], log["position"], log, LOG_OPTIONS.get((log["model"], log["position"]), ()))
+                for log in _load("authors_logs.json")["runs"] if log["dataset"] == "cifar10" and not log["resumed"]]
     if table == VARIANTS:
         return list(dict.fromkeys(Row(experiment.model, position_of(experiment.model), options=(experiment.option,))
                                   for experiment in EXPERIMENTS))

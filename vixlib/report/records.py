@@ -24,8 +24,9 @@ from ..train.rules import NUMBER, is_percentage, require_epochs, require_setting
 
 RESULTS = DATA / "results"
 
-# In a record's "table": an experiment beside the tables, with an option changed (see paper.EXPERIMENTS).
-VARIANTS = "variants"
+# In a record's "table", for runs beside the tables: an experiment with an option changed (see paper.EXPERIMENTS), and
+# a run of the authors' logs begun once more (see report/logs.py).
+VARIANTS, LOGS = "variants", "logs"
 IDENTITY = ("dataset", "profile", "model", "config", "position", "options", "seed")
 FIELDS = (*IDENTITY, "table", "train", "params", "history", "best_top1", "last_top1", "peak_memory_bytes",
           "images_per_second", "device", "memory_limit_gb", "torch", "vixlib", "commit", "started",
@@ -80,7 +81,7 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
 
     `read_records(model="ViN", profile="paper")`; sorted by file name; a missing folder holds no records, and one that
     may not be read is an OSError.
-    Runs of the experiments beside the tables are no seeds of a table's systems: only `table="variants"` reads them.
+    Runs beside the tables are no seeds of a table's systems: only `table="variants"` and `table="logs"` read them.
     A damaged or incomplete file is a ValueError that names it, and so is one of another run's name, such as a copy: as
     two seeds it would decide what one cannot. An unknown field in `match` is a TypeError.
     """
@@ -94,7 +95,7 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
         raise TypeError(f"match={match!r} holds what no record can hold: {error}") from error
     records = [read_record(path) for path in listed(folder, ".json")]
     return [record for record in records if all(record[field] == value for field, value in wanted.items())
-            and (record["table"] != VARIANTS or "table" in wanted)]
+            and (record["table"] not in (VARIANTS, LOGS) or "table" in wanted)]
 
 
 def read_record(path: Path) -> dict:

@@ -37,8 +37,8 @@ from ..files import ROOT, require_writable
 from ..measure.durations import readable
 from ..measure.limits import cap_memory
 from ..profiles import PROFILES
-from ..report.paper import TABLES, VARIANTS
-from ..report.records import RESULTS, read_records
+from ..report.paper import TABLES
+from ..report.records import LOGS, RESULTS, VARIANTS, read_records
 from ..train import parallel
 from . import parcels
 from .arguments import count, folder, positive, seed
@@ -265,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m vixlib.reproduce", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--table", choices=[str(table) for table in (*TABLES, VARIANTS)])
+    what.add_argument("--table", choices=[str(table) for table in (*TABLES, VARIANTS, LOGS)])
     what.add_argument("--todo", action="store_true", help="say what a borrowed GPU should run next")
     what.add_argument("--next", action="store_true", help="run that")
     what.add_argument("--import", type=folder, metavar="DIR", dest="merge", help="merge what --export left in DIR")

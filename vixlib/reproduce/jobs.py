@@ -15,13 +15,16 @@ from ..models.zoo import applicable, build
 from ..profiles import Profile
 from ..provenance import SHARED_BY, THEN, environment
 from ..report.paper import LARGEST, Row, table_rows
-from ..report.records import read_record, record_name, write_record
+from ..report.records import LOGS, read_record, record_name, write_record
 from ..train import parallel
 from ..train.checkpoint import peek
 from ..train.in_use import CheckpointInUse
 from ..train.loop import fit
 from ..train.parallel import normalises_batches
 from ..train.run import Run, TrainConfig, training_settings
+
+# Tables whose rows say with which batch size they were trained, and the profile that takes it from there.
+BATCH_OF_ROW = {(2, "paper"), (LOGS, "first-epoch")}
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,16 @@ class Job:
 
     @property
     def train_config(self) -> TrainConfig:
-        """The profile's, with this run's seed; under the paper's protocol Table 2's rows have a batch size each."""
-        batch_size = self.profile.train.batch_size
-        if self.table == 2 and self.profile.name == "paper":
-            batch_size = self.row.printed["batch_size"]
+        """The profile's, with this run's seed and, where it is the row's own, its batch size."""
+        own = (self.table, self.profile.name) in BATCH_OF_ROW
+        batch_size = self.row.printed["batch_size"] if own else self.profile.train.batch_size
         return replace(self.profile.train, seed=self.seed, batch_size=batch_size)
 
     def identity(self) -> dict:
         """The fields of a record that tell this run from every other."""
-        same_batch = self.train_config.batch_size == self.profile.train.batch_size  # ViT's in Table 2 is Table 1's
-        return {"dataset": self.dataset, "profile": self.profile.name if same_batch else LARGEST,
+        # ViT's batch in Table 2 is Table 1's.
+        largest = self.table == 2 and self.train_config.batch_size != self.profile.train.batch_size
+        return {"dataset": self.dataset, "profile": LARGEST if largest else self.profile.name,
                 "model": self.row.model, "config": self.config, "position": self.row.position,
                 "options": self.profile.options_for(self.row.model, **dict(self.row.options)), "seed": self.seed}
 
@@ -173,6 +176,9 @@ def plan(table: int | str, profile: Profile, dataset: str, seeds: Iterable[int] 
          models: Iterable[str] | None = None) -> list[Job]:
     """The runs of a table, one seed of every row before the second seed of any."""
     rows = table_rows(table)
+    if profile.name == "first-epoch" and table != LOGS:
+        raise ValueError(f"profile 'first-epoch' repeats the authors' logs, with the batch size of each; use it with "
+                         f"table {LOGS!r}, not {table!r}")
     known = {row.model for row in rows}
     unknown = sorted(set(models or ()) - known)
     if unknown:
