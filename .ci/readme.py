@@ -12,6 +12,7 @@ from pathlib import Path
 import vixlib as vix
 from vixlib.measure.durations import read_minutes
 from vixlib.report.experiments import reasons_table
+from vixlib.report.logs import first_epochs_table
 from vixlib.report.memory import fits_table
 from vixlib.report.verdicts import verdict_table
 
@@ -72,7 +73,8 @@ def fenced(make: Callable[[], object]) -> Callable[[], str]:
     return lambda: f"```text\n{make()}\n```"
 
 
-PARTS = {README: {"notebooks": notebooks_table, "table 1": fenced(vix.compare)},
+PARTS = {README: {"notebooks": notebooks_table, "table 1": fenced(vix.compare),
+                  "first epochs": fenced(first_epochs_table)},
          MEASURED: {**{f"table {table}": fenced(lambda table=table: vix.compare(table)) for table in (3, 4, "cxv")},
                     **{f"top-5 of table {table}": fenced(lambda table=table: vix.compare(table, score="top5"))
                        for table in (1, 3, 4)},

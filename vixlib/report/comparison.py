@@ -100,14 +100,17 @@ def _notes(table: int | str, groups: Sequence[Group], devices: Sequence[str], ru
     settings = dict.fromkeys(f"{run.dataset}, {_epochs(run)} epoch(s), {run.device}" for run in runs)
     notes += [f"this run: {'; '.join(settings)}"] if runs else []
     notes += [MARKED_LOGS] if marked else []
-    copies = sorted({name for name in (*(group.dataset for group in groups), *(run.dataset for run in runs))
-                     if name.endswith("-jpg")})
-    notes += [f"{name}: a JPEG copy, which has lost detail; its accuracies may lie some points from the original's"
-              for name in copies]
+    notes += copy_notes((*(group.dataset for group in groups), *(run.dataset for run in runs)))
     if not any(group.profile == "paper" for group in groups):
         notes.append(f"{NOT_MEASURED}: python -m vixlib.reproduce --table {table} --profile paper trains them on a GPU "
                      "and fills the column")
     return notes
+
+
+def copy_notes(datasets: Iterable[str]) -> list[str]:
+    """What to beware of in copies of data sets."""
+    return [f"{name}: a JPEG copy, which has lost detail; its accuracies may lie some points from the original's"
+            for name in sorted(set(datasets)) if name.endswith("-jpg")]
 
 
 def _epochs(run: Run) -> str:

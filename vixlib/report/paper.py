@@ -79,9 +79,9 @@ EXPERIMENTS = (
     Variant("does its dropout of 0.5 hold CPV back in a short training?", "06", "CPV", ("dropout", 0.0)),
 )
 RECIPES = (Recipe("does today's way of training pay within ten epochs?", "03", "HybridViT", "long-modern", "long"),)
-# What the authors' logs ran beside the uniform configuration, by their parameter counts: a key head for each query head.
-LOG_OPTIONS = {("ViL", "rope"): (("shared_head", False),), ("HybridViL", "learned"): (("shared_head", False),),
-               ("HybridViL", "rope"): (("shared_head", False),)}
+# By their parameter counts these logs are of a key head for each query head, else of the uniform configuration.
+LOG_OPTIONS = dict.fromkeys((("ViL", "rope"), ("HybridViL", "learned"), ("HybridViL", "rope")),
+                            (("shared_head", False),))
 # The profile in records of Table 2's runs: the paper's protocol with the largest batch that it found to fit 16 GB.
 LARGEST = "paper-largest"
 # Systems of the sources that a table is compared with and that it does not print.
@@ -102,8 +102,9 @@ def table_rows(table: int | str) -> list[Row]:
     the experiments beside the tables, LOGS the authors' logs on CIFAR-10 that begin with the first epoch."""
     require_known("table", table, (*TABLES, VARIANTS, LOGS))
     if table == LOGS:
-        return [Row(log["model"], log["position"], log, LOG_OPTIONS.get((log["model"], log["position"]), ()))
-                for log in _load("authors_logs.json")["runs"] if log["dataset"] == "cifar10" and not log["resumed"]]
+        return [Row(model, position, log, LOG_OPTIONS.get((model, position), ()))
+                for model in ROPE_MODELS for position in ROPE_POSITIONS
+                for log in authors_runs(model, position) if not log["resumed"]]
     if table == VARIANTS:
         return list(dict.fromkeys(Row(experiment.model, position_of(experiment.model), options=(experiment.option,))
                                   for experiment in EXPERIMENTS))

@@ -1,0 +1,72 @@
+"""The authors' runs begun once more: the same layers, batch and length, and a table that says how far they are off."""
+from __future__ import annotations
+
+import pytest
+from test_differences import record
+
+import vixlib as vix
+from vixlib.profiles import PROFILES
+from vixlib.report import NOT_MEASURED, compare, first_epochs_table
+from vixlib.report.paper import TABLES, table_rows
+from vixlib.report.records import LOGS, read_records, write_record
+from vixlib.reproduce.jobs import plan
+
+FIRST = PROFILES["first-epoch"]
+ROWS = {(row.model, row.position): row for row in table_rows(LOGS)}
+
+
+def first(model, position, top1, seed=0, dataset="cifar10-jpg", profile="first-epoch"):
+    return {**record(model, position, top1, seed=seed, dataset=dataset, profile=profile), "table": LOGS}
+
+
+def test_every_log_that_begins_with_its_first_epoch_is_a_row():
+    assert len(ROWS) == 11 and ("ViP", "learned") not in ROWS  # which went on from a checkpoint
+    assert all(not row.printed["resumed"] and row.printed["dataset"] == "cifar10" for row in ROWS.values())
+
+
+@pytest.mark.parametrize(("model", "position"), ROWS)
+def test_layers_are_those_that_the_logs_count(model, position):
+    row = ROWS[model, position]
+    count = vix.count_parameters(vix.build(model, config=FIRST.config, position=position, **dict(row.options))).true
+    # Their ViT, HybridViT and both ViL with rotary positions keep a learned table that nothing reads.
+    unread = 1025 * 128 if position == "rope" and model[-1] in "TL" else 0
+    assert count + unread == row.printed["params_true"]
+
+
+def test_a_run_is_one_epoch_on_every_pixel_with_the_logs_batch():
+    jobs = plan(LOGS, FIRST, "cifar10-jpg")
+    assert [job.train_config.batch_size for job in jobs] == [row.printed["batch_size"] for row in ROWS.values()]
+    assert {(job.epochs, job.config, job.identity()["profile"]) for job in jobs} == {(1, "uniform", "first-epoch")}
+    assert {job.identity()["options"].get("patch_size", 1) for job in jobs} == {1}
+    assert {job.train_config.batch_size for job in plan(LOGS, PROFILES["quick"], "cifar10-jpg")} == {128}
+
+
+@pytest.mark.parametrize("table", [1, 2, "rope"])
+def test_other_tables_have_no_batch_sizes_for_this_profile(table):
+    with pytest.raises(ValueError, match=f"'first-epoch'.* use it with table 'logs', not {table!r}"):
+        plan(table, FIRST, "cifar10-jpg")
+
+
+def test_the_table_shows_means_and_how_far_they_are_from_the_logs(tmp_path):
+    for made in (first("ViL", "learned", 43.0), first("ViL", "learned", 45.0, seed=1),
+                 first("ViT", "rope", 50.0, dataset="cifar10"), first("ViN", "rope", 9.0, profile="smoke")):
+        write_record(made, tmp_path)
+    table = first_epochs_table(tmp_path)
+    cells = {row[0]: row[1:] for row in table.rows}
+    assert table.header[3:] == ["recorded\ncifar10", "recorded\ncifar10-jpg"]
+    assert cells["ViL, learned"] == ["256", "43.53", NOT_MEASURED, "44.00 ± 1.41 (n=2) (+0.47)"]
+    assert cells["ViT, rope"] == ["64", "51.60", "50.00 (-1.60)", NOT_MEASURED]
+    assert cells["ViN, rope"] == ["192", "51.41", NOT_MEASURED, NOT_MEASURED]
+    assert sum("JPEG copy" in note for note in table.notes) == 1
+
+
+def test_without_records_the_table_says_so(tmp_path):
+    table = first_epochs_table(tmp_path)
+    assert {row[3] for row in table.rows} == {NOT_MEASURED} and "none is recorded yet" in table.notes
+
+
+def test_they_are_no_seeds_of_the_systems_in_the_tables(tmp_path):
+    write_record(first("ViT", "learned", 40.0), tmp_path)
+    assert read_records(tmp_path) == [] and len(read_records(tmp_path, table=LOGS)) == 1
+    for table in TABLES:
+        assert "first-epoch" not in str(compare(table, results=tmp_path))
