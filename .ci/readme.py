@@ -73,11 +73,11 @@ def fenced(make: Callable[[], object]) -> Callable[[], str]:
     return lambda: f"```text\n{make()}\n```"
 
 
-PARTS = {README: {"notebooks": notebooks_table, "table 1": fenced(vix.compare),
-                  "first epochs": fenced(first_epochs_table)},
+PARTS = {README: {"notebooks": notebooks_table, "table 1": fenced(vix.compare)},
          MEASURED: {**{f"table {table}": fenced(lambda table=table: vix.compare(table)) for table in (3, 4, "cxv")},
                     **{f"top-5 of table {table}": fenced(lambda table=table: vix.compare(table, score="top5"))
                        for table in (1, 3, 4)},
+                    "first epochs": fenced(first_epochs_table),
                     "memory": fenced(fits_table), "benchmarks": fenced(summary)},
          COURSE: {"verdicts": fenced(verdict_table), "reasons": fenced(reasons_table)}}
 
