@@ -32,9 +32,9 @@ from vixlib.precision import computing_in
 from vixlib.train import in_use
 from vixlib.train import loop as trainer
 from vixlib.train.averaging import WeightAverage
-from vixlib.train.checkpoint import Training
 from vixlib.train.loop import fit
 from vixlib.train.run import Run, TrainConfig
+from vixlib.train.training import Training
 
 CLASSES = ("red", "green", "blue")
 
@@ -335,7 +335,7 @@ def test_sgds_momentum_starts_as_zeros_so_that_a_skipped_step_leaves_no_chance(m
     config = TrainConfig(epochs=2, sgd_from=2)
     run = Run("Net", None, {}, "colours", 60, config, "CPU", "float32")
     training = Training(net(), net(), torch.amp.GradScaler("cuda", enabled=False), torch.Generator(),
-                        torch.Generator(), torch.device("cpu"), run, {}, {})
+                        torch.Generator(), torch.device("cpu"), run, average=None)
     training.enter_phase(2)
     buffers = [training.optimizer.state[p]["momentum_buffer"] for p in training.model.parameters()]
     assert type(training.optimizer) is torch.optim.SGD and all((buffer == 0).all() for buffer in buffers)

@@ -1,81 +1,24 @@
-"""A run in the making: all that changes while training, kept on disk so that a killed run goes on exactly."""
+"""Checkpoints: all that changes while training, kept on disk so that a killed run goes on exactly."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ..data.images import ImageData
 from ..errors import require_kinds
 from ..files import read_tensors, write_atomic
-from ..measure.model import may_fuse
 from . import parallel
-from .averaging import WeightAverage
+from .layout import SAME_NUMBERS, shapes
 from .run import Run
+from .training import Training
 
 FORMAT = 4
-SAME_NUMBERS = ("checkpointing", "fused")  # options that change a step's memory and time alone
 KINDS = {"epochs": int, "run": dict, "layout": dict, "data": dict, "model": dict, "optimizer": dict, "scaler": dict,
          "order": torch.Tensor, "augmentation": torch.Tensor, "cpu_rng": torch.Tensor}  # of a checkpoint's fields
-
-
-@dataclass
-class Training:
-    """Everything that a training step or an epoch changes. order draws the data order, on the CPU so that it
-    is the same on every device; augmentation draws flips and crops on the training device. forward is what a step
-    calls: the model, or several processes' wrapper around it. layout, shapes: of the model before it was trained.
-    stepping: whether training steps are being made just now.   saved: how many epochs the checkpoint holds."""
-
-    model: nn.Module
-    forward: nn.Module
-    scaler: torch.amp.GradScaler
-    order: torch.Generator
-    augmentation: torch.Generator
-    device: torch.device
-    run: Run
-    layout: dict
-    shapes: dict[str, torch.Size]
-    stepping: bool = False
-    saved: int = 0
-    optimizer: torch.optim.Optimizer | None = None
-    average: WeightAverage | None = None
-
-    @property
-    def evaluated(self) -> nn.Module:
-        """The weights that count: the running average where one is kept."""
-        return self.model if self.average is None else self.average.model
-
-    def leave(self) -> None:
-        """Leave the model as its scores are: in evaluation mode, with the averaged weights where there are such."""
-        self.model.eval()
-        if self.average is not None:
-            self.average.copy_to(self.model)
-
-    def enter_phase(self, epoch: int) -> None:
-        """Put the optimiser in place that `epoch` (counted from 1) is trained with, if it isn't there yet."""
-        config = self.run.config
-        groups = self.optimizer.param_groups if self.optimizer else ()
-        known = {id(parameter) for group in groups for parameter in group["params"]}
-        new = [name for name, parameter in self.model.named_parameters() if known and id(parameter) not in known]
-        if new:
-            raise ValueError(f"model={self.run.model} got {new[0]} after its training began, and nothing would train "
-                             "it; change a model before fit, or end one fit and begin another")
-        kind = torch.optim.AdamW if epoch <= config.adamw_epochs else torch.optim.SGD
-        if type(self.optimizer) is kind:
-            return
-        fused = may_fuse(self.model)
-        self.optimizer = (torch.optim.SGD(self.model.parameters(), lr=config.sgd_lr, momentum=0.9, fused=fused)
-                          if kind is torch.optim.SGD else
-                          torch.optim.AdamW(self.model.parameters(), lr=config.lr, betas=config.betas, eps=config.eps,
-                                            weight_decay=config.weight_decay, fused=fused))
-        if kind is torch.optim.SGD:  # the fused form leaves momentum unwritten if float16's scaler skips step 1
-            for parameter in self.model.parameters():
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def save(path: Path, training: Training, data: ImageData) -> None:
@@ -251,35 +194,6 @@ def _settings(run: Run) -> dict:
     """What the weights of `run` mean besides their shapes."""
     options = {name: value for name, value in run.options.items() if name not in SAME_NUMBERS}
     return {"name": run.model, "configuration": run.model_config, **options}
-
-
-def shapes(model: nn.Module) -> dict[str, torch.Size]:
-    """The shape of each tensor of a model's state."""
-    return {name: tensor.shape for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
-
-
-def layout(model: nn.Module) -> dict:
-    """What the model is made of: shapes, which parameters are trained, its parts and their settings."""
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    tensors = {name: f"{list(shape)}{'' if name in trained else ', not trained'}"
-               for name, shape in shapes(model).items()}
-    parts = {f"part {name}": type(part).__name__ for name, part in model.named_modules()
-             if name and not isinstance(part, nn.modules.batchnorm._BatchNorm)}  # several processes have one of theirs
-    # In modules of others an attribute may be anything: a counter, a path.
-    known = [(name or "model", part) for name, part in model.named_modules()
-             if type(part).__module__.split(".")[0] in ("vixlib", "torch")]
-    settings = {f"setting {name}.{key}": repr(value) for name, part in known
-                for key, value in vars(part).items() if _is_setting(key, value)}
-    return tensors | parts | settings
-
-
-def _is_setting(name: str, value: object) -> bool:
-    """Whether a module's attribute decides what it computes: a plain value, such as a number of heads or a stride."""
-    if name.startswith("_") or name in (*SAME_NUMBERS, "training", "was_trained"):
-        return False
-    if isinstance(value, (tuple, list)):
-        return all(_is_setting("", item) for item in value)
-    return value is None or type(value) in (bool, int, float, str)
 
 
 def _identity(data: ImageData) -> dict:

@@ -41,12 +41,12 @@ from ..provenance import now
 from . import checkpoint as checkpoints
 from . import parallel
 from .averaging import WeightAverage
-from .checkpoint import Training
 from .compiling import Compiled, compile_mode
 from .divergence import first_failure, no_scale, not_finite
 from .in_use import alone
 from .run import Run, TrainConfig
 from .schedule import learning_rate
+from .training import Training
 
 with warnings.catch_warnings():  # Jupyter without ipywidgets gets the plain bar, which needs no warning
     warnings.filterwarnings("ignore", message="IProgress not found")
@@ -187,7 +187,7 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
     training = Training(model, forward, torch.amp.GradScaler("cuda", enabled=precision == "float16"),
                         order=torch.Generator().manual_seed(config.seed),
                         augmentation=torch.Generator(device).manual_seed(config.seed),
-                        device=device, run=run, layout=checkpoints.layout(model), shapes=checkpoints.shapes(model),
+                        device=device, run=run,
                         average=WeightAverage(model, config.ema_decay) if config.ema_decay else None)
     return training, data.to(device)
 
