@@ -9,8 +9,8 @@ from vixlib.profiles import PROFILES
 from vixlib.report.comparison import NOT_MEASURED
 from vixlib.report.differences import compared
 from vixlib.report.experiments import reasons_table
-from vixlib.report.paper import EXPERIMENTS, RECIPES
 from vixlib.report.records import VARIANTS, read_records, write_record
+from vixlib.report.rows import EXPERIMENTS, RECIPES
 from vixlib.reproduce.jobs import plan
 
 

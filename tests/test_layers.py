@@ -11,7 +11,7 @@ import vixlib as vix
 from vixlib.figures import common as figures
 from vixlib.figures.layers import PARTS, SYSTEM_COLOURS, layer_maps, part_bars, reach, reach_maps, window, without
 from vixlib.report.differences import claims
-from vixlib.report.paper import table_rows
+from vixlib.report.rows import table_rows
 
 TINY = {"dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 24}
 

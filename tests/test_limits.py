@@ -9,7 +9,7 @@ import torch
 from vixlib.data.shapes import make_shapes
 from vixlib.measure.limits import cap_memory, largest_batch
 from vixlib.report import memory
-from vixlib.report.paper import table_rows
+from vixlib.report.rows import table_rows
 from vixlib.reproduce import gpu_jobs
 from vixlib.reproduce.gpu_jobs import BatchJob, ColumnsJob
 from vixlib.reproduce.jobs import Place

@@ -7,8 +7,8 @@ from test_differences import record
 import vixlib as vix
 from vixlib.profiles import PROFILES
 from vixlib.report import NOT_MEASURED, compare, first_epochs_table
-from vixlib.report.paper import TABLES, table_rows
 from vixlib.report.records import LOGS, read_records, write_record
+from vixlib.report.rows import TABLES, table_rows
 from vixlib.reproduce.jobs import plan
 
 FIRST = PROFILES["first-epoch"]

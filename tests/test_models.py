@@ -7,7 +7,7 @@ from torch import nn
 
 import vixlib as vix
 from vixlib.models.zoo import CONFIGS, SYSTEMS, settings
-from vixlib.report.paper import ROPE_MODELS
+from vixlib.report.rows import ROPE_MODELS
 
 SMALL = {"image_size": 16, "patch_size": 2, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 48,
          "num_landmarks": 8, "rank": 8}

@@ -9,8 +9,8 @@ from blank import BLANK, scored
 
 import vixlib as vix
 from vixlib.report.comparison import NOT_MEASURED, spread
-from vixlib.report.paper import LARGEST, table_rows
 from vixlib.report.records import write_record
+from vixlib.report.rows import LARGEST, table_rows
 
 
 def record(model, seed=0, best=50.0, last=49.0, profile="quick", dataset="shapes", position="learned", **options):

@@ -15,8 +15,9 @@ from ..measure.model import count_parameters
 from ..models.zoo import applicable, build, names, position_of
 from ..table import Table
 from ..train.run import Run, training_settings
-from .paper import LARGEST, MARKED_LOGS, RECIPES, TABLES, Row, authors_runs, log_marks, paper_table, table_rows
+from .paper import MARKED_LOGS, authors_runs, log_marks, paper_table
 from .records import IDENTITY, read_records
+from .rows import LARGEST, RECIPES, TABLES, Row, table_rows
 
 NOT_MEASURED = "not measured"
 OF_RECIPES = {profile for recipe in RECIPES for profile in (recipe.profile, recipe.plain)}

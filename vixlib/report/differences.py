@@ -17,8 +17,9 @@ from ..positions import POSITIONS
 from ..table import Table
 from ..train.run import Run, training_settings
 from .comparison import NOT_MEASURED, THIS_RUN, Group, as_text, each_once, groups_of, run_records
-from .paper import MARKED_LOGS, ROPE_MODELS, ROPE_POSITIONS, authors_runs, log_marks
+from .paper import MARKED_LOGS, authors_runs, log_marks
 from .records import IDENTITY, KINDS, TRAIN_KINDS, read_records
+from .rows import ROPE_MODELS, ROPE_POSITIONS
 
 # Student's t, two-sided 95 %, for 1 to 9 degrees of freedom; more seeds use the last, which is a little too wide.
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)

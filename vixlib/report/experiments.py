@@ -10,8 +10,8 @@ from ..table import Table
 from ..train.run import training_settings
 from .comparison import NOT_MEASURED, Group
 from .differences import Difference
-from .paper import EXPERIMENTS, RECIPES, Recipe, Variant
 from .records import IDENTITY, VARIANTS, read_records
+from .rows import EXPERIMENTS, RECIPES, Recipe, Variant
 from .verdicts import in_points, mark
 
 ALL = sorted((*EXPERIMENTS, *RECIPES), key=lambda experiment: experiment.notebook)

@@ -10,8 +10,8 @@ from statistics import fmean
 
 from ..table import Table
 from .comparison import NOT_MEASURED, copy_notes, spread
-from .paper import table_rows
 from .records import LOGS, read_records
+from .rows import table_rows
 
 
 def first_epochs_table(results: str | Path | None = None) -> Table:

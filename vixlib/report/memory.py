@@ -20,8 +20,8 @@ from ..models.zoo import CONFIGS, applicable, build, names, settings
 from ..provenance import environment
 from ..table import Table
 from ..train.rules import NUMBER
-from .paper import table_rows
 from .records import read_records, record_name
+from .rows import table_rows
 from .speeds import SPEED_HEADER, SPEED_NOTE, speed_cells
 
 MEMORY = DATA / "memory"

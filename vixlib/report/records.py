@@ -24,7 +24,7 @@ from ..train.rules import NUMBER, is_percentage, require_epochs, require_setting
 
 RESULTS = DATA / "results"
 
-# In a record's "table", for runs beside the tables: an experiment with an option changed (see paper.EXPERIMENTS), and
+# In a record's "table", for runs beside the tables: an experiment with an option changed (see rows.EXPERIMENTS), and
 # a run of the authors' logs begun once more (see report/logs.py).
 VARIANTS, LOGS = "variants", "logs"
 IDENTITY = ("dataset", "profile", "model", "config", "position", "options", "seed")

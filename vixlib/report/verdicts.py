@@ -9,7 +9,8 @@ from ..table import Table
 from .comparison import NOT_MEASURED
 from .differences import Difference, Results, as_records, compared
 from .memory import stored
-from .paper import ROPE_MODELS, authors_runs, log_marks, paper_table
+from .paper import authors_runs, log_marks, paper_table
+from .rows import ROPE_MODELS
 
 HALF = 0.6  # up to here a part is called half
 

@@ -37,8 +37,8 @@ from ..files import ROOT, require_writable
 from ..measure.durations import readable
 from ..measure.limits import cap_memory
 from ..profiles import PROFILES
-from ..report.paper import TABLES
 from ..report.records import LOGS, RESULTS, VARIANTS, read_records
+from ..report.rows import TABLES
 from ..train import parallel
 from . import parcels
 from .arguments import count, folder, positive, seed

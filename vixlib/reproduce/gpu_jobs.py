@@ -17,7 +17,7 @@ from ..measure.limits import cap_memory, largest_batch, real_steps
 from ..models.zoo import applicable, build
 from ..provenance import environment, now
 from ..report import memory
-from ..report.paper import Row
+from ..report.rows import Row
 from .jobs import Outcome, Place
 
 

@@ -14,8 +14,8 @@ from ..measure.model import count_parameters
 from ..models.zoo import applicable, build
 from ..profiles import Profile
 from ..provenance import SHARED_BY, THEN, environment
-from ..report.paper import LARGEST, Row, table_rows
 from ..report.records import LOGS, read_record, record_name, write_record
+from ..report.rows import LARGEST, Row, table_rows
 from ..train import parallel
 from ..train.checkpoint import peek
 from ..train.in_use import CheckpointInUse

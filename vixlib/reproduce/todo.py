@@ -12,8 +12,9 @@ from ..measure.model import CARD_GB
 from ..models.zoo import names
 from ..profiles import PROFILES
 from ..report import benchmarks, memory
-from ..report.paper import Row, paper_table, table_rows
+from ..report.paper import paper_table
 from ..report.records import VARIANTS, read_records
+from ..report.rows import Row, table_rows
 from . import parcels
 from .estimate import Estimator
 from .gpu_jobs import BatchJob, ColumnsJob

@@ -1,0 +1,92 @@
+"""Which runs a table needs, and the experiments beside the tables."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..errors import require_known
+from ..models.zoo import position_of
+from .paper import PRINTED, authors_runs, paper_table
+from .records import LOGS, VARIANTS
+
+
+@dataclass(frozen=True)
+class Row:
+    """A system of a table: its name, position, and what the paper printed for it, if anything; in LOGS, the log.
+
+    options: (name, value) pairs for `build`, beyond those of the profile; none but in the tables of VARIANTS and LOGS.
+    """
+
+    model: str
+    position: str
+    printed: dict = field(compare=False, default_factory=dict)
+    options: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An experiment on why a claim holds or fails: one option of a system changed and nothing else.
+
+    notebook: where the question is asked.   option: (name, value), for `build`.
+    against: the positions of the system that it is compared with, where they are others than its own.
+    """
+
+    question: str
+    notebook: str
+    model: str
+    option: tuple[str, object]
+    against: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment on the training: a system as `profile` trains it against the same as `plain` does, two profiles
+    that differ in nothing else."""
+
+    question: str
+    notebook: str
+    model: str
+    profile: str
+    plain: str
+
+
+ROPE_MODELS = ("ViT", "ViP", "ViL", "ViN", "HybridViT", "HybridViP", "HybridViL", "HybridViN")
+ROPE_POSITIONS = ("none", "learned", "rope", "rope2d")
+TABLES = (*PRINTED, "rope")  # RoPE: the claim about positions, which the paper prints no table for
+# What is trained beside the tables, to learn the reasons for what they say.
+EXPERIMENTS = (
+    Variant("is it the linear form or the random features that hold ViP back?", "02", "ViP", ("kernel", "relu")),
+    Variant("does the convolutional embedding need normalisation to learn early?", "03", "HybridViT",
+            ("normalisation", "batch")),
+    Variant("does the convolutional embedding need normalisation to learn early?", "03", "HybridViP",
+            ("normalisation", "batch")),
+    Variant("is RoPE ahead of learned positions because those start too large?", "04", "ViT", ("position_std", 0.02)),
+    Variant("is RoPE ahead of learned positions because those start too large?", "04", "ViL", ("position_std", 0.02)),
+    Variant("and is RoPE ahead of a table that starts quietly?", "04", "ViT", ("position_std", 0.02), against="rope"),
+    Variant("and is RoPE ahead of a table that starts quietly?", "04", "ViL", ("position_std", 0.02), against="rope"),
+    Variant("does its dropout of 0.5 hold CPV back in a short training?", "06", "CPV", ("dropout", 0.0)),
+)
+RECIPES = (Recipe("does today's way of training pay within ten epochs?", "03", "HybridViT", "long-modern", "long"),)
+# By their parameter counts these logs are of a key head for each query head, else of the uniform configuration.
+LOG_OPTIONS = dict.fromkeys((("ViL", "rope"), ("HybridViL", "learned"), ("HybridViL", "rope")),
+                            (("shared_head", False),))
+# The profile in records of Table 2's runs: the paper's protocol with the largest batch that it found to fit 16 GB.
+LARGEST = "paper-largest"
+# Systems of the sources that a table is compared with and that it does not print.
+BESIDE = {1: ("FNet", "MLPMixer"), 3: ("HybridFNet", "HybridMLPMixer"), "cxv": ("CNV", "CLTV", "CvT", "CvP", "CvN")}
+
+
+def table_rows(table: int | str) -> list[Row]:
+    """The runs that a table of TABLES needs; VARIANTS: the experiments beside the tables, LOGS: the authors' logs on
+    CIFAR-10 that begin with the first epoch."""
+    require_known("table", table, (*TABLES, VARIANTS, LOGS))
+    if table == LOGS:
+        return [Row(model, position, log, LOG_OPTIONS.get((model, position), ()))
+                for model in ROPE_MODELS for position in ROPE_POSITIONS
+                for log in authors_runs(model, position) if not log["resumed"]]
+    if table == VARIANTS:
+        return list(dict.fromkeys(Row(experiment.model, position_of(experiment.model), options=(experiment.option,))
+                                  for experiment in EXPERIMENTS))
+    if table == "rope":
+        return [Row(model, position) for model in ROPE_MODELS for position in ROPE_POSITIONS]
+    printed = {row["model"]: row for row in paper_table(table)["rows"]}
+    return [Row(model, position_of(model), printed.get(model, {})) for model in (*printed, *BESIDE.get(table, ()))]
