@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vixlib.device import pick_precision
 from vixlib.measure.live_bytes import kept_for_backward
-from vixlib.measure.model import seconds
+from vixlib.measure.speed import seconds
 from vixlib.precision import computing_in
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's start and stop are no news

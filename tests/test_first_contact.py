@@ -9,7 +9,7 @@ import torch
 
 import vixlib as vix
 from vixlib.device import device_name, training_kernels
-from vixlib.measure.model import MARGIN
+from vixlib.measure.memory import MARGIN
 from vixlib.precision import computing_in
 from vixlib.train.loop import _prepare, _train
 

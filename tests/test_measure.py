@@ -12,8 +12,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import vixlib as vix
 from vixlib.measure.limits import real_steps
-from vixlib.measure.model import MARGIN, training_step, with_fake_tensors
+from vixlib.measure.memory import MARGIN, with_fake_tensors
 from vixlib.measure.probe import attention_maps, mixer_inputs
+from vixlib.measure.step import training_step
 from vixlib.models.zoo import applicable
 
 SMALL = {"image_size": 16, "patch_size": 2, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 48}
@@ -165,7 +166,7 @@ def test_weights_that_are_not_trained_need_no_moments_and_a_frozen_model_is_refu
 
 REAL_STEP = """
 import sys, torch, vixlib as vix
-from vixlib.measure.model import training_step
+from vixlib.measure.step import training_step
 torch.set_num_threads(1)
 model = vix.build(sys.argv[1], depth=2)
 training_step(model, 1, "float32")[0]()  # code and small buffers are loaded
@@ -269,10 +270,10 @@ def test_few_predictions_enclose_the_largest_batch_whatever_its_growth(growth, m
 
     def predicted(model, batch, *_):
         asked.append(batch)
-        return vix.measure.model.PeakMemory(int(1e6 + growth(batch)), batch, "float16", measured=False)
+        return vix.measure.memory.PeakMemory(int(1e6 + growth(batch)), batch, "float16", measured=False)
 
-    monkeypatch.setattr(vix.measure.model, "predict_peak_memory", predicted)
-    found, memory = vix.measure.model.fitting_batch(nn.Linear(1, 1), 2**28, "float16"), 2**28 / MARGIN
+    monkeypatch.setattr(vix.measure.memory, "predict_peak_memory", predicted)
+    found, memory = vix.measure.memory.fitting_batch(nn.Linear(1, 1), 2**28, "float16"), 2**28 / MARGIN
     assert 1e6 + growth(found) <= memory and len(asked) < 60
     assert 1e6 + growth(found + 1) > memory or 1e6 + growth(found) > 0.99 * memory
 

@@ -9,7 +9,7 @@ import torch
 
 import vixlib as vix
 from vixlib.measure import lengths
-from vixlib.measure.model import predict_peak_memory, saved_bytes_per_image
+from vixlib.measure.memory import predict_peak_memory, saved_bytes_per_image
 from vixlib.report import memory
 from vixlib.report.records import read_records, record_name
 

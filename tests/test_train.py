@@ -25,8 +25,9 @@ from torch.nn.utils import prune
 from vixlib import ViX, build
 from vixlib.data.images import ImageData
 from vixlib.data.shapes import make_shapes
-from vixlib.measure.model import predict_peak_memory, saved_bytes_per_image, throughput
+from vixlib.measure.memory import predict_peak_memory, saved_bytes_per_image
 from vixlib.measure.scoring import evaluate, in_parts, predict
+from vixlib.measure.speed import throughput
 from vixlib.mixers import NystromAttention
 from vixlib.precision import computing_in
 from vixlib.train import in_use

@@ -20,15 +20,10 @@ __version__ = "0.1.0"
 from .data.images import ImageData
 from .data.loading import load
 from .device import describe, pick_device, pick_precision
-from .measure.model import (
-    count_parameters,
-    max_batch_size,
-    peak_memory,
-    predict_peak_memory,
-    saved_bytes_per_image,
-    throughput,
-)
+from .measure.memory import max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
+from .measure.parameters import count_parameters
 from .measure.scoring import Scores, evaluate, predict
+from .measure.speed import throughput
 from .models import FNet, ViL, ViN, ViP, ViT, ViX, applicable, build, names
 from .profiles import PROFILES, Profile, announce, current_profile
 from .report.comparison import compare

@@ -2,7 +2,7 @@
 import argparse
 
 from .files import while_read
-from .measure.model import count_parameters
+from .measure.parameters import count_parameters
 from .models.zoo import SYSTEMS, build
 from .table import Table
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..measure.model import count_parameters
+from ..measure.parameters import count_parameters
 from ..models.zoo import build
 from ..report.comparison import Group
 from ..report.leads import recorded_by_group

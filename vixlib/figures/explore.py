@@ -16,7 +16,7 @@ from ..data.images import normalised
 from ..errors import require_between, require_count, require_known, require_mapping, require_type, shown
 from ..measure import lengths
 from ..measure.cost import mixer_bytes
-from ..measure.model import CARD_GB
+from ..measure.memory import CARD_GB
 from ..measure.probe import imitated_rows, mixer_inputs, mixer_row
 from ..mixers import MIXERS, SoftmaxAttention
 from ..models import ViX

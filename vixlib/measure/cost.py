@@ -14,7 +14,7 @@ from ..device import own_randomness, pick_precision, require_working, training_k
 from ..errors import require_count, require_type, shown
 from ..precision import autocast_off, computing_in
 from .live_bytes import kept_for_backward
-from .model import seconds
+from .speed import seconds
 
 Builder = Callable[[int], nn.Module]
 

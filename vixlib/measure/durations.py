@@ -10,7 +10,7 @@ from ..device import device_name
 from ..files import DATA, write_atomic
 from ..models.zoo import build
 from ..provenance import environment, now
-from .model import throughput
+from .speed import throughput
 
 MINUTES = DATA / "minutes.json"
 # The yardstick's model and batch: large enough to keep the device busy, small enough for a fraction of a second.

@@ -16,7 +16,7 @@ from ..errors import as_file_path
 from ..files import DATA, require_writable, write_atomic
 from ..models.zoo import build
 from ..provenance import environment
-from .model import predict_peak_memory
+from .memory import predict_peak_memory
 
 FILE = DATA / "memory_by_length.json"
 # How attention is computed: name of the curve -> (system, its options, precision).

@@ -9,7 +9,8 @@ from torch import nn
 
 from ..device import is_out_of_memory, pick_device
 from ..errors import copied
-from .model import fitting_batch, predict_peak_memory, training_step
+from .memory import fitting_batch, predict_peak_memory
+from .step import training_step
 
 CONTEXT_GB = 0.5  # what CUDA itself takes of a card beside torch's allocations, about
 

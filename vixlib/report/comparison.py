@@ -11,7 +11,7 @@ from torch import nn
 
 from ..embeddings import as_pair
 from ..errors import require_known, require_type, shown
-from ..measure.model import count_parameters
+from ..measure.parameters import count_parameters
 from ..models.zoo import applicable, build, names, position_of
 from ..table import Table
 from ..train.run import Run, training_settings

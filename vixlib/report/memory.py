@@ -15,7 +15,7 @@ from torch import nn
 from ..device import device_name, is_out_of_memory, pick_device
 from ..errors import require_kinds
 from ..files import DATA, file_part, require_writable, write_atomic
-from ..measure.model import CARD_GB, MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
+from ..measure.memory import CARD_GB, MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
 from ..models.zoo import CONFIGS, applicable, build, names, settings
 from ..provenance import environment
 from ..table import Table

@@ -9,7 +9,7 @@ from statistics import mean, median
 from ..data.images import ImageData
 from ..device import pick_device
 from ..measure.durations import readable
-from ..measure.model import throughput
+from ..measure.speed import throughput
 from ..train.run import Run
 from .jobs import Job
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..data.images import ImageData
 from ..device import pick_device
-from ..measure.model import count_parameters
+from ..measure.parameters import count_parameters
 from ..models.zoo import applicable, build
 from ..profiles import Profile
 from ..provenance import SHARED_BY, THEN, environment

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..measure.durations import readable
-from ..measure.model import CARD_GB
+from ..measure.memory import CARD_GB
 from ..models.zoo import names
 from ..profiles import PROFILES
 from ..report import benchmarks, memory

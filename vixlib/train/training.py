@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from ..measure.model import may_fuse
+from ..measure.step import may_fuse
 from .averaging import WeightAverage
 from .layout import layout, shapes
 from .run import Run

@@ -1,69 +1,25 @@
-"""Measuring a model: parameters, bytes kept for backward, peak memory, largest batch, speed of a training step."""
+"""What a training step keeps and needs in memory, measured or predicted, and the largest batch that fits."""
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from math import floor
-from statistics import median
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..device import out_of_memory_named, own_randomness, pick_precision, training_kernels
-from ..embeddings import Size, as_pair, built_for
-from ..errors import (
-    MOST,
-    copied,
-    loose_tensors,
-    require_count,
-    require_gradients,
-    require_graph,
-    require_known,
-    require_logits,
-    require_model,
-    require_room,
-    require_trainable,
-    require_weights,
-    shown,
-)
-from ..precision import PRECISIONS, autocast_off, computing_in
-from .cuda_autocast import CudaAutocast
+from ..device import out_of_memory_named, own_randomness, pick_precision
+from ..embeddings import Size, built_for
+from ..errors import MOST, copied, loose_tensors, require_count, require_known, shown
+from ..precision import PRECISIONS
 from .live_bytes import Living, kept_for_backward
+from .step import checked_size, random_images, step_loss, training_step
 
 CARD_GB = 16  # memory of the paper's GPU, and of a T4
 MARGIN = 1.15  # predictions fall a few percent short of a real step; what a plan needs is an upper bound
 CLOSE = 0.002  # how much of the memory may stay unused by the largest batch
-
-
-@dataclass(frozen=True)
-class ParameterCount:
-    """true: every trainable number.   as_paper: what the paper's column counts (see `count_parameters`)."""
-
-    true: int
-    as_paper: int
-
-
-def count_parameters(model: nn.Module) -> ParameterCount:
-    """All parameters, and the count that torchsummary printed for the paper.
-
-    torchsummary adds up `weight` and `bias` of modules: position tables, CLS token and Linformer's sequence
-    projections are bare parameters and left out; modules reachable by two paths were hooked, and counted,
-    twice, which the zoo states in `model.counted_twice_by_paper` for the Performer rows of tables 1 and 3.
-    """
-    require_model(model)
-
-    def weights_and_biases(part: nn.Module) -> int:
-        return sum(p.numel() for module in part.modules()
-                   for name, p in module.named_parameters(recurse=False) if name in ("weight", "bias"))
-
-    twice = getattr(model, "counted_twice_by_paper", None)
-    as_paper = weights_and_biases(model) + (weights_and_biases(model.get_submodule(twice)) if twice else 0)
-    return ParameterCount(true=sum(p.numel() for p in model.parameters()), as_paper=as_paper)
 
 
 def saved_bytes_per_image(model: nn.Module, image_size: Size | None = None, precision: str = "float32") -> float:
@@ -72,14 +28,14 @@ def saved_bytes_per_image(model: nn.Module, image_size: Size | None = None, prec
     Counted once per storage, parameters left out, as the difference between batches of 4 and 2, so that what
     does not grow with the batch cancels. precision "float16" or "bfloat16" counts under autocast.
     """
-    image_size = _checked(model, image_size)
+    image_size = checked_size(model, image_size)
     require_known("precision", precision, PRECISIONS)
     model = copied(model)  # a forward pass moves the statistics of BatchNorm
     model.train()
     with (own_randomness(next(model.parameters()).device),  # dropout draws
           out_of_memory_named(f"a picture of image_size={image_size or built_for(model, 'image_size')}")):
-        two, four = (kept_for_backward(model, partial(_loss, model, _images(model, batch, image_size), precision))
-                     for batch in (2, 4))
+        batches = (random_images(model, size, image_size) for size in (2, 4))
+        two, four = (kept_for_backward(model, partial(step_loss, model, images, precision)) for images in batches)
     return (four - two) / 2
 
 
@@ -104,7 +60,7 @@ def peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
     The measure is torch's own allocations; the CUDA context adds about half a GiB that no model decides.
     """
     require_count(batch_size=batch_size)
-    image_size = _checked(model, image_size)
+    image_size = checked_size(model, image_size)
     device = next(model.parameters()).device
     if device.type != "cuda":
         return predict_peak_memory(model, batch_size, precision, image_size)
@@ -129,7 +85,7 @@ def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str =
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     require_count(batch_size=batch_size)
-    image_size = _checked(model, image_size)
+    image_size = checked_size(model, image_size)
     require_known("precision", precision, ("auto", *PRECISIONS))
     precision = "float16" if precision == "auto" else precision
     mode = FakeTensorMode()
@@ -175,7 +131,7 @@ def max_batch_size(model: nn.Module, memory_gb: float = CARD_GB, precision: str 
     if isinstance(memory_gb, bool) or not isinstance(memory_gb, (int, float)) or not 1 < memory_gb < 2**20:
         raise ValueError(f"memory_gb={shown(memory_gb)} must exceed 1, which CUDA's context and fragmentation take, "
                          "and be below 2**20")
-    return fitting_batch(model, (memory_gb - 1) * 2**30, precision, _checked(model, image_size))
+    return fitting_batch(model, (memory_gb - 1) * 2**30, precision, checked_size(model, image_size))
 
 
 def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: Size | None = None) -> int:
@@ -210,89 +166,5 @@ def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: S
     return fits
 
 
-def throughput(model: nn.Module, batch_size: int = 64, repeats: int = 5, precision: str = "auto",
-               image_size: Size | None = None) -> float:
-    """Images a second of a whole training step on the model's device, median of `repeats` after one warm-up."""
-    require_count(batch_size=batch_size, repeats=repeats)
-    image_size = _checked(model, image_size)
-    device = next(model.parameters()).device
-    if device.type == "cpu" and batch_size > 128:  # where memory does not suffice, the system ends the process
-        require_room(predict_peak_memory(model, batch_size, "float32", image_size).bytes // 4, batch_size=batch_size,
-                     image_size=image_size)
-    step, _ = training_step(copied(model), batch_size, pick_precision(device, precision), image_size)
-    with own_randomness(device), out_of_memory_named(f"a batch of batch_size={batch_size}"):
-        step()
-        return batch_size / median(seconds(step, device) for _ in range(repeats))
-
-
-def training_step(model: nn.Module, batch_size: int, precision: str,
-                  image_size: Size | None = None) -> tuple[Callable[[], None], torch.optim.Optimizer]:
-    """(a call that trains `model` one step on a fixed random batch, its optimiser): forward, backward, AdamW, by the
-    kernels that fit trains with."""
-    require_gradients("a training step")
-    require_trainable(model, type(model).__name__)
-    model.train()
-    images = _images(model, batch_size, image_size)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=may_fuse(model))  # as fit trains
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with training_kernels(deterministic=False):
-            with autocast_off(images.device):  # the caller's; `precision` decides
-                _loss(model, images, precision).backward()
-            optimizer.step()
-
-    return step, optimizer
-
-
-def may_fuse(model: nn.Module) -> bool:
-    """Whether torch's fused optimisers, one kernel for all parameters, take those of `model`: no complex numbers."""
-    return all(parameter.is_floating_point() for parameter in model.parameters())
-
-
-def _checked(model: nn.Module, image_size: Size | None) -> tuple[int, int] | None:
-    """`image_size` as (height, width); errors for what is no model to measure or no size."""
-    require_weights(model)
-    if next(model.parameters(), None) is None:
-        raise ValueError(f"model={type(model).__name__} has no parameters to measure a training step of")
-    return None if image_size is None else as_pair("image_size", image_size)
-
-
-def _images(model: nn.Module, batch_size: int, image_size: tuple[int, int] | None) -> Tensor:
-    size = as_pair("image_size", image_size or built_for(model, "image_size") or (32, 32))
-    # A network of one's own need not say its channels; its first convolution does.
-    channels = built_for(model, "channels") or next(
-        (part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
-    # Those of a prediction hold nothing, and it may be for a larger machine.
-    held = 1 if hasattr(next(model.parameters()), "fake_mode") else batch_size
-    require_room(held * channels * size[0] * size[1], batch_size=batch_size, image_size=size)
-    generator = torch.Generator().manual_seed(0)  # its own: the caller's random numbers stay as they were
-    return torch.randn(batch_size, channels, *size, generator=generator, device="cpu", dtype=torch.float32).to(
-        next(model.parameters()).device)
-
-
-def _loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
-    require_known("precision", precision, PRECISIONS)
-    require_gradients("a training step")
-    with (torch.enable_grad(), computing_in(precision, images),
-          CudaAutocast() if images.device.type == "cpu" else nullcontext()):
-        scores = model(images)
-        require_logits(scores, images)
-        loss = F.cross_entropy(scores, torch.zeros(len(images), dtype=torch.long, device=images.device))
-    require_graph(loss, type(model).__name__)
-    return loss
-
-
 def _bytes(model: nn.Module) -> int:
     return sum(t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers()))
-
-
-def seconds(step: Callable[[], None], device: torch.device, calls: int = 1) -> float:
-    """Seconds of one call of `step`, as the mean of `calls` in a row."""
-    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    for _ in range(calls):
-        step()
-    wait()
-    return (time.perf_counter() - start) / calls
