@@ -24,7 +24,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from vixlib.device import training_kernels
+from vixlib.kernels import training_kernels
 from vixlib.report.benchmarks import duration, size, where
 from vixlib.reproduce.arguments import count
 from vixlib.table import Table

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from vixlib.device import training_kernels
+from vixlib.kernels import training_kernels
 from vixlib.models import build, names
 from vixlib.report.benchmarks import duration, where
 from vixlib.table import Table

@@ -15,8 +15,8 @@ from statistics import median
 
 import torch
 
-from vixlib.device import training_kernels
 from vixlib.errors import machine_memory
+from vixlib.kernels import training_kernels
 from vixlib.mixers import MIXERS
 from vixlib.report.benchmarks import COSTS, PHASES, REFERENCE, by_precision, crossings, duration, size
 from vixlib.reproduce.arguments import positive

@@ -10,14 +10,8 @@ import torch
 from torch.nn.attention import SDPBackend
 
 from vixlib import device as devices
-from vixlib.device import (
-    describe,
-    device_name,
-    fused_attention_problem,
-    pick_device,
-    pick_precision,
-    training_kernels,
-)
+from vixlib.device import describe, device_name, pick_device, pick_precision
+from vixlib.kernels import fused_attention_problem, training_kernels
 from vixlib.measure.scoring import evaluating
 
 
@@ -140,7 +134,7 @@ def test_a_gpu_is_tried_alike_wherever_it_is_asked_for(region):
 
 def test_the_kernel_asked_for_is_none_that_training_leaves_out(monkeypatch):
     asked = []
-    monkeypatch.setattr(devices, "cudnn_attention_fails", lambda: True)
+    monkeypatch.setattr("vixlib.kernels.cudnn_attention_fails", lambda: True)
     monkeypatch.setattr("torch.nn.attention.sdpa_kernel", lambda kinds: asked.extend(kinds) or nullcontext())
     fused_attention_problem("cpu", "float32", dim_head=32)
     assert asked and SDPBackend.CUDNN_ATTENTION not in asked
@@ -162,7 +156,7 @@ def test_fused_attention_is_asked_for_by_running_it(monkeypatch):
     def none_fits(*inputs):
         raise RuntimeError("No available kernel.  Aborting execution.")
 
-    monkeypatch.setattr("vixlib.device.F.scaled_dot_product_attention", none_fits)
+    monkeypatch.setattr("vixlib.kernels.F.scaled_dot_product_attention", none_fits)
     problem = fused_attention_problem("cpu", "bfloat16", dim_head=30)
     assert "bfloat16 with a head width of 30" in problem and "N×N" in problem and "No available kernel" in problem
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import vixlib as vix
-from vixlib.device import device_name, training_kernels
+from vixlib.device import device_name
+from vixlib.kernels import training_kernels
 from vixlib.measure.memory import MARGIN
 from vixlib.precision import computing_in
 from vixlib.train.loop import _prepare, _train

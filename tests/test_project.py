@@ -86,7 +86,7 @@ def test_imports_run_one_way():
         groups[module.split(".")[0]] |= {other.split(".")[0] for other in others} - {module.split(".")[0]}
     tuple(TopologicalSorter(groups).static_order())
     levels = [("precision", "errors", "lean"), ("mixers", "positions", "embeddings"), ("models",),
-              ("device", "files", "provenance", "table", "data", "measure", "train"), ("profiles", "report"),
+              ("device", "kernels", "files", "provenance", "table", "data", "measure", "train"), ("profiles", "report"),
               ("reproduce", "figures")]
     assert packages == {name for level in levels for name in level} & packages
     below: set[str] = set()

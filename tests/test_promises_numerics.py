@@ -12,7 +12,7 @@ from test_train import colours, net, same_weights, train
 from torch import nn
 
 import vixlib as vix
-from vixlib.device import training_kernels
+from vixlib.kernels import training_kernels
 from vixlib.measure import limits
 from vixlib.mixers import MIXERS, newton_schulz
 from vixlib.mixers.nystrom import IterativeInverse

@@ -6,14 +6,15 @@
     vix.compare(table=1, runs=[run])
 
 Where what is, from the bottom up:
-    errors, precision, device, files, provenance, table, lean   what all the rest stands on
-    mixers/, positions, embeddings, models/                     the architectures; models/zoo.py names them
-    data/                                                       pictures, and where they come from
-    measure/                                                    parameters, bytes, seconds, accuracy
-    train/, profiles                                            a training run, and how large a notebook's may be
-    report/                                                     records, and how the paper's tables look beside them
-    reproduce/                                                  the command that trains a table
-    figures/                                                    the notebooks' pictures
+    errors, precision, lean, device, kernels,
+    files, provenance, table                    what all the rest stands on
+    mixers/, positions, embeddings, models/     the architectures; models/zoo.py names them
+    data/                                       pictures, and where they come from
+    measure/                                    parameters, bytes, seconds, accuracy
+    train/, profiles                            a training run, and how large a notebook's may be
+    report/                                     records, and how the paper's tables look beside them
+    reproduce/                                  the command that trains a table
+    figures/                                    the notebooks' pictures
 """
 __version__ = "0.1.0"
 

@@ -10,8 +10,9 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from ..device import own_randomness, pick_precision, require_working, training_kernels
+from ..device import own_randomness, pick_precision, require_working
 from ..errors import require_count, require_type, shown
+from ..kernels import training_kernels
 from ..precision import autocast_off, computing_in
 from .live_bytes import kept_for_backward
 from .speed import seconds

@@ -12,15 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.images import ImageData, normalised
-from ..device import (
-    float32_convolutions,
-    is_out_of_memory,
-    out_of_memory_named,
-    pick_device,
-    pick_precision,
-)
+from ..device import is_out_of_memory, out_of_memory_named, pick_device, pick_precision
 from ..embeddings import built_for
 from ..errors import require_count, require_known, require_logits, require_type, require_weights
+from ..kernels import float32_convolutions
 from ..precision import computing_in
 
 

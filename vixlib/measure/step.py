@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..device import training_kernels
 from ..embeddings import Size, as_pair, built_for
 from ..errors import (
     require_gradients,
@@ -19,6 +18,7 @@ from ..errors import (
     require_trainable,
     require_weights,
 )
+from ..kernels import training_kernels
 from ..precision import PRECISIONS, autocast_off, computing_in
 from .cuda_autocast import CudaAutocast
 

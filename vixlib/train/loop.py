@@ -14,15 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.images import ImageData
-from ..device import (
-    device_name,
-    fused_attention_problem,
-    is_out_of_memory,
-    own_randomness,
-    pick_device,
-    pick_precision,
-    training_kernels,
-)
+from ..device import device_name, is_out_of_memory, own_randomness, pick_device, pick_precision
 from ..errors import (
     as_file_path,
     require_flag,
@@ -33,6 +25,7 @@ from ..errors import (
     require_type,
 )
 from ..files import require_writable
+from ..kernels import fused_attention_problem, training_kernels
 from ..measure.limits import memory_problem, out_of_memory
 from ..measure.scoring import check_fit, evaluate, logits_of, name_of
 from ..mixers import SoftmaxAttention
