@@ -63,7 +63,7 @@ PROFILES = {profile.name: profile for profile in (
     Profile("paper", "the paper's protocol: every pixel a token, 40 epochs at batch 64", "cifar10", "paper",
             TrainConfig()),
     Profile("first-epoch", "every pixel a token, one epoch: what a CPU can do of the authors' own runs", "cifar10",
-            "uniform", TrainConfig(epochs=1)),
+            "uniform", TrainConfig(epochs=1, precision="float32")),
     Profile("modern", "the paper's models and epochs, trained as one would today", "cifar10", "paper", MODERN),
 )}
 
