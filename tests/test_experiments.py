@@ -38,8 +38,21 @@ def test_pairs_have_the_same_seed_and_setting(tmp_path):
     write_record(vip(99.0, 0, lr=2e-3, profile="paper"), tmp_path)
     table = reasons_table("02", tmp_path)
     # differences 14, 12 and 13: mean 13, standard deviation 1, t(0.975, 2) = 4.3027: 13 ± 4.3027/√3
-    assert [row[3:6] for row in table.rows] == [["47.00", "34.00", "+13.00 ± 2.48 (n=3)"]]
+    assert table.rows[0][3:6] == ["47.00", "34.00", "+13.00 ± 2.48 (n=3)"]
     assert table.notes[0].startswith("[1] quick: cifar10-jpg, patch 4")
+
+
+def test_an_option_may_be_compared_with_another_system_or_other_positions(tmp_path):
+    write_record(vip(47.0, 0, "relu"), tmp_path)
+    write_record(record("ViT", "learned", 45.0, seed=0), tmp_path)
+    plain, against_vit = reasons_table("02", tmp_path).rows
+    assert plain[3:6] == [NOT_MEASURED, NOT_MEASURED, "-"]
+    assert against_vit[2:6] == ["ViP, kernel=relu, against ViT", "47.00", "45.00", "+2.00 (one seed)"]
+    write_record({**record("ViT", "learned", 49.0, position_std=0.02), "table": VARIANTS}, tmp_path)
+    write_record(record("ViT", "rope", 48.0), tmp_path)
+    found = {row[2]: row[5] for row in reasons_table("04", tmp_path).rows}
+    assert found["ViT, position_std=0.02"] == "+4.00 (one seed)"
+    assert found["ViT, position_std=0.02, against rope"] == "+1.00 (one seed)"
 
 
 def test_other_training_is_no_pair_and_nothing_recorded_says_so(tmp_path):

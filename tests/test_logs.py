@@ -16,7 +16,11 @@ ROWS = {(row.model, row.position): row for row in table_rows(LOGS)}
 
 
 def first(model, position, top1, seed=0, dataset="cifar10-jpg", profile="first-epoch"):
-    return {**record(model, position, top1, seed=seed, dataset=dataset, profile=profile), "table": LOGS}
+    """A record as such a run leaves it."""
+    made = record(model, position, top1, seed=seed, dataset=dataset, profile=profile)
+    batch_size = ROWS[model, position].printed["batch_size"]
+    return {**made, "table": LOGS, "options": dict(ROWS[model, position].options),
+            "train": {**made["train"], "batch_size": batch_size}}
 
 
 def test_every_log_that_begins_with_its_first_epoch_is_a_row():
@@ -53,11 +57,19 @@ def test_the_table_shows_means_and_how_far_they_are_from_the_logs(tmp_path):
         write_record(made, tmp_path)
     table = first_epochs_table(tmp_path)
     cells = {row[0]: row[1:] for row in table.rows}
-    assert table.header[3:] == ["recorded\ncifar10", "recorded\ncifar10-jpg"]
-    assert cells["ViL, learned"] == ["256", "43.53", NOT_MEASURED, "44.00 ± 1.41 (n=2) (+0.47)"]
-    assert cells["ViT, rope"] == ["64", "51.60", "50.00 (-1.60)", NOT_MEASURED]
-    assert cells["ViN, rope"] == ["192", "51.41", NOT_MEASURED, NOT_MEASURED]
+    assert table.header[3:] == ["recorded\ncifar10", "recorded\ncifar10-jpg", "minutes"]
+    assert cells["ViL, learned"][:4] == ["256", "43.53", NOT_MEASURED, "44.00 ± 1.41 (n=2) (+0.47)"]
+    assert cells["ViT, rope"][:4] == ["64", "51.60", "50.00 (-1.60)", NOT_MEASURED]
+    assert cells["ViN, rope"] == ["192", "51.41‡", NOT_MEASURED, NOT_MEASURED, "-"]
     assert sum("JPEG copy" in note for note in table.notes) == 1
+
+
+@pytest.mark.parametrize("other", [{"options": {"patch_size": 4}}, {"train": {"batch_size": 64}},
+                                   {"precision": "bfloat16"}])
+def test_a_run_of_another_model_batch_or_precision_is_none_of_the_table(tmp_path, other):
+    made = first("ViL", "learned", 44.0)
+    write_record({**made, **other, "train": {**made["train"], **other.get("train", {})}}, tmp_path)
+    assert {row[3] for row in first_epochs_table(tmp_path).rows} == {NOT_MEASURED}
 
 
 def test_without_records_the_table_says_so(tmp_path):

@@ -11,9 +11,29 @@ from vixlib.report.verdicts import CLAIMS, Claim, printed_difference, verdict_ta
 
 
 def test_without_records_every_claim_stands_there_unmeasured(tmp_path):
-    rows = verdict_table(results=tmp_path).rows
-    assert len(rows) == sum(len(claim.pairs) for claim in CLAIMS) + 1
-    assert all(NOT_MEASURED in row[-2] for row in rows)  # no GPU has measured memory either
+    accuracy = [row for row in verdict_table(results=tmp_path).rows if "over" not in row[2]]
+    assert len(accuracy) == sum(len(claim.pairs) for claim in CLAIMS)
+    assert all(NOT_MEASURED in row[-2] for row in accuracy)
+
+
+def test_half_the_memory_is_asked_of_the_authors_formulas_and_of_ours(monkeypatch):
+    def said():
+        return {row[2].removeprefix("ViN over ViT, "): row[3:6] for row in verdict_table("02").rows if "over" in row[2]}
+
+    monkeypatch.setattr("vixlib.report.benchmarks.published_peaks",
+                        lambda: [({"ViT": 1000, "ViN": 490}, "measured: here"), ({"ViT": 1000}, "measured: there")])
+    assert said()["authors' formulas"] == ["0.47 times", "0.49 times", "holds"]
+    assert NOT_MEASURED in said()["ours, mixed, fused"][2]  # no GPU has measured it
+    monkeypatch.setattr("vixlib.report.benchmarks.published_peaks", lambda: [])
+    assert "authors' formulas" not in said() and len(said()) == 2
+
+
+def test_two_seeds_decide_nothing_however_alike_they_are(tmp_path):
+    for seed in (0, 1):
+        write_record(record("ViT", "learned", 50.0 + seed, seed=seed), tmp_path)
+        write_record(record("ViN", "learned", 52.0 + seed, seed=seed), tmp_path)
+    row = next(row for row in verdict_table("02", tmp_path).rows if row[2] == "ViN against ViT")
+    assert row[4:6] == ["+2.00 ± 0.00 (n=2)", "undecided"]
 
 
 def test_printed_differences_come_from_the_tables_or_the_logs():

@@ -28,6 +28,15 @@ def read(folder: Path = BENCHMARKS, benchmark: str | None = None) -> list[dict]:
             and (not record["quick"] or (record["benchmark"], record["device"]) not in full)]
 
 
+def published_peaks() -> list[tuple[dict[str, int], str]]:
+    """(each model's peak bytes of a float32 training step by the authors' formulas, how measured) for each device on
+    which benchmarks.peers has run."""
+    return [({row["model"]: row["measured"]["float32"]["peak"]["theirs"] for row in found["rows"]
+              if row["against"] == "authors' form" and row["status"] == "measured"},
+             "measured: batch {batch}, {tokens:,} tokens, {heads} heads of {dim_head}; ".format(**found["settings"])
+             + where(found)) for found in read(benchmark="peers")]
+
+
 def where(record: dict) -> str:
     """One line for a table's foot: when, where and with what it was measured."""
     stopped = "" if record["finished"] else "; stopped before its end"

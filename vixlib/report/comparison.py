@@ -85,19 +85,21 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     lines += [[model if model not in names() and position == "none" else f"{model}, {position}",
                *["-"] * (len(header) - 2), _cell(own, score, "not run")]
               for (model, position), own in live.items() if (model, position) not in shown_above]
-    devices = sorted({record["device"] for found in recorded.values() for record in found})
     marked = any(mark in line[4] for line in lines for mark in "*†")
-    return Table(_caption(table), header, lines, tuple(_notes(table, groups, devices, runs, marked)))
+    shown = [record for found in recorded.values() for record in found]
+    return Table(_caption(table), header, lines, tuple(_notes(table, groups, shown, runs, marked)))
 
 
-def _notes(table: int | str, groups: Sequence[Group], devices: Sequence[str], runs: Sequence[Run],
+def _notes(table: int | str, groups: Sequence[Group], records: Sequence[dict], runs: Sequence[Run],
            marked: bool) -> list[str]:
     """What the columns mean, on what the runs were made, and what to beware of; marked: whether logs have marks."""
-    notes = ["parameters: of the paper's layers (configuration \"paper\"); columns of runs name their own"
-             if table != "rope" else "parameters: of the uniform configuration",
-             f"recorded on: {'; '.join(devices)}" if devices else "no run of this table is recorded yet",
-             "best: the best epoch of the best seed, chosen on the test images, as the paper reports; "
-             "last: the last epoch, mean ± sd over seeds"]
+    notes = ["parameters: of the paper's layers (configuration \"paper\"), every pixel a token" if table != "rope" else
+             "parameters: of the uniform configuration, every pixel a token",
+             *(_models_of(group, records) for group in groups),
+             f"recorded on: {'; '.join(sorted({record['device'] for record in records}))}" if records else
+             "no run of this table is recorded yet",
+             "best: the best epoch of the best seed, chosen on the test images, as the paper reports (more seeds leave "
+             "more to choose from); last: the last epoch, mean ± sd over seeds"]
     settings = dict.fromkeys(f"{run.dataset}, {_epochs(run)} epoch(s), {run.device}" for run in runs)
     notes += [f"this run: {'; '.join(settings)}"] if runs else []
     notes += [MARKED_LOGS] if marked else []
@@ -106,6 +108,14 @@ def _notes(table: int | str, groups: Sequence[Group], devices: Sequence[str], ru
         notes.append(f"{NOT_MEASURED}: python -m vixlib.reproduce --table {table} --profile paper trains them on a GPU "
                      "and fills the column")
     return notes
+
+
+def _models_of(group: Group, records: Iterable[dict]) -> str:
+    """How large the models of a column are, and with what batch size they were trained."""
+    own = [record for record in records if Group.of(record) == group]
+    counts = [record["params"]["true"] for record in own]
+    sizes = " or ".join(str(size) for size in sorted({record["train"]["batch_size"] for record in own}))
+    return f"{group.profile}: models of {min(counts):,} to {max(counts):,} parameters, batch size {sizes}"
 
 
 def copy_notes(datasets: Iterable[str]) -> list[str]:

@@ -23,6 +23,7 @@ from .rows import ROPE_MODELS, ROPE_POSITIONS
 
 # Student's t, two-sided 95 %, for 1 to 9 degrees of freedom; more seeds use the last, which is a little too wide.
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+FEWEST = 3  # seeds that decide; with two, differences that happen to be alike make any interval narrow
 ROPE_CLAIMS = (("rope", "learned"), ("rope2d", "rope"), ("learned", "none"), ("rope", "none"))
 # What pairing reads of a record.
 READ = {field: KINDS[field] for field in (*IDENTITY, "train", "last_top1")}
@@ -65,11 +66,11 @@ class Difference:
     def verdict(self) -> str:
         """Of "a is more accurate than b": "holds", "does not hold" (b is), "undecided" or "not measured".
 
-        It takes an interval without zero to decide: one seed gives a direction and never a verdict.
+        It takes an interval without zero to decide, over FEWEST seeds: fewer give a direction and never a verdict.
         """
         if not self.pairs:
             return NOT_MEASURED
-        if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
+        if self.n < FEWEST or self.interval[0] <= 0 <= self.interval[1]:
             return "undecided"
         return "holds" if self.mean > 0 else "does not hold"
 

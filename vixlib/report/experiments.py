@@ -36,7 +36,7 @@ def reasons_table(notebook: str | None = None, results: str | Path | None = None
                          found.a, *(NOT_MEASURED if score is None else f"{score:.2f}" for score in scores),
                          in_points(found), mark(marks, found.group)])
             asked.add(experiment.question)
-    return Table("Experiments on the reasons: one thing changed, nothing else",
+    return Table("Experiments on the reasons: one option changed and nothing else, or the training as a whole",
                  ["question", "notebook", "changed", "changed,\ntop-1 (%)", "plain,\ntop-1 (%)",
                   "difference\n(points)", "setting"], rows,
                  (*(f"{sign} {setting}" for setting, sign in marks.items()),
@@ -51,9 +51,9 @@ def _built(experiment: Variant, changed: list[dict], plain: list[dict]) -> list[
 
     def without(one: dict) -> dict:
         return {"options": {key: own for key, own in one["options"].items() if key != name},
-                "position": experiment.against or one["position"]}
+                **(dict([experiment.against]) if experiment.against else {})}
 
-    against = f", against {experiment.against}" if experiment.against else ""
+    against = f", against {experiment.against[1]}" if experiment.against else ""
     return _paired(f"{experiment.model}, {name}={value}{against}", experiment.model, ones, plain, without,
                    training_settings)
 

@@ -27,14 +27,14 @@ class Variant:
     """An experiment on why a claim holds or fails: one option of a system changed and nothing else.
 
     notebook: where the question is asked.   option: (name, value), for `build`.
-    against: the positions of the system that it is compared with, where they are others than its own.
+    against: what else the system that it is compared with has of its own, as a field of records and its value.
     """
 
     question: str
     notebook: str
     model: str
     option: tuple[str, object]
-    against: str | None = None
+    against: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,17 @@ TABLES = (*PRINTED, "rope")  # RoPE: the claim about positions, which the paper 
 # What is trained beside the tables, to learn the reasons for what they say.
 EXPERIMENTS = (
     Variant("is it the linear form or the random features that hold ViP back?", "02", "ViP", ("kernel", "relu")),
+    Variant("and without random features, is ViP behind ViT?", "02", "ViP", ("kernel", "relu"), ("model", "ViT")),
     Variant("does the convolutional embedding need normalisation to learn early?", "03", "HybridViT",
             ("normalisation", "batch")),
     Variant("does the convolutional embedding need normalisation to learn early?", "03", "HybridViP",
             ("normalisation", "batch")),
     Variant("is RoPE ahead of learned positions because those start too large?", "04", "ViT", ("position_std", 0.02)),
     Variant("is RoPE ahead of learned positions because those start too large?", "04", "ViL", ("position_std", 0.02)),
-    Variant("and is RoPE ahead of a table that starts quietly?", "04", "ViT", ("position_std", 0.02), against="rope"),
-    Variant("and is RoPE ahead of a table that starts quietly?", "04", "ViL", ("position_std", 0.02), against="rope"),
+    Variant("and is RoPE ahead of a table that starts quietly?", "04", "ViT", ("position_std", 0.02),
+            ("position", "rope")),
+    Variant("and is RoPE ahead of a table that starts quietly?", "04", "ViL", ("position_std", 0.02),
+            ("position", "rope")),
     Variant("does its dropout of 0.5 hold CPV back in a short training?", "06", "CPV", ("dropout", 0.0)),
 )
 RECIPES = (Recipe("does today's way of training pay within ten epochs?", "03", "HybridViT", "long-modern", "long"),)

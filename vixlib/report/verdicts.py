@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from ..errors import require_known
 from ..models.zoo import names
 from ..table import Table
+from . import benchmarks
 from .comparison import NOT_MEASURED
-from .differences import Difference, Results, as_records, compared
+from .differences import FEWEST, Difference, Results, as_records, compared
 from .memory import stored
 from .paper import authors_runs, log_marks, paper_table
 from .rows import ROPE_MODELS
@@ -28,8 +29,8 @@ class Claim:
     within: float | None = None
 
     def verdict(self, difference: Difference) -> str:
-        """"holds", "does not hold", "undecided" or "not measured"; one seed never decides."""
-        if self.within is None or difference.interval is None:
+        """"holds", "does not hold", "undecided" or "not measured"; see Difference.verdict."""
+        if self.within is None or difference.n < FEWEST:
             return difference.verdict
         low, high = difference.interval
         if low >= -self.within:
@@ -68,26 +69,29 @@ def printed_difference(a: str, b: str) -> str:
 def verdict_table(notebook: str | None = None, results: Results = None) -> Table:
     """Every claim (of one `notebook`, "02" to "06"), pair by pair: printed difference, recorded ones, the verdict."""
     require_known("notebook", notebook, (None, *sorted({claim.notebook for claim in CLAIMS})))
-    rows, marks, records = [], {}, as_records(results)  # read once, not for every pair
+    rows, marks, intervals, records = [], {}, 0, as_records(results)  # read once, not for every pair
     for claim in CLAIMS:
         if notebook not in (None, claim.notebook):
             continue
         for i, (a, b) in enumerate(claim.pairs):
             for j, found in enumerate(compared(a, b, records)):
+                intervals += found.n >= FEWEST
                 rows.append([claim.text if i == j == 0 else "", claim.notebook, f"{a} against {b}",
                              printed_difference(a, b), in_points(found), _verdict(claim, found),
                              mark(marks, found.group)])
     if notebook in (None, "02"):
-        *cells, source = _memory_row()
-        rows.append([*cells, mark(marks, source)])
+        rows += [[*cells, mark(marks, source)] for *cells, source in _memory_rows()]
     return Table("The paper's claims and what the records say",
                  ["claim", "notebook", "pair", "printed\n(points)", "recorded\n(points)", "verdict", "setting"],
                  rows,
                  (*(f"{sign} {setting}" for setting, sign in marks.items()),
                   "printed: best epoch of the best run, (logs): of one log of the authors' each",
                   "recorded: last epoch, ± half the width of the paired 95 % interval over seeds",
-                  "undecided: too few seeds, or an interval that leaves both open; one seed shows a direction only",
-                  "of 20 pairs without any difference one would be decided by chance: a narrow verdict is a weak one",
+                  f"undecided: fewer than {FEWEST} seeds, or an interval that leaves both open",
+                  f"of 20 pairs without any difference one would be decided by chance (here {intervals} could be): "
+                  "a narrow verdict is a weak one",
+                  *(["ViP: with the random features of the authors' code; the experiments on the reasons have ReLU's"]
+                    if notebook in (None, "02") else []),
                   '"at quick", "at long": decided for one or ten epochs on 4×4 patches, which neither confirms nor '
                   "refutes a claim about 40 epochs on pixels"),
                  left=(0, 1, 2, 5, 6))
@@ -112,19 +116,21 @@ def in_points(found: Difference) -> str:
     return f"{found.mean:+.2f} " + (f"± {found.half_width:.2f} (n={found.n})" if found.n > 1 else "(one seed)")
 
 
-def _memory_row() -> list[str]:
-    """"Half the memory": ViN's peak at batch 64 against ViT's, as the paper ran them and as one would today."""
-    rows, source = stored()
+def _memory_rows() -> list[list[str]]:
+    """"Half the memory": ViN's peak over ViT's, by the authors' formulas on each device where these were measured, and
+    by ours at batch 64, as the paper ran softmax and as one would today. The last cell says what told."""
     printed = {row["model"]: row["gpu_gb"] for row in paper_table(1)["rows"]}
-    peaks, softmax = (rows[name, "paper"]["peak_bytes"] for name in ("ViN", "ViT"))
-    if None in (*peaks.values(), *softmax.values()):
-        said, verdict = "out of memory", "undecided"
-    else:
-        ratios = [peaks[way] / softmax[way] for way in softmax]
-        said = f"{ratios[0]:.2f} with the matrix stored, {ratios[-1]:.2f} fused"
-        then, now = ("holds" if ratio <= HALF else "does not hold" for ratio in (ratios[0], ratios[-1]))
-        verdict = f"{then} as run then, {now} today"
-        if not source.startswith("measured"):
-            verdict = f"{NOT_MEASURED}; predicted: {verdict}"
-    return [f"half the memory (at most {HALF} of it)", "02", "ViN over ViT",
-            f"{printed['ViN'] / printed['ViT']:.2f} times", said, verdict, source]
+    rows, source = stored()
+    ratios = [("authors' formulas", peaks["ViN"] / peaks["ViT"], where)
+              for peaks, where in benchmarks.published_peaks() if {"ViN", "ViT"} <= peaks.keys()]
+    ours = {name: rows[name, "paper"]["peak_bytes"] for name in ("ViN", "ViT")}
+    ratios += [(f"ours, {way}", None if None in (ours["ViN"][way], peak) else ours["ViN"][way] / peak, source)
+               for way, peak in ours["ViT"].items() if not way.startswith("mixed, matrix")]
+    lines = []
+    for what, ratio, where in ratios:
+        verdict = "undecided" if ratio is None else "holds" if ratio <= HALF else "does not hold"
+        lines.append(["" if lines else f"half the memory (at most {HALF} of it)", "02", f"ViN over ViT, {what}",
+                      f"{printed['ViN'] / printed['ViT']:.2f} times",
+                      "out of memory" if ratio is None else f"{ratio:.2f} times",
+                      verdict if where.startswith("measured") else f"{NOT_MEASURED}; predicted: {verdict}", where])
+    return lines
