@@ -36,7 +36,8 @@ from .stacks import MODELS, Shape, textbook_stack, vixlib_stack
 from .timing import Ratio, forward_backward, in_turns, kept_bytes, peak_bytes, precisions, training_step
 
 TEXTBOOK = "authors' form"
-NOTES = ("kept: bytes from forward to backward; peak: the most at once in both, beyond weights; difference: of output "
+NOTES = ("times faster: the median of the rounds' ratios; both take turns in each round",
+         "kept: bytes from forward to backward; peak: the most at once in both, beyond weights; difference: of output "
          "and input gradient with the same weights",
          "ViN: others pad zeros in front, so vixlib's difference is with padding=\"front\", its time and bytes without")
 

@@ -308,7 +308,7 @@ larger = [name for name, ratio in zip(("ViP", "ViL", "ViN"), now, strict=True) i
 print("A clearly larger batch than fused softmax allows today:", ", ".join(larger) or "none of the three")
 
 # %% [markdown]
-# The predicted numbers need not equal the paper's, for reasons that lie on both sides. vixlib's mixers are leaner than the published ones (Nyström's tall softmaxes are fused calls and its pseudo-inverse is recomputed; Linformer never forms its long keys), so ViN and ViL fit more pictures. A Performer's memory is mostly its features: their number follows the head's width, d·ln d, so the paper's wide heads make it expensive in either code. And how the paper read its gigabytes is not said. In both columns of 2021 all three fit more than ViT, and ViL by far the most; ViN and ViP have changed places, because our Nyström is leaner than the published one. What has changed most since is the ratio to ViT.
+# The predicted numbers need not equal the paper's, for reasons that lie on both sides. vixlib's mixers are leaner than the published ones (Nyström's tall softmaxes are fused calls and its pseudo-inverse is recomputed; Linformer never forms its long keys), so ViN and ViL fit more pictures. A Performer's memory is mostly its features: their number follows the head's width, d·ln d, so the paper's wide heads make it expensive in either code. And how the paper read its gigabytes is not said. In both columns of 2021 all three fit more than ViT, and ViL by far the most; ViN and ViP have changed places: our Nyström is leaner than the published one, by whose formulas the two need about the same. What has changed most since is the ratio to ViT.
 #
 # ## 6 · When is it worth it today?
 #
@@ -408,7 +408,7 @@ print("This run follows the paper's protocol, with one seed." if same_protocol e
 # %% [markdown]
 # ### What it costs, and the verdict
 #
-# The other half of the paper's claim is memory. Today's figures for the same systems, three ways: as the paper ran them, in mixed precision with the matrix stored, and with the fused kernel. Then the claims, each with a verdict that is computed from the records when this cell runs (one seed would show a direction and decide nothing).
+# The other half of the paper's claim is memory. Today's figures for the same systems, three ways: as the paper ran them, in mixed precision with the matrix stored, and with the fused kernel. Then the claims, each with a verdict that is computed from the records when this cell runs (fewer than three seeds show a direction and decide nothing). "Half the memory" is asked twice: of the authors' formulas, softmax's and Nyström's alike, measured at the paper's length, and of ours.
 
 # %%
 from vixlib.report import cost_table
@@ -649,7 +649,7 @@ else:
         print(f"{label:30} top-1 {run.last_top1:5.1f} %   training loss {run.history[-1]['loss']:.2f}")
 
 # %% [markdown]
-# One seed each, early in training: that is a direction. The same experiment on photographs, with more seeds and paired runs, is among the records:
+# One seed each, early in training: that is a direction. The same experiment on photographs, with more seeds and paired runs, is among the records, and there ReLU's ViP is compared with ViT, too:
 
 # %%
 from vixlib.report import reasons_table

@@ -213,7 +213,7 @@ assert torch.allclose(one[inside], three[inside], atol=1e-10) and not torch.allc
 # %% [markdown]
 # (At the border the second and third convolution meet a frame of zeros where the single one would still see the first one's answers, so the outermost two pixels differ.)
 #
-# So the Hybrid's gain does not come from a deeper or a non-linear network in front, and hardly from what 93,248 parameters could express: away from the border, all that they can fits into a fifth of them. What it adds is a *view*: here is what the central token sees, with the plain ViX's embedding and with the Hybrid's, at the token sizes of the paper (1) and of the smaller profiles. Bright is strong; the weights are random, as at the start of training.
+# So the Hybrid's gain does not come from a non-linear network in front, and hardly from what 93,248 parameters could express: away from the border, all that they can fits into a fifth of them. (Three factors are *trained* differently from their product, and the frame of zeros is new, too: what these are worth is not tested here.) What it adds for certain is a *view*: here is what the central token sees, with the plain ViX's embedding and with the Hybrid's, at the token sizes of the paper (1) and of the smaller profiles. Bright is strong; the weights are random, as at the start of training.
 
 # %%
 SEES = {}
@@ -362,7 +362,7 @@ for name in ("ViT", "HybridViT"):
           + f"; position vectors from place to place by {fresh(name).position.table.std():.2f}")
 
 # %% [markdown]
-# In the paper's 40 epochs the optimiser gets over this. For `smoke`, and only there, `normalisation="auto"` puts a batch normalisation after each convolution, which makes the tokens loud from the start. Once trained it is a fixed scaling, so that the embedding remains one linear map. But it does mean that the Hybrid of `smoke` has *two* advantages over its ViT; exercise 1 separates them. (Without it the two epochs are hardly enough for the Hybrid to leave guessing: set `normalisation = "none"` and see.) The other profiles train the paper's embedding. Does the normalisation help on photographs, too? Among the records there are runs with that one option changed (an interval that contains zero leaves the question open). The last row asks about the training instead: today's recipe, with flips and crops, warm-up, a falling learning rate and label smoothing, against the paper's plain one, ten epochs each:
+# In the paper's 40 epochs the optimiser gets over this. For `smoke`, and only there, `normalisation="auto"` puts a batch normalisation after each convolution, which makes the tokens loud from the start. Once trained it is a fixed scaling, so that the embedding remains one linear map. But it does mean that the Hybrid of `smoke` has *two* advantages over its ViT; exercise 1 separates them. (Without it the two epochs are hardly enough for the Hybrid to leave guessing: set `normalisation = "none"` and see.) The other profiles train the paper's embedding. Does the normalisation help on photographs, too? Among the records there are runs with that one option changed (an interval that contains zero leaves the question open). The last row asks about the training instead: today's recipe as a whole, with flips and crops, a learning rate that rises to twice the paper's and falls again, more weight decay and label smoothing, against the paper's plain one, ten epochs each:
 
 # %%
 from vixlib.report import reasons_table
@@ -410,7 +410,7 @@ print("This run follows the paper's protocol, with one seed." if same_protocol e
       "It is no evidence for or against the paper's gains.")
 
 # %% [markdown]
-# The paper's claim, pair by pair, with a verdict that is computed from the records; one seed shows a direction and decides nothing. Below it, what the four Hybrids cost:
+# The paper's claim, pair by pair, with a verdict that is computed from the records; fewer than three seeds show a direction and decide nothing. Below it, what the four Hybrids cost:
 
 # %%
 from vixlib.report import verdict_table
@@ -628,7 +628,7 @@ if ahead:
 # ### In short
 #
 # - A convolution is a linear map that is *local* and *the same everywhere*. The patch embedding of a ViT is one already; what the Hybrid adds is **overlap**.
-# - Three convolutions without an activation between them are one linear map. The paper's gain comes neither from depth nor from non-linearity.
+# - Three convolutions without an activation between them are one linear map. The paper's gain cannot come from non-linearity.
 # - Both embeddings are equivariant to the same shifts, and the position table undoes it in both models.
 # - The convolutions are paid once, not in each layer, and should hardly show in the memory.
 # - In the paper they are worth 10 to 22 points, most where attention is weakest. What the records say is in section 7.
@@ -651,7 +651,7 @@ if ahead:
 # print(runs["ViT"], runs["HybridViT"], alone, sep="\n")
 # ```
 #
-# What is left is the gain of the batch normalisation (at `smoke`) and of the additional layers; what is lost was the overlap's. (At `smoke`, seed 0, most of the gain is lost: it was the overlap's.) With stride 1 the windows are 1 × 1, and a token is a colour again.
+# What is left is the gain of the batch normalisation (at `smoke`) and of the additional layers; what is lost was the overlap's, or that of the frame of zeros, which goes with it. (At `smoke`, seed 0, most of the gain is lost.) With stride 1 the windows are 1 × 1, and a token is a colour again.
 # </details>
 #
 # **2. A non-linear embedding.** Put a ReLU between the convolutions. Then the three are no longer one map: how could you check that, and what does it bring?

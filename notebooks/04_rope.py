@@ -375,7 +375,7 @@ for name in ("ViT", "HybridViT"):
     print(f"The authors' {name}: {before:.0f} s an epoch with the table, {after:.0f} s with RoPE")
 
 # %% [markdown]
-# Bytes have slope 1, turned or not. A turn is one complex number for each pair of features and token, and one copy serves the whole batch, so that with 64 pictures it is hardly anything. The work of turning grows with N, too, so that beside softmax's N² it must fade as the sequence grows, while beside a linear mixer it does not. (The times end where the cell's ten seconds were spent. A factor below one says that the machine was busy with something else; run the cell again.) The authors' logs show how careful one has to be with times: the same rotation in a model of the same width doubled the epoch in one log and added little in the other. Something else differed there, most likely the card; their logs do not say.
+# Bytes have slope 1, turned or not. A turn is one complex number for each pair of features and token, and one copy serves the whole batch, so that with 64 pictures it is hardly anything. The work of turning grows with N, too, so that beside softmax's N² it must fade as the sequence grows, while beside a linear mixer it does not. (The times end where the cell's ten seconds were spent. A factor below one says that the machine was busy with something else; run the cell again.) The authors' logs show how careful one has to be with times: the same rotation in a model of the same width doubled the epoch in one log and added little in the other. Something else differed there, perhaps the card: ViT's run with RoPE was made in Colab, the others in Kaggle, and the logs name no card.
 
 # %% [markdown]
 # ## 7 · Training the four
@@ -433,7 +433,7 @@ from vixlib.report import reasons_table
 reasons_table("04")
 
 # %% [markdown]
-# The lower rows put the quiet table against RoPE itself. Unless their interval leaves zero out, RoPE has no lead over a quiet table that these seeds can show: what it was ahead of was the loud start, and a smaller number in one line of code did as well.
+# The lower rows put the quiet table against RoPE itself. Unless their interval leaves zero out, these seeds cannot tell RoPE from a quiet table after one epoch: a smaller number in one line of code may have done as well. Whether that lasts is another question. Longer trainings with a quiet start are not among the records.
 #
 # And the authors' own claim, 1-D RoPE against the learned table, pair by pair beside their logs:
 
@@ -480,6 +480,16 @@ ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 # - **With convolutions it shrinks or vanishes.** HybridViT's gain keeps its sign in all epochs that both logs have, and varies from a fraction of a point to nearly five; whether HybridViL gains or loses depends on the epoch one looks at. A convolution knows neighbourhoods already, and through the zeros at its edges even something about absolute places.
 # - **Five models cannot be read as "learned against RoPE".** ViP's learned log starts from an earlier checkpoint; ViL's is two epochs long, with other batches and fewer parameters (section 4); ViN, HybridViN and HybridViP have no log with a table. That the final numbers with RoPE are high is true; by how much RoPE raised them, these logs do not say.
 # - **The table that lost had a loud start.** Its random numbers of size 1 are louder than what the pixels say (01, section 9). Part of ViT's gain may be what *that* start cost; the records with a quiet start, above, are about that. The columns `none` and `rope2d` are what the authors' experiments lack: they separate "no table" from "rotation", and the line from the plane.
+
+# %% [markdown]
+# ### Their first epoch, and ours
+#
+# Whole runs with every pixel a token are a GPU's work. But one epoch of them can be trained on a CPU, too, and the logs say what theirs had reached after the first: so that much can be repeated at full size, with the same layers, batch size and optimiser. (`python -m vixlib.reproduce --table logs --profile first-epoch` adds to the records.)
+
+# %%
+from vixlib.report import first_epochs_table
+
+first_epochs_table()
 
 # %%
 chance = 100 / data.num_classes
@@ -577,7 +587,7 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 # - Adding a table mixes content and place; turning queries and keys makes the score depend on the **offset** alone.
 # - 1-D rotation takes a picture for a line. 2-D rotation restores up and down.
 # - It is exact for softmax, Nyström and Linformer, and approximate for Performer.
-# - "RoPE beats a learned table" depends on how that table starts: compare with *no positions* and with a table that starts quietly before you believe it.
+# - "RoPE beats a learned table" may be a matter of how that table starts: compare with *no positions* and with a table that starts quietly before you believe it.
 # - With rotation a model *runs* at any size. Whether it is right there is another question.
 #
 # ## 10 · Your turn

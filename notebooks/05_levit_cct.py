@@ -489,7 +489,7 @@ Table("Swap less softmax in the same host: top-1, in percentage points", ["sourc
       ("paper: best epochs; recorded and this run: last epochs, over the seeds that both have. -: the source lacks one of them",))
 
 # %% [markdown]
-# What is "comparable"? The paper does not say. Both numbers of a difference are the best test epoch of the best of three runs, and that selection alone can move each of them by a point or so (compare *best* with *last* in the table above). So count a loss of up to three points as comparable, and check whether two would change the answer. The sentences are computed from the means when the cell runs; how sure the recorded ones are, the intervals below say:
+# What is "comparable"? The paper does not say. Both numbers of a difference are the best test epoch of the best of three runs, and that selection alone can move each of them by a point or so (compare *best*, here the best of the seeds, with their mean in the table above). So count a loss of up to three points as comparable, and check whether two would change the answer. The sentences are computed from the means when the cell runs; how sure the recorded ones are, the intervals below say:
 
 # %%
 for source, gain in found.items():
@@ -501,7 +501,7 @@ shares = [table4[name]["gpu_gb"] / table4[host]["gpu_gb"] for name, host in host
 print(f"The paper's swaps need {min(shares):.0%} to {max(shares):.0%} of the GPU memory of their softmax.")
 
 # %% [markdown]
-# The recorded runs, equal in everything but the system, as pairs with a verdict each (one seed shows a direction and decides nothing), and what each system costs. (For softmax the paper's gigabytes are nearly twice what is predicted here in float32; 02, section 8, has the likely reason: `vixlib` keeps one copy of the matrix a layer.)
+# The recorded runs, equal in everything but the system, as pairs with a verdict each (fewer than three seeds show a direction and decide nothing), and what each system costs. (For softmax the paper's gigabytes are nearly twice what is predicted here in float32, as in 02, section 8, and as there the reason is not known.)
 
 # %%
 from vixlib.report import verdict_table

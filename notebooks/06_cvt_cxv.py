@@ -510,7 +510,7 @@ from vixlib.report import verdict_table
 verdict_table("06")
 
 # %% [markdown]
-# The last claim is the abstract's: CXV outperforms FNet and MLP-Mixer, ViT, CCT and CvT, "in scenarios with limited data and GPU resources". (Two seeds leave an interval of 12.7 times the standard error, three 4.3 times: with two, even twenty points may stay undecided.) The abstract also says that training with two optimisers helps many architectures. The records of one epoch cannot speak to that; exercise 1 does.
+# The last claim is the abstract's: CXV outperforms FNet and MLP-Mixer, ViT, CCT and CvT (and ConvMixer, which is not tried here), "in scenarios with limited data and GPU resources". (An interval over three seeds is 4.3 standard errors to either side. Two would leave 12.7, and decide nothing here.) The abstract also says that training with two optimisers helps many architectures. The records of one epoch cannot speak to that; exercise 1 does.
 #
 # Where CPV is behind ResNet-18 in a short training: is that the architecture, or the dropout of 0.5, which the ResNet does not have? One option changed:
 
