@@ -491,6 +491,9 @@ from vixlib.report import first_epochs_table
 
 first_epochs_table()
 
+# %% [markdown]
+# One run against one log: a difference of a point or two is what another seed would make. A match says that layers, training and evaluation are alike where they could be followed, and nothing about the other thirty-nine epochs; a gap of several points would ask for a reason.
+
 # %%
 chance = 100 / data.num_classes
 if all(run.history for run in runs.values()):
