@@ -39,7 +39,8 @@ def test_every_first_seed_and_the_memory_come_before_any_second_seed(tmp_path):
     assert first[:6] == [("paper", 1, 0), ("paper", 3, 0), ("paper", 4, 0), ("paper", "rope", 0), BatchJob, ColumnsJob]
     assert first[6:10] == [("modern", 1, 0), ("modern", 3, 0), ("modern", 4, 0), ("modern", "cxv", 0)]
     assert first[10:13] == [("paper", 2, 0), ("paper", "cxv", 0), ("paper", "variants", 0)]
-    assert [seed for *_, seed in first[13:]] == [1] * 5 + [2] * 5
+    assert first[13] == ("first-epoch", "logs", 0)
+    assert [seed for *_, seed in first[14:]] == [1] * 5 + [2] * 5
     assert len({job.name for job in jobs}) == len(jobs)
 
 

@@ -13,7 +13,7 @@ from ..models.zoo import names
 from ..profiles import PROFILES
 from ..report import benchmarks, memory
 from ..report.paper import paper_table
-from ..report.records import VARIANTS, read_records
+from ..report.records import LOGS, VARIANTS, read_records
 from ..report.rows import Row, table_rows
 from . import parcels
 from .estimate import Estimator
@@ -93,6 +93,7 @@ def agenda(dataset: str, results: Path) -> list[Part]:
              runs(2, SEEDS[0], "Table 2"),
              runs("cxv", SEEDS[0], "Convolutional X-formers"),
              runs(VARIANTS, SEEDS[0], "Experiments on the reasons"),
+             Part("First epochs of the authors' logs", plan(LOGS, PROFILES["first-epoch"], dataset)),
              *(runs(table, seed, title) for seed in SEEDS[1:]
                for table, title in {**titles, "cxv": "Convolutional X-formers"}.items())]
     # A run that two tables need (ViT's in Tables 1 and 2) stands where it is first wanted.
