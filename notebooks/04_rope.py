@@ -492,7 +492,7 @@ from vixlib.report import first_epochs_table
 first_epochs_table()
 
 # %% [markdown]
-# One run against one log: a difference of a point or two is what another seed would make. A match says that layers, training and evaluation are alike where they could be followed, and nothing about the other thirty-nine epochs; a gap of several points would ask for a reason.
+# One run against one log: a difference of a point or two is what another seed would make. A match says that layers, training and evaluation are alike where they could be followed, and nothing about the other thirty-nine epochs. A gap of several points, as ViP's, asks for a reason, and reading the authors' notebook shows one candidate: the number that keeps a Performer's exponentials from overflowing. Their code of 2021 takes one for the keys of a whole batch and lets gradients through it; `vixlib` takes one for each picture and head, and a constant one in the backward pass, as the package they started from does today. In exact arithmetic it cancels, but not where ε is added to the features (02, section 3). So what this series records of ViP is about `vixlib`'s Performer and may be unfair to theirs.
 
 # %%
 chance = 100 / data.num_classes

@@ -87,8 +87,9 @@ def feature_map(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> T
 
     favor: exp(w·x - |x|²/2 - c); the factor exp(-c) guards against overflow. c is the largest w·x of each query token,
     but a single one per image and head for the keys, which must keep their relative weights; never one of the whole
-    batch, as in the published code. exp(-c) cancels in the ratio but for the ε that is added afterwards; as in the
-    published code c is a constant in backward, whose gradient would be that rest.   relu: relu(w·x).
+    batch, as in the published code. exp(-c) cancels in the ratio but for the ε that is added afterwards. Here c is a
+    constant in backward, whose gradient would be that rest, as in the package performer-pytorch today; the authors' own
+    code of 2021 lets the gradient through.   relu: relu(w·x).
     x is first multiplied by d^(-1/4): on both sides together softmax's 1/√d.
     """
     scale = x.shape[-1] ** -0.25
