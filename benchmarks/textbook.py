@@ -81,7 +81,7 @@ class TextbookPerformer(TextbookSoftmax):
     def features(self, x: Tensor, stabilise_over: int | tuple[int, int]) -> Tensor:
         x = x * x.shape[-1] ** -0.25
         logits = torch.einsum("bhnd,md->bhnm", x, self.directions.to(x.dtype))
-        largest = logits.amax(stabilise_over, keepdim=True).detach()
+        largest = logits.amax(stabilise_over, keepdim=True)
         half_norm = (x ** 2).sum(-1, keepdim=True) / 2
         return len(self.directions) ** -0.5 * (torch.exp(logits - half_norm - largest) + 1e-4)
 

@@ -106,7 +106,7 @@ def test_the_pseudo_inverse_has_the_gradient_of_its_iterations(iterations):
     assert (ours - theirs).abs().max() < 1e-12 * theirs.abs().max()
 
 
-@pytest.mark.parametrize(("kernel", "epsilon"), [("favor", 0.0), ("relu", 0.1)])  # favor's c is detached: 0 cancels it
+@pytest.mark.parametrize(("kernel", "epsilon"), [("favor", 0.0), ("favor", 1e-4), ("favor", 0.3), ("relu", 0.1)])
 def test_feature_attention_has_the_gradients_of_its_formula(kernel, epsilon):
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(2, 3, 5, 4, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(3)]
@@ -115,18 +115,18 @@ def test_feature_attention_has_the_gradients_of_its_formula(kernel, epsilon):
         lambda q, k, v: FeatureAttention.apply(q, k, v, directions, kernel, epsilon), inputs)
 
 
-@pytest.mark.parametrize("kernel", ["favor", "relu"])
+# Large q and k, whose features float16 cannot tell from zero, and some of usual size and epsilon.
+@pytest.mark.parametrize(("kernel", "size", "epsilon"), [("favor", 3, 0.0), ("favor", 1, 1e-4), ("relu", 3, 1e-3)])
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
-def test_feature_attention_in_half_precision_has_nearly_the_same_gradients(kernel, half):
+def test_feature_attention_in_half_precision_has_nearly_the_same_gradients(kernel, size, epsilon, half):
     generator = torch.Generator().manual_seed(0)
-    # Large q and k, whose features float16 cannot tell from zero, and values with something in common.
-    q, k, v = (size * torch.randn(2, 3, 40, 16, generator=generator) + shift for size, shift in
-               ((3, 0), (3, 0), (1, 5)))
+    q, k, v = (spread * torch.randn(2, 3, 40, 16, generator=generator) + mean for spread, mean in
+               ((size, 0), (size, 0), (1, 5)))  # values with something in common
     directions = orthogonal_features(44, 16, generator)
     results = []
     for of_type in (half, torch.float32):
         inputs = [t.to(half).to(of_type).requires_grad_() for t in (q, k, v)]
-        out = FeatureAttention.apply(*inputs, directions, kernel, 0.0 if kernel == "favor" else 1e-3)
+        out = FeatureAttention.apply(*inputs, directions, kernel, epsilon)
         assert out.dtype == of_type
         results.append(gradients(out.float(), inputs))
     for ours, theirs in zip(*results, strict=True):

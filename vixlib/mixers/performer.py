@@ -43,9 +43,7 @@ class PerformerAttention(HeadsQKV):
     code trains; "relu": φ(x) = relu(w·x) (generalised attention), what the paper's text names.
     num_features: m directions w; None takes int(d ln d), the published code's 110 at d = 32.
     epsilon: added to every feature so that the normaliser stays positive; None takes the published code's
-    values, 1e-4 ("favor") and 1e-3 ("relu"); with 0 nothing does, and features that are all zero give NaN. With
-    "favor" the gradients of q and k are approximate (see `feature_map`): off by about 1 % where q and k are small
-    (standard deviation 0.6), by 15 to 30 % at 1, and by more the larger they or epsilon are.
+    values, 1e-4 ("favor") and 1e-3 ("relu"); with 0 nothing does, and features that are all zero give NaN.
     maps: options of the linear maps, see HeadsQKV; here q, k and v have a bias unless qkv_bias=False.
     seq_len is taken for the common signature only.
     The directions are a buffer drawn at construction; `redraw()` draws new ones (the published code never does).
@@ -75,30 +73,31 @@ class PerformerAttention(HeadsQKV):
 
     def features(self, x: Tensor, is_query: bool) -> Tensor:
         """φ(x) without its epsilon: `[B, H, N, d] -> [B, H, N, m]`, all ≥ 0; see `feature_map`."""
-        return feature_map(x, self.directions, self.kernel, is_query)
+        return feature_map(x, self.directions, self.kernel, is_query)[0]
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         q, k, v = self.split(x, rotary)
         return self.join(FeatureAttention.apply(q, k, v, self.directions, self.kernel, self.epsilon))
 
 
-def feature_map(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> Tensor:
-    """φ(x), all ≥ 0, of directions w `[m, d]`: `[B, H, N, d] -> [B, H, N, m]`.
+def feature_map(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> tuple[Tensor, Tensor | None]:
+    """φ(x), all ≥ 0, of directions w `[m, d]`: `[B, H, N, d] -> [B, H, N, m]`; and favor's places of c.
 
-    favor: exp(w·x - |x|²/2 - c); the factor exp(-c) guards against overflow. c is the largest w·x of each query token,
-    but a single one per image and head for the keys, which must keep their relative weights; never one of the whole
-    batch, as in the published code. exp(-c) cancels in the ratio but for the ε that is added afterwards. Here c is a
-    constant in backward, whose gradient would be that rest, as in the package performer-pytorch today; the authors' own
-    code of 2021 lets the gradient through.   relu: relu(w·x).
+    favor: exp(w·x - |x|²/2 - c); the factor exp(-c) guards against overflow. c is the largest w·x of each query token
+    (places `[B, H, N, 1]`, each one of m), but a single one per image and head for the keys, which must keep their
+    relative weights (places `[B, H, 1, 1]`, one of N m); never one of the whole batch, as in the published code.
+    exp(-c) cancels in the ratio but for the ε that is added afterwards, so c needs its gradient: a constant in its
+    place, as the package performer-pytorch has it today, learns much worse.   relu: relu(w·x); no places.
     x is first multiplied by d^(-1/4): on both sides together softmax's 1/√d.
     """
     scale = x.shape[-1] ** -0.25
     logits = x @ (scale * directions.to(x.dtype)).T
     if kernel == "relu":
-        return logits.relu_()
-    largest = logits.detach().amax(-1 if is_query else (-2, -1), keepdim=True)
+        return logits.relu_(), None
+    largest, places = (logits if is_query else logits.flatten(-2).unsqueeze(-2)).max(-1, keepdim=True)
     half_norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() * (scale ** 2 / 2)
-    return logits.sub_(half_norm + largest).exp_()  # in place, because a new table [N, m] costs as much as its product
+    # In place, because a new table [N, m] costs as much as its product.
+    return logits.sub_(half_norm + largest).exp_(), places
 
 
 class FeatureAttention(torch.autograd.Function):
@@ -116,22 +115,24 @@ class FeatureAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, directions: Tensor, kernel: str, epsilon: float) -> Tensor:
         with autocast_off(q.device):
-            phi_q = feature_map(at_least_float32(q), directions, kernel, is_query=True)
-            phi_k = feature_map(at_least_float32(k), directions, kernel, is_query=False)
+            phi_q, places_q = feature_map(at_least_float32(q), directions, kernel, is_query=True)
+            phi_k, places_k = feature_map(at_least_float32(k), directions, kernel, is_query=False)
             context = over_tokens(with_ones(v), phi_k, epsilon)
             out = over_features(context, phi_q, epsilon)
             denominator = out[..., -1:].clone()  # a slice would keep the numerator beside it alive
             quotient = out[..., :-1].transpose(1, 2).contiguous().transpose(1, 2).div_(denominator).to(v.dtype)
             if kernel == "favor" and v.dtype != phi_q.dtype:
                 phi_q, phi_k = phi_q.bfloat16(), phi_k.bfloat16()
-            ctx.save_for_backward(q, k, v, directions, phi_q, phi_k, context, quotient, denominator)
+            if places_q is not None:
+                places_q = places_q.int()  # one of m a token: half of what int64 takes is enough
+            ctx.save_for_backward(q, k, v, directions, phi_q, phi_k, places_q, places_k, context, quotient, denominator)
         ctx.kernel, ctx.epsilon = kernel, epsilon
         return as_new(quotient)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, directions, phi_q, phi_k, context, quotient, denominator = ctx.saved_tensors
+        q, k, v, directions, phi_q, phi_k, places_q, places_k, context, quotient, denominator = ctx.saved_tensors
         with autocast_off(q.device):
             grad = at_least_float32(grad)
             wide_q = at_least_float32(phi_q)
@@ -145,9 +146,9 @@ class FeatureAttention(torch.autograd.Function):
             del wide_q  # under autocast a table of its own
             d_v = over_features(d_context, at_least_float32(phi_k), ctx.epsilon)[..., :-1]
             table = d_out @ context
-            d_q = feature_map_backward(table, at_least_float32(q), phi_q, directions, ctx.kernel)
+            d_q = feature_map_backward(table, at_least_float32(q), phi_q, places_q, directions)
             torch.matmul(with_ones(v), d_context, out=table)
-            d_k = feature_map_backward(table, at_least_float32(k), phi_k, directions, ctx.kernel)
+            d_k = feature_map_backward(table, at_least_float32(k), phi_k, places_k, directions)
         return d_q.to(q.dtype), d_k.to(k.dtype), d_v.to(v.dtype), None, None, None
 
 
@@ -166,12 +167,14 @@ def over_features(context: Tensor, phi: Tensor, epsilon: float) -> Tensor:
     return phi @ context.mT + epsilon * context.sum(-1).unsqueeze(-2)
 
 
-def feature_map_backward(d_phi: Tensor, x: Tensor, phi: Tensor, directions: Tensor, kernel: str) -> Tensor:
-    """The gradient of x from that of φ(x), `[N, m] -> [N, d]`; overwrites `d_phi`."""
+def feature_map_backward(d_phi: Tensor, x: Tensor, phi: Tensor, places: Tensor | None, directions: Tensor) -> Tensor:
+    """The gradient of x from that of φ(x), `[N, m] -> [N, d]`; overwrites `d_phi`. places: favor's, None for relu."""
     scale = x.shape[-1] ** -0.25
     scaled = scale * directions.to(x.dtype)
-    if kernel == "relu":
+    if places is None:
         return d_phi.mul_(phi > 0) @ scaled
-    # Beside w a column of ones, which sums over the features in the same product: that is what |x|² gets.
-    d_x = d_phi.mul_(phi) @ F.pad(scaled, (0, 1), value=1.0)
-    return torch.addcmul(d_x[..., :-1], x, d_x[..., -1:], value=-(scale ** 2))
+    d_logits = d_phi.mul_(phi)
+    of_norm = d_logits.sum(-1, keepdim=True)  # what |x|²/2 gets from its token's features, all but the sign
+    groups = (*places.shape[:-1], -1)  # the features that share a c, which gets their sum, and is itself one of the w·x
+    d_logits.view(groups).scatter_add_(-1, places.long(), -of_norm.view(groups).sum(-1, keepdim=True))
+    return torch.addcmul(d_logits @ scaled, x, of_norm, value=-(scale ** 2))
