@@ -118,13 +118,14 @@ PROJECTED = {"to_q": "0.fn.to_q", "to_k": "0.fn.to_k", "project_k": "0.fn.proj_k
 LANDMARKS = {"to_qkv": "0.fn.to_qkv", "conv": "0.fn.res_conv", "to_out": "0.fn.to_out.0"}
 NET = ("1.norm", "1.fn.net.0", "1.fn.net.3")
 BATCH_SCALE = "starts the pseudo-inverse from a maximum over the whole batch, vixlib's from one a matrix"
+CONSTANT = "takes the stabiliser of its features for a constant in backward, vixlib's has its gradient"
 FRONT = {"padding": "front"}
 
 PACKAGES = (
     Package("vit-pytorch", "ViT", vit_pytorch, block_names(
         "layers.", {"to_qkv": "0.to_qkv", "to_out": "0.to_out.0"}, ("1.net.0", "1.net.1", "1.net.4"))),
     Package("performer-pytorch", "ViP", performer_pytorch, block_names(
-        "net.layers.", FAVOR, ("1.norm", "1.fn.fn.w1", "1.fn.fn.w2"))),
+        "net.layers.", FAVOR, ("1.norm", "1.fn.fn.w1", "1.fn.fn.w2")), differs=CONSTANT),
     Package("linformer", "ViL", linformer, block_names(
         "net.layers.", PROJECTED, ("1.norm", "1.fn.w1", "1.fn.w2")), ff_factor=4),
     Package("nystrom-attention", "ViN", nystrom_attention, block_names("layers.", LANDMARKS, NET), ff_factor=4,

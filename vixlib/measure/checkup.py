@@ -14,7 +14,7 @@ from .cost import mixer_bytes, mixer_seconds
 SHORT, LONG = 256, 1024  # tokens between which the growth of cost is measured
 DIRECTIONS = 8  # in which slopes are compared; in a single one a wrong gradient may come out right
 
-# Relative differences below which a gradient is what the text says; vixlib's Performer detaches what nearly cancels.
+# Relative differences below which a gradient is what the text says; vixlib's Nyström detaches a starting value.
 GRADIENTS = {1e-5: "right", 1e-2: "close: some small part is detached",
              math.inf: "WRONG: the backward pass is not that of the forward pass, or much of it is detached"}
 

@@ -86,8 +86,9 @@ def feature_map(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> t
     favor: exp(w·x - |x|²/2 - c); the factor exp(-c) guards against overflow. c is the largest w·x of each query token
     (places `[B, H, N, 1]`, each one of m), but a single one per image and head for the keys, which must keep their
     relative weights (places `[B, H, 1, 1]`, one of N m); never one of the whole batch, as in the published code.
-    exp(-c) cancels in the ratio but for the ε that is added afterwards, so c needs its gradient: a constant in its
-    place, as the package performer-pytorch has it today, learns much worse.   relu: relu(w·x); no places.
+    exp(-c) cancels in the ratio but for the ε that is added afterwards, so c needs its gradient. (As a constant in
+    backward, which the package performer-pytorch makes it today, ViP learns much less: notebook 02, exercise 1.)
+    relu: relu(w·x); no places.
     x is first multiplied by d^(-1/4): on both sides together softmax's 1/√d.
     """
     scale = x.shape[-1] ** -0.25

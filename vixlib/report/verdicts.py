@@ -90,8 +90,6 @@ def verdict_table(notebook: str | None = None, results: Results = None) -> Table
                   f"undecided: fewer than {FEWEST} seeds, or an interval that leaves both open",
                   f"of 20 pairs without any difference one would be decided by chance (here {intervals} could be): "
                   "a narrow verdict is a weak one",
-                  *(["ViP: random features, stabilised otherwise than the authors' (04, section 8): may be unfair to "
-                     "theirs"] if notebook in (None, "02") else []),
                   '"at quick", "at long": decided for one or ten epochs on 4×4 patches, which neither confirms nor '
                   "refutes a claim about 40 epochs on pixels"),
                  left=(0, 1, 2, 5, 6))
