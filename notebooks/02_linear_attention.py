@@ -764,7 +764,7 @@ vix.compare(1, runs=[*runs.values(), own_run])
 #     print(vix.evaluate(again, data).top1, "instead of", runs["ViP"].last_top1)
 # ```
 #
-# First look at ViP's line in section 10. If its smallest and largest weight are nearly equal, other directions cannot change much, and that says nothing about the estimate: train until they differ (`epochs = 8`). Then: if the features estimated softmax well, nothing much would happen. The more is lost, the more the model has learned to use these very directions as fixed weights instead of as an estimate. And if nothing is lost although a few heads have become selective (as with `epochs = 8` and seed 0 of `smoke`), the model leans on directions only where it chooses, which is seldom. More features (`num_features`) bring it closer to an estimate.
+# If the features estimated softmax well, any other draw would do as well, and nothing much would happen. The more is lost, the more the model has learned to use these very directions, as fixed weights of a layer instead of as an estimate. That is one reason why the published code, which never redraws, trains something else than "softmax, approximated"; more features (`num_features`) bring it closer to an estimate. (If nothing at all is lost, look at ViP's line in section 10: where the smallest and largest weight are nearly equal, other directions cannot change much.)
 # </details>
 #
 # **4. Rank.** How small can Linformer's rank be before ViL gets worse? And why is it no contradiction that section 9 found its error to be large at every rank?
