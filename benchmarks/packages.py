@@ -22,7 +22,8 @@ class Package:
 
     build: makes it.   names: for each tensor or layer of vixlib's block, theirs in block {i}; several names take
     equal parts of it in turn.   ff_factor: where the feed-forward's width cannot be chosen, its multiple of dim.
-    differs: why the same weights need not give the same outputs; options: what makes vixlib's as close as can be.
+    differs: why the same weights need not give the same outputs, or the same gradients; options: what makes vixlib's as
+    close as can be.
     """
 
     name: str
@@ -117,7 +118,8 @@ FAVOR = {"to_qkv": SPLIT_QKV, "directions": "0.fn.fast_attention.projection_matr
 PROJECTED = {"to_q": "0.fn.to_q", "to_k": "0.fn.to_k", "project_k": "0.fn.proj_k", "to_out": "0.fn.to_out"}
 LANDMARKS = {"to_qkv": "0.fn.to_qkv", "conv": "0.fn.res_conv", "to_out": "0.fn.to_out.0"}
 NET = ("1.norm", "1.fn.net.0", "1.fn.net.3")
-BATCH_SCALE = "starts the pseudo-inverse from a maximum over the whole batch, vixlib's from one a matrix"
+BATCH_SCALE = ("starts the pseudo-inverse from a maximum over the whole batch, with a gradient, vixlib's from one a "
+               "matrix, without")
 CONSTANT = "takes the stabiliser of its features for a constant in backward, vixlib's has its gradient"
 FRONT = {"padding": "front"}
 

@@ -42,15 +42,16 @@ NOTES = ("times faster: the median of the rounds' ratios; both take turns in eac
          "ViN: others pad zeros in front, so vixlib's difference is with padding=\"front\", its time and bytes without")
 
 
-def difference(theirs: nn.Module, ours: nn.Module, x: Tensor) -> float:
-    """The largest difference of output or input gradient, in float64, relative to the largest of vixlib's values."""
+def differences(theirs: nn.Module, ours: nn.Module, x: Tensor) -> dict[str, float]:
+    """The largest difference of the output and of the input's gradient, in float64, relative to vixlib's largest."""
     results = []
     for model in (ours, theirs):
         inputs = x.detach().double().requires_grad_()
         out = copy.deepcopy(model).double()(inputs)
         direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype).to(out)
         results.append((out.detach(), torch.autograd.grad(out, inputs, direction)[0]))
-    return max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(*results, strict=True))
+    return {name: float((a - b).abs().max() / a.abs().max())
+            for name, a, b in zip(("difference", "gradient_difference"), *results, strict=True)}
 
 
 def measure(theirs: nn.Module, ours: nn.Module, x: Tensor, rounds: int, mode: str | None = None) -> dict:
@@ -88,7 +89,7 @@ def compare(model: str, against: str, shape: Shape, device: torch.device, seed: 
         theirs = build(ours).to(device)
         twin = vixlib_stack(model, shape, **(options or {})).to(device)
         twin.load_state_dict(ours.state_dict())
-        row["difference"] = difference(theirs, twin, x[:2])
+        row |= differences(theirs, twin, x[:2])
         return {**row, "measured": measure(theirs, ours, x, rounds, mode)}
     except torch.OutOfMemoryError:
         return {**row, "status": "out of memory"}
@@ -161,8 +162,9 @@ def table(found: dict) -> Table:
         each = row["measured"]
         pairs = [(precision, precision) for precision in each]
         pairs += [("float32", precision) for precision in each if precision != "float32"]
+        apart = " / ".join(f"{row[key]:.0e}" for key in ("difference", "gradient_difference") if key in row)
         lines += [[row["model"], name, theirs if theirs == ours else f"{theirs} / {ours}",
-                   *cells(each[theirs], each[ours]), f"{row['difference']:.0e}"] for theirs, ours in pairs]
+                   *cells(each[theirs], each[ours]), apart] for theirs, ours in pairs]
         lines += [[row["model"], name, f"{theirs} / compiled {ours}", *times(each[theirs], each[ours], "compiled"),
                    *[""] * 5] for theirs, ours in pairs if "compiled" in each[ours]["seconds"]]
     shape = found["settings"]
@@ -172,7 +174,7 @@ def table(found: dict) -> Table:
         f"A training step of {shape['depth']} block(s), batch {shape['batch']}, {shape['tokens']} tokens, width "
         f"{shape['dim']}, {shape['heads']} heads of {shape['dim_head']}: theirs against vixlib",
         ["model", "against", "precision", "theirs", "vixlib", "times faster\n(min-max)", "kept\ntheirs / vixlib",
-         "times\nless", "peak\ntheirs / vixlib", "times\nless", "difference\n(float64)"],
+         "times\nless", "peak\ntheirs / vixlib", "times\nless", "difference, float64\noutput / gradient"],
         lines, (*NOTES, *notes, where(found)), left=(0, 1, 2))
 
 

@@ -66,7 +66,10 @@ class TextbookNystrom(TextbookSoftmax):
 
 
 class TextbookPerformer(TextbookSoftmax):
-    """φ(q) (φ(k)ᵀ v) / φ(q) Σφ(k), φ stored with its ε: Choromanski et al., "Rethinking attention with Performers"."""
+    """φ(q) (φ(k)ᵀ v) / φ(q) Σφ(k), φ stored with its ε: Choromanski et al., "Rethinking attention with Performers".
+
+    The stabiliser is vixlib's, one for each picture and head; the published code takes one for the batch's keys.
+    """
 
     def __init__(self, dim: int, *, heads: int, dim_head: int, seq_len: int) -> None:
         super().__init__(dim, heads=heads, dim_head=dim_head, seq_len=seq_len, qkv_bias=True)

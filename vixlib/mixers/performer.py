@@ -81,14 +81,14 @@ class PerformerAttention(HeadsQKV):
 
 
 def feature_map(x: Tensor, directions: Tensor, kernel: str, is_query: bool) -> tuple[Tensor, Tensor | None]:
-    """φ(x), all ≥ 0, of directions w `[m, d]`: `[B, H, N, d] -> [B, H, N, m]`; and favor's places of c.
+    """φ(x), all ≥ 0, of directions w `[m, d]`: `[B, H, N, d] -> [B, H, N, m]`; and where c was found, None for relu.
 
     favor: exp(w·x - |x|²/2 - c); the factor exp(-c) guards against overflow. c is the largest w·x of each query token
-    (places `[B, H, N, 1]`, each one of m), but a single one per image and head for the keys, which must keep their
-    relative weights (places `[B, H, 1, 1]`, one of N m); never one of the whole batch, as in the published code.
-    exp(-c) cancels in the ratio but for the ε that is added afterwards, so c needs its gradient. (As a constant in
-    backward, which the package performer-pytorch makes it today, ViP learns much less: notebook 02, exercise 1.)
-    relu: relu(w·x); no places.
+    (places `[B, H, N, 1]`: which of its m), but a single one per image and head for the keys, which must keep their
+    relative weights (places `[B, H, 1, 1]`: which of all N m); not one for the whole batch, which is what the
+    published code takes. exp(-c) cancels in the ratio but for the ε that is added afterwards, so c needs its gradient.
+    (The package performer-pytorch makes it a constant in backward: what that does, notebook 02, exercise 1, tries.)
+    relu: relu(w·x).
     x is first multiplied by d^(-1/4): on both sides together softmax's 1/√d.
     """
     scale = x.shape[-1] ** -0.25
@@ -107,8 +107,9 @@ class FeatureAttention(torch.autograd.Function):
     As the equation has it, for tables of [B, H, N, m] and nothing spared (benchmarks/textbook.py):
         context = (φ(k)+ε)ᵀ v;  out = (φ(q)+ε) context / ((φ(q)+ε) Σₙ(φ(k)+ε))
 
-    Keeps φ(q), φ(k) `[N, m]` and the output. The output costs nothing: laid out `[B, N, H, d]`, it is the storage that
-    the output map keeps anyway. Backward writes one table for the gradients of both φ, where autograd would make four.
+    Keeps φ(q), φ(k) `[N, m]`, where c was found, and the output. The output costs nothing: laid out `[B, N, H, d]`, it
+    is the storage that the output map keeps anyway. Backward writes one table for the gradients of both φ, where
+    autograd would make four.
     Half precision is computed in float32, for the exponents and the normaliser; what is kept stays half, favor's
     tables as bfloat16, since they fall below what float16 can tell from zero.
     """
@@ -176,6 +177,6 @@ def feature_map_backward(d_phi: Tensor, x: Tensor, phi: Tensor, places: Tensor |
         return d_phi.mul_(phi > 0) @ scaled
     d_logits = d_phi.mul_(phi)
     of_norm = d_logits.sum(-1, keepdim=True)  # what |x|²/2 gets from its token's features, all but the sign
-    groups = (*places.shape[:-1], -1)  # the features that share a c, which gets their sum, and is itself one of the w·x
+    groups = (*places.shape[:-1], -1)  # the features that share a c; c, one of the w·x, gets minus their gradients' sum
     d_logits.view(groups).scatter_add_(-1, places.long(), -of_norm.view(groups).sum(-1, keepdim=True))
     return torch.addcmul(d_logits @ scaled, x, of_norm, value=-(scale ** 2))

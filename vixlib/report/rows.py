@@ -54,9 +54,9 @@ ROPE_POSITIONS = ("none", "learned", "rope", "rope2d")
 TABLES = (*PRINTED, "rope")  # RoPE: the claim about positions, which the paper prints no table for
 # What is trained beside the tables, to learn the reasons for what they say.
 EXPERIMENTS = (
-    Variant("does ViP learn better with the text's ReLU than with the code's features?", "02", "ViP",
+    Variant("does ViP learn better with ReLU (the paper's text) than with features of softmax (its code)?", "02", "ViP",
             ("kernel", "relu")),
-    Variant("and with ReLU, is ViP behind ViT?", "02", "ViP", ("kernel", "relu"), ("model", "ViT")),
+    Variant("and is ViP with ReLU behind ViT?", "02", "ViP", ("kernel", "relu"), ("model", "ViT")),
     Variant("does the convolutional embedding need normalisation to learn early?", "03", "HybridViT",
             ("normalisation", "batch")),
     Variant("does the convolutional embedding need normalisation to learn early?", "03", "HybridViP",
