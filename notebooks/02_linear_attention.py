@@ -192,6 +192,7 @@ def linformer(q, k, v, projection):
 # %%
 # NBVAL_CHECK_OUTPUT
 module = mixers.LinformerAttention(48, **shape, rank=16).double()
+assert module.project_k.shape == (65, 16)  # P: a row for each token
 
 
 def whole(x):

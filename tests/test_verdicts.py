@@ -75,7 +75,8 @@ def test_copies_of_records_change_no_verdict():
 
 def told(table):
     """Its rows without the claim, each with its setting, which every table numbers by itself, in words."""
-    words = {number: text for number, text in (note.split(" ", 1) for note in table.notes if note.startswith("["))}
+    words = {"-": "no pair yet"}
+    words |= {number: text for number, text in (note.split(" ", 1) for note in table.notes if note.startswith("["))}
     return [[*row[1:-1], words[row[-1]]] for row in table.rows]
 
 
