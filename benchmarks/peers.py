@@ -162,6 +162,7 @@ def table(found: dict) -> Table:
         each = row["measured"]
         pairs = [(precision, precision) for precision in each]
         pairs += [("float32", precision) for precision in each if precision != "float32"]
+        # A record of before the two were told apart has the larger one alone.
         apart = " / ".join(f"{row[key]:.0e}" for key in ("difference", "gradient_difference") if key in row)
         lines += [[row["model"], name, theirs if theirs == ours else f"{theirs} / {ours}",
                    *cells(each[theirs], each[ours]), apart] for theirs, ours in pairs]

@@ -69,7 +69,7 @@ def line_style(name: str) -> dict:
             "markersize": 5, "markerfacecolor": colour if hybrid else "white", "label": name}
 
 
-# Of their points: HybridViP and HybridViN are close together in the paper's figure, all but ViP in the recorded one.
+# Of their points: HybridViP and HybridViN are close together in the paper's figure, ViL and ViT in the recorded one.
 LABEL_SIDE = {"ViP": "right", "ViN": "left", "ViL": "right"}
 
 
