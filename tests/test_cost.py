@@ -51,6 +51,8 @@ def test_crossing_at_the_ends():
     (lambda: crossing([], [], []), r"tokens=\[\] must be numbers above 0, one or more"),
     (lambda: crossing([1, 2], [1, 1, 1], [1, 1]), "reference=.* must be 2 numbers"),
     (lambda: mixer_seconds({}, 16, device="tpu"), "device='tpu' is no device"),
+    (lambda: mixer_seconds({"a": softmax(True)}, -1), "dim=-1 must be at least 1"),
+    (lambda: mixer_bytes({"a": softmax(True)}, [4], dim=0), "dim=0 must be at least 1"),
 ])
 def test_bad_arguments_are_named(call, words):
     with pytest.raises(ValueError, match=words):

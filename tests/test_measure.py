@@ -162,6 +162,11 @@ def test_weights_that_are_not_trained_need_no_moments_and_a_frozen_model_is_refu
     for ask in (vix.predict_peak_memory, vix.max_batch_size, vix.throughput):
         with pytest.raises(ValueError, match="model=ViX has no parameters that are trained"):
             ask(model.requires_grad_(False))
+    with torch.inference_mode():
+        model = vix.build("ViT", **SMALL)
+    for ask in (vix.predict_peak_memory, vix.max_batch_size):
+        with pytest.raises(ValueError, match="model=ViX was made inside torch.inference_mode"):
+            ask(model)
 
 
 REAL_STEP = """

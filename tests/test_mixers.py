@@ -334,6 +334,7 @@ def test_linformer_projection_can_be_shared_between_layers():
     (lambda: make(NystromAttention, num_landmarks=30)(tokens(20)), "num_landmarks=30 exceeds the 20 tokens"),
     (lambda: make(PerformerAttention, kernel="gauss"), "kernel='gauss'"),
     (lambda: make(PerformerAttention, num_features=0), "num_features=0"),
+    (lambda: make(PerformerAttention, epsilon=1e19), r"epsilon=1e\+19 must be .* from 0 to 1e6"),
     (lambda: make(MLPMixer)(tokens(20)), "20 tokens"),
     (lambda: SoftmaxAttention(DIM, heads=0, dim_head=8), "heads=0"),
     (lambda: segment_means(torch.randn(1, 1, 5, 2), 0), "segments=0 must be at least 1"),

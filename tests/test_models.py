@@ -229,6 +229,9 @@ def test_what_a_mixer_of_ones_own_may_not_return(host, mix, error, words):
     (ValueError, lambda: vix.build("ViT", position="rope", dim_head=7), "dim_head=7 must be divisible by 2"),
     (ValueError, lambda: vix.build("ViT", position="rope2d", dim_head=6), "dim_head=6 must be divisible by 4"),
     (ValueError, lambda: small("ViT")(torch.randn(2, 1, 16, 16)), r"shape \(2, 1, 16, 16\).*\[B, 3, H, W\]"),
+    (TypeError, lambda: small("ViT")(torch.randn(2, 3, 16, 16).to_sparse()), "is torch.sparse_coo; pass an ordinary"),
+    (TypeError, lambda: small("ViT")(torch.nested.nested_tensor([torch.randn(3, 16, 16)] * 2, layout=torch.jagged)),
+     "is nested; pass an ordinary"),
     (ValueError, lambda: small("ViT")(torch.randn(2, 3, 20, 20)), "10x10 tokens but the learned positions are for 8x8"),
 ])
 def test_bad_arguments_are_named(error, call, words):

@@ -235,3 +235,14 @@ def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, m
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(PermissionError, match="results"):
         contents(tmp_path)
+
+
+def test_what_an_export_was_begun_with_is_no_record_even_in_one_folder_for_all(tmp_path, monkeypatch):
+    monkeypatch.setitem(reproduce.PROFILES, "smoke", TINY)
+    words = ["--table", "1", "--profile", "smoke", "--models", "ViT", "--export", str(tmp_path / "out")]
+    both = tmp_path / "both"
+    assert reproduce.main([*words, "--results", str(both), "--checkpoints", str(both)]) == 0
+    before, = parcels.merge(tmp_path / "out", tmp_path / "results", tmp_path / "checkpoints")
+    assert before.startswith("taken")
+    parcels.before_export(both, both)  # and then it is killed
+    assert len(read_records(both)) == 1

@@ -16,6 +16,7 @@ from vixlib.kernels import training_kernels
 from vixlib.measure import limits
 from vixlib.mixers import MIXERS, newton_schulz
 from vixlib.mixers.nystrom import IterativeInverse
+from vixlib.precision import HALF
 from vixlib.train import loop as trainer
 
 # Of the output's norm, against float64. The largest seen, up to 1025 tokens: 2.5e-6, 0.9 %, 0.09 %.
@@ -34,6 +35,22 @@ def inputs(tokens: int = N) -> dict[str, torch.Tensor]:
 def mixer(name: str, dtype: torch.dtype = torch.float32, tokens: int = N) -> nn.Module:
     torch.manual_seed(0)
     return MIXERS[name](DIM, heads=2, dim_head=16, seq_len=tokens, **OWN.get(name, {})).to(dtype)
+
+
+@pytest.mark.parametrize("name", vix.names())
+def test_models_of_every_type_compute_under_autocast(name):
+    """As modules of torch's own do: float64 stays what it is, half-precision weights meet a float32 residual stream."""
+    model = vix.build(name, seed=0, **vix.applicable(name, {**TINY, "channels": 3})).eval()
+    images = pictures(2, 3, 8, 8) if name != "ResNet18" else pictures(2, 3, 32, 32)
+    plain, exact = model(images), copy.deepcopy(model).double()(images.double())
+    for gradients in (True, False):
+        for half in HALF:
+            with torch.set_grad_enabled(gradients), torch.autocast("cpu", half):
+                scores = copy.deepcopy(model).to(half)(images.to(half)).float()
+            assert (scores - plain).abs().max() < 0.1 * plain.abs().max()
+        with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16):
+            wide = copy.deepcopy(model).double()(images.double())
+        assert wide.dtype == torch.float64 and torch.allclose(wide, exact, rtol=0, atol=1e-12)
 
 
 def mix_and_back(made: nn.Module, x: torch.Tensor) -> torch.Tensor:

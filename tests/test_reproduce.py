@@ -20,6 +20,7 @@ from vixlib.report.records import read_records, write_record
 from vixlib.report.speeds import alone_on_a_gpu
 from vixlib.reproduce import command as reproduce
 from vixlib.reproduce.jobs import Place, missing, most_missing_first, plan
+from vixlib.reproduce.workers import Report
 from vixlib.train import in_use, parallel
 
 TINY = Profile("tiny", "for tests", "shapes", "uniform", vix.TrainConfig(epochs=2, batch_size=32),
@@ -311,6 +312,16 @@ def test_a_run_that_another_trains_is_left_to_it_and_one_recorded_meanwhile_is_n
     assert [path.name for path in place.checkpoints.iterdir()] == [f"{job.name}.pt"]
 
 
+def test_what_another_process_has_recorded_meanwhile_is_not_missing(data, tmp_path, monkeypatch):
+    job, = plan(1, TINY, data.name, models=["ViT"])
+    go([job], data, tmp_path)
+    place = Place(tmp_path / "results", tmp_path / "checkpoints")
+    monkeypatch.setattr(reproduce, "in_turn", lambda *arguments: Report())  # found it in work elsewhere, and left it
+    assert reproduce.reproduce([job], data, place) == 0
+    (place.results / f"{job.name}.json").unlink()
+    assert reproduce.reproduce([job], data, place) == 1
+
+
 def test_a_record_tells_of_every_call_that_trained_a_part_of_it(data, tmp_path):
     job, = plan(1, dataclasses.replace(TINY, train=vix.TrainConfig(epochs=2)), data.name, models=["ViT"])
     shared, alone = (Place(tmp_path / "results", tmp_path / "checkpoints", at_once=n) for n in (4, 1))
@@ -327,6 +338,8 @@ def test_a_record_tells_of_every_call_that_trained_a_part_of_it(data, tmp_path):
     (["--next", "--list"], "takes neither"), (["--next", "--table", "1"], "not allowed with argument"),
     (["--next", "--models", "ViT"], "takes neither"),
     (["--table", "1", "--list", "--batches", "--memory-gb", "16"], "leave out --batches"),
+    (["--table", "1", "--list", "--export", "out"], "leave out --batches and --export"),
+    (["--next", "--batches", "--memory-gb", "16"], "leave out --batches"),
     (["--todo", "--models", "ViT"], "train nothing"), (["--import", "out", "--export", "more"], "train nothing"),
     (["--table", "1", "--results", "here", "--export", "here"], "name another folder")])
 def test_what_does_not_go_together_is_said(arguments, message, capsys):

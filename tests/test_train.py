@@ -221,6 +221,14 @@ def test_images_of_another_kind_are_refused(images):
         predict(net(), images)
 
 
+def test_images_without_numbers_of_their_own_are_refused():
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(TypeError, match="images is torch.sparse_coo; pass an ordinary tensor"):
+        predict(net(), images.to_sparse())
+    with pytest.raises(ValueError, match="images are on the meta device"):
+        predict(net(), images.to("meta"))
+
+
 # --- fit ------------------------------------------------------------------------------------------------
 
 def test_a_separable_problem_is_learned_and_the_run_tells_it():

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .precision import autocasts
+from .precision import HALF, autocasts
 
 MOST = 2**24            # beyond every size that makes sense here, and far below where 64-bit products overflow
 MOST_LAYERS = 1000
@@ -188,6 +188,7 @@ def require_like(name: str, x: Tensor, weight: Tensor | None) -> None:
     `weight`."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}={shown(x)} must be a tensor, got {type(x).__name__}")
+    require_strided(name, x)
     if not x.is_floating_point():
         raise TypeError(f"{name} has type {x.dtype}, but floating-point numbers are wanted; pictures of 0 ... 255 are "
                         "normalised by images.float().div(127.5).sub(1)")
@@ -195,10 +196,17 @@ def require_like(name: str, x: Tensor, weight: Tensor | None) -> None:
         return
     if x.device != weight.device:
         raise ValueError(f"{name} is on {x.device}, but the weights are on {weight.device}; move one of them with .to")
-    mixed = autocasts(x) and {x.dtype, weight.dtype} <= {torch.float32, torch.float16, torch.bfloat16}
+    mixed = autocasts(x) and {x.dtype, weight.dtype} <= {torch.float32, *HALF}
     if x.dtype != weight.dtype and not mixed:
         raise TypeError(f"{name} has type {x.dtype}, but the weights are {weight.dtype}; change one of them with .to, "
                         "or compute under torch.autocast")
+
+
+def require_strided(name: str, x: Tensor) -> None:
+    """`x` must be an ordinary tensor, neither sparse nor nested."""
+    if x.layout != torch.strided or x.is_nested:
+        kind = "nested" if x.is_nested else x.layout
+        raise TypeError(f"{name} is {kind}; pass an ordinary tensor, as x.to_dense() makes of a sparse one")
 
 
 def require_logits(scores: object, images: Tensor, num_classes: int | None = None) -> None:
@@ -240,7 +248,7 @@ def require_trainable(model: nn.Module, name: str) -> None:
         raise ValueError(f"model={name} was made inside torch.inference_mode() and can never be trained; build it "
                          "outside")
     for key, parameter in model.named_parameters():  # under autocast they would run until an update is rounded away
-        if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):
+        if parameter.requires_grad and parameter.dtype in HALF:
             raise TypeError(f"model={name} trains {key} in {parameter.dtype}, where small updates are lost; call "
                             "model.float(): precision decides in which type a step computes")
 

@@ -76,9 +76,10 @@ def require_writable(path: Path) -> None:
 
 
 def listed(folder: Path, ending: str) -> list[Path]:
-    """The files in `folder`, if there is one, whose names end so; glob would find none where it may not be read."""
+    """The files in `folder`, if there is one, whose names end so, hidden ones (that another program left, or --export)
+    aside; glob would find none where it may not be read."""
     try:
-        return sorted(path for path in folder.iterdir() if path.name.endswith(ending))
+        return sorted(path for path in folder.iterdir() if path.name.endswith(ending) and path.name[0] != ".")
     except FileNotFoundError:
         return []
     except NotADirectoryError:

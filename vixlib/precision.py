@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 PRECISIONS = ("float32", "float16", "bfloat16")
+HALF = (torch.float16, torch.bfloat16)
 # Asked once, because torch 2.6 cannot ask in a compiled model. "meta", on which shapes alone are computed, has none.
 AUTOCAST = {kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind)}
 
@@ -21,8 +22,8 @@ def computing_in(precision: str, x: Tensor) -> AbstractContextManager:
 
 
 def autocasts(x: Tensor) -> bool:
-    """Whether autocast is on for the device of `x`."""
-    return x.device.type in AUTOCAST and torch.is_autocast_enabled(x.device.type)
+    """Whether autocast is on for the device of `x`, and changes its type: float64 it leaves alone."""
+    return x.device.type in AUTOCAST and x.dtype != torch.float64 and torch.is_autocast_enabled(x.device.type)
 
 
 def autocast_off(device: torch.device) -> AbstractContextManager:
@@ -34,8 +35,7 @@ def autocast_off(device: torch.device) -> AbstractContextManager:
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32 if it was half precision, unchanged otherwise (float64 tests stay float64)."""
     # Laid out as its shape says: heads cut from a wider tensor would be copied once more by the product after it.
-    half = x.dtype in (torch.float16, torch.bfloat16)
-    return x.to(torch.float32, memory_format=torch.contiguous_format) if half else x
+    return x.to(torch.float32, memory_format=torch.contiguous_format) if x.dtype in HALF else x
 
 
 def as_residual(x: Tensor) -> Tensor:

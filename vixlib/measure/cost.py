@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..device import own_randomness, pick_precision, require_working
-from ..errors import require_count, require_type, shown
+from ..errors import require_count, require_mapping, require_type, shown
 from ..kernels import training_kernels
 from ..precision import autocast_off, computing_in
 from .live_bytes import kept_for_backward
@@ -25,6 +25,8 @@ def mixer_bytes(builders: Mapping[str, Builder], tokens: Sequence[int], dim: int
 
     builders: name -> a function from the number of tokens to a mixer of width `dim`.
     """
+    require_mapping("builders", builders)
+    require_count(dim=dim)
     costs: dict[str, list[int]] = {name: [] for name in builders}
     with own_randomness(torch.device("cpu")), autocast_off(torch.device("cpu")):
         for count in tokens:
@@ -43,7 +45,8 @@ def mixer_seconds(builders: Mapping[str, Builder], dim: int, *, device: torch.de
     of them. Precision is what `pick_precision` gives for the device. No size is begun that would probably pass
     `budget` seconds; at least three sizes are measured.
     """
-    require_count(batch_size=batch_size, smallest=smallest, largest=largest, repeats=repeats)
+    require_mapping("builders", builders)
+    require_count(dim=dim, batch_size=batch_size, smallest=smallest, largest=largest, repeats=repeats)
     device = require_working(device)
     precision = pick_precision(device)
     tokens: list[int] = []

@@ -6,6 +6,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from ..precision import HALF
+
 # What autocast computes in float32 on CUDA, as far as a model may use it ("CUDA Ops that can autocast to float32" in
 # torch's documentation of AMP). On a CPU most of these keep the half type of their input.
 FLOAT32_ON_CUDA = {
@@ -25,5 +27,5 @@ class CudaAutocast(TorchFunctionMode):
 
 
 def _widened(value: object) -> object:
-    half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+    half = isinstance(value, Tensor) and value.dtype in HALF
     return value.float() if half else value

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..device import out_of_memory_named, own_randomness, pick_precision
 from ..embeddings import Size, built_for
-from ..errors import MOST, copied, loose_tensors, require_count, require_known, shown
+from ..errors import MOST, copied, loose_tensors, require_count, require_known, require_trainable, shown
 from ..precision import PRECISIONS
 from .live_bytes import Living, kept_for_backward
 from .step import checked_size, random_images, step_loss, training_step
@@ -88,6 +88,7 @@ def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str =
     image_size = checked_size(model, image_size)
     require_known("precision", precision, ("auto", *PRECISIONS))
     precision = "float16" if precision == "auto" else precision
+    require_trainable(model, type(model).__name__)  # before its tensors are replaced
     mode = FakeTensorMode()
     fake = with_fake_tensors(model, mode)
     with mode:

@@ -63,7 +63,7 @@ class PerformerAttention(HeadsQKV):
         require_count(num_features=self.num_features)
         require_room(self.num_features * dim_head, num_features=self.num_features, dim_head=dim_head)
         self.epsilon = self.EPSILON[kernel] if epsilon is None else epsilon
-        require_number("epsilon", self.epsilon, lambda value: value >= 0, "of 0 or above, for instance 1e-4")
+        require_number("epsilon", self.epsilon, lambda value: 0 <= value <= 1e6, "from 0 to 1e6, for instance 1e-4")
         self.register_buffer("directions", orthogonal_features(self.num_features, dim_head))
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..errors import require_count, require_known, require_rate, require_room
 from ..lean import as_new, once_differentiable, untouched
 from ..precision import autocast_off, autocasts, product_type
-from .norms import norm_again, norm_backward, norm_to_keep, scale_shift_eps
+from .norms import apply_norm, norm_again, norm_backward, norm_to_keep, scale_shift_eps
 
 
 class FeedForward(nn.Sequential):
@@ -32,7 +32,7 @@ class FeedForward(nn.Sequential):
         # One autograd node where something is kept at all; without gradients, with dropout, and where somebody has
         # changed a part, module by module.
         if settings is None or not torch.is_grad_enabled() or not self.is_plain(x):
-            out = super().forward(x if norm is None else norm(x))
+            out = super().forward(x if norm is None else apply_norm(norm, x))
             return x + out if residual else out
         return LeanFeedForward.apply(x, residual, *settings, self[0].weight, self[0].bias, self[3].weight, self[3].bias)
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..lean import as_new, once_differentiable, untouched
-from ..precision import autocast_off, product_type
+from ..precision import HALF, autocast_off, product_type
 
 
 class ChannelNorm(nn.Module):
@@ -42,8 +42,15 @@ def lean_norm(norm: nn.Module, x: Tensor) -> Tensor:
     """norm(x), which under autocast keeps half as much of x for backward."""
     settings = scale_shift_eps(norm)
     if settings is None or product_type(x) == x.dtype or not torch.is_grad_enabled():
-        return norm(x)
+        return apply_norm(norm, x)
     return LeanNorm.apply(x, *settings)
+
+
+def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """norm(x), x converted first where the norm's weights are half: a CPU takes no float32 x beside them, which is what
+    the residual stream is under autocast."""
+    scale = (scale_shift_eps(norm) or (None,))[0]
+    return norm(x if scale is None or scale.dtype not in HALF else x.to(scale.dtype))
 
 
 class LeanNorm(torch.autograd.Function):

@@ -10,7 +10,7 @@ from ..errors import require_count, require_depth, require_known, require_mixed,
 from ..positions import POSITIONS, Rotary
 from ..precision import as_residual
 from .feedforward import FeedForward
-from .norms import lean_norm
+from .norms import apply_norm, lean_norm
 from .options import distribute, mixer_class
 
 
@@ -115,8 +115,8 @@ class ViX(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = self.tokens(images)
         if self.cls_token is not None:
-            return self.head(self.norm(x[:, 0].clone()))  # a slice would keep the other tokens alive
-        x = self.norm(x)
+            return self.head(apply_norm(self.norm, x[:, 0].clone()))  # a slice would keep the other tokens alive
+        x = apply_norm(self.norm, x)
         return self.head(x.mean(dim=1) if self.pool is None else self.pool(x))
 
     def tokens(self, images: Tensor) -> Tensor:

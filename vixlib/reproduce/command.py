@@ -70,7 +70,8 @@ def reproduce(todo: Sequence[AnyJob], data: ImageData, place: Place, deadline: f
     report = (in_turn if place.at_once == 1 else at_once)(todo, data, place, deadline)
     if report.failed:
         raise RunsFailed(report.failed)
-    return len(todo) - len(report.done)
+    # What another process had in work may be recorded by now.
+    return sum(job.name not in report.done and not job.recorded(place.results) for job in todo)
 
 
 def show(jobs: list[Job], data: ImageData | None, results: Path, checkpoints: Path) -> int:
@@ -151,14 +152,16 @@ def _main(chosen: argparse.Namespace, parser: argparse.ArgumentParser, started: 
     if chosen.merge is not None or chosen.todo:
         if chosen.list or chosen.batches or chosen.models or chosen.export:
             parser.error("--import and --todo train nothing, and take none of --list, --batches, --models and --export")
-        print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)) if chosen.merge
-              else _todo(chosen))
+        print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)) or "the parcels are empty"
+              if chosen.merge else _todo(chosen))
         return 0
     if chosen.next and (chosen.list or chosen.models):
         parser.error("--next knows itself what to run, and takes neither --models nor --list; --todo lists what it "
                      "would run")
-    if chosen.list and chosen.batches:
-        parser.error("--list lists training runs; leave out --batches")
+    if chosen.list and (chosen.batches or chosen.export):
+        parser.error("--list lists training runs and makes nothing; leave out --batches and --export")
+    if chosen.next and chosen.batches:
+        parser.error("--next knows itself when largest batches are to be found; leave out --batches")
     if chosen.batches and chosen.memory_gb is None:
         parser.error("--batches needs --memory-gb, for instance 16, the paper's card")
     if chosen.data == "":  # as from a variable that is not set
