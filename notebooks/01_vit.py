@@ -159,7 +159,7 @@ class SelfAttention(nn.Module):
 # %% [markdown]
 # (`seq_len` and `rotary` belong to the interface that all *mixers* of this series share: that is what we call whatever stands in attention's place. Softmax attention needs neither.)
 #
-# Is it right? `vixlib` has the same mixer twice: with the matrix written out (`fused=False`) and through PyTorch's `F.scaled_dot_product_attention` (`fused=True`). With the same weights all three must give the same numbers. In float64, rounding is too small to hide a mistake.
+# Is it right? `vixlib` has the same mixer twice: with the matrix written out (`fused=False`) and through PyTorch's `F.scaled_dot_product_attention` (`fused=True`). With the same weights all three must give the same numbers. In float64, rounding is too small to hide a mistake. (A cell that begins with `# NBVAL_CHECK_OUTPUT` has to print the same on every machine; the project's tests compare it.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -319,7 +319,7 @@ for way, choice in TODAY.items():
     print(f"{way:34} {largest[way]:5} (predicted)   {found}")
 
 # %% [markdown]
-# **Where does 16 GB end?** Drag the size of a patch and watch the tokens move along the axis. Each curve is the memory of a training step of a four-layer model with `uniform` layers, a *prediction* for a machine that need not exist: a straight line in N (for the materialised matrix a parabola without constant term) through two computed lengths, 257 and 1,025 tokens. Against a third one, 4,097 tokens, four of the five curves are exact, and Nyström's is eight per cent too low. The coloured three are the linear mixers of notebook 02, here already so that you can see what they have to beat: the black solid line, which is softmax, fused.
+# **Where does 16 GB end?** Drag the size of a patch and watch the tokens move along the axis. Each curve is the memory of a training step of a four-layer model with `uniform` layers (those that the profiles train, smaller than Table 1's: section 8), a *prediction* for a machine that need not exist: a straight line in N (for the materialised matrix a parabola without constant term) through two computed lengths, 257 and 1,025 tokens. Against a third one, 4,097 tokens, four of the five curves are exact, and Nyström's is nine per cent too low. The coloured three are the linear mixers of notebook 02, here already so that you can see what they have to beat: the black solid line, which is softmax, fused.
 
 # %%
 from vixlib.figures import explore
@@ -351,7 +351,7 @@ run
 # %% [markdown]
 # ## 8 · The table
 #
-# Four sources side by side: what the paper printed, what its authors' public training logs say, what this project has recorded, and what you just trained. This notebook fills ViT's row; notebook 02 trains the other three, ViP (Performer), ViL (Linformer) and ViN (Nyström). FNet and MLPMixer are no rows of the paper's; they are there for scale, and 02 says what they are.
+# Four sources side by side: what the paper printed, what its authors' public training logs say, what this project has recorded, and what you just trained. *Top-1* is the percentage of test pictures whose class gets the highest score. This notebook fills ViT's row; notebook 02 trains the other three, ViP (Performer), ViL (Linformer) and ViN (Nyström). FNet and MLPMixer are no rows of the paper's; they are there for scale, and 02 says what they are.
 
 # %%
 vix.compare(1, runs=[run])

@@ -322,7 +322,7 @@ larger = [name for name, ratio in zip(("ViP", "ViL", "ViN"), now, strict=True) i
 print("A clearly larger batch than fused softmax allows today:", ", ".join(larger) or "none of the three")
 
 # %% [markdown]
-# The predicted numbers need not equal the paper's, for reasons that lie on both sides. vixlib's mixers are leaner than the published ones (Nyström's tall softmaxes are fused calls and its pseudo-inverse is recomputed; Linformer never forms its long keys), so ViN and ViL fit more pictures. A Performer's memory is mostly its features: their number follows the head's width, d·ln d, so the paper's wide heads make it expensive in either code. And how the paper read its gigabytes is not said. In both columns of 2021 all three fit more than ViT, and ViL by far the most; ViN and ViP have changed places: our Nyström is leaner than the published one, by whose formulas the two need about the same. What has changed most since is the ratio to ViT.
+# The predicted numbers need not equal the paper's, for reasons that lie on both sides. vixlib's mixers are leaner than the published ones (Nyström's tall softmaxes are fused calls and its pseudo-inverse is recomputed; Linformer never forms its long keys), so ViN and ViL fit more pictures. A Performer's memory is mostly its features: their number follows the head's width, d·ln d, so the paper's wide heads make it expensive in either code. And how the paper read its gigabytes is not said. In both columns of 2021 all three fit more than ViT, and ViL by far the most; ViN and ViP have changed places, and the formulas do not say why: in these layers a Performer keeps more than a Nyström by its published formula, too. What has changed most since is the ratio to ViT.
 #
 # ## 6 · When is it worth it today?
 #
@@ -422,7 +422,7 @@ print("This run follows the paper's protocol, with one seed." if same_protocol e
 # %% [markdown]
 # ### What it costs, and the verdict
 #
-# The other half of the paper's claim is memory. Today's figures for the same systems, three ways: as the paper ran them, in mixed precision with the matrix stored, and with the fused kernel. Then the claims, each with a verdict that is computed from the records when this cell runs (fewer than three seeds show a direction and decide nothing). "Half the memory" is asked twice: of the authors' formulas, softmax's and Nyström's alike, measured at the paper's length, and of ours.
+# The other half of the paper's claim is memory. Today's figures for the same systems, three ways: as the paper ran them, in mixed precision with the matrix stored, and with the fused kernel. Then the claims, each with a verdict that is computed from the records when this cell runs (fewer than three seeds show a direction and decide nothing). The runs of a pair are subtracted seed by seed, so that both saw the pictures in the same order; the ± is half of a 95 % interval for the mean of these differences (Student's t). "Half the memory" is asked twice: of the authors' formulas, softmax's and Nyström's alike, measured at the paper's length, and of ours.
 
 # %%
 from vixlib.report import cost_table
@@ -636,7 +636,7 @@ for name, matrix in one_head.items():
           f"rank {int(torch.linalg.matrix_rank(matrix.double(), rtol=1e-3))} of {tokens}")
 
 # %% [markdown]
-# That was one patch of one picture in one layer. Choose others. The upper choice of `shown` takes q and k of your ViT and lets each method imitate the softmax; the lower one shows what the four models do as they were trained. For Linformer the map is $\mathrm{softmax}(q\,(P^\top K)^\top/\sqrt d)\,P^\top$: it attends to mixtures, and what is drawn is the part that every patch has in them. As an imitation it gets segment means for P. Above each map stands the sum of its weights; what is missing to one in softmax's went to the class token. (Nyström's convolution is not part of the maps.)
+# That was one patch of one picture in one layer. Choose others. The upper choice of `shown` takes q and k of your ViT and lets each method imitate the softmax; the lower one shows what the four models do as they were trained. For Linformer the map is $\mathrm{softmax}(q\,(P^\top K)^\top/\sqrt d)\,P^\top$: it attends to mixtures, and what is drawn is the part that every patch has in them. As an imitation it gets segment means for P. The maps of a strip share one scale, which ends at the largest weight in any of them: here even attention is not pale. Above each map stands the sum of its weights; what is missing to one in softmax's went to the class token. (Nyström's convolution is not part of the maps.)
 
 # %%
 looks = explore.looks(models, data.test_images)
@@ -645,7 +645,7 @@ explore.interact(looks, picture=range(min(20, len(data.test_labels))), layer=ran
                  shown=[explore.IMITATED, explore.TRAINED])
 
 # %% [markdown]
-# The printed lines say what the pictures mean. First look at the trained rows whose smallest and largest weight are nearly equal: such a model looks everywhere alike. It sums a picture up and does not choose in it, and a low place in the table of section 8 is then no verdict on its mixer's *form* (the experiment below keeps a Performer's form and changes its features). Softmax and Performer rows are weighted averages: positive, sum one. Linformer's weights are learned mixtures, of either sign, with any sum. Nyström's come from a product with an inverse: single weights may be negative, and their sum is close to one as soon as the iteration is right for the constant vector, long before the inverse is good, so that a sum of one proves nothing. None of this stops the models from learning, because each is trained with the attention it has. **"Approximation" explains where these mixers come from; what decides is how they train.**
+# The printed lines say what the pictures mean. Compare the smallest and the largest weight of each trained row with 1/N: the nearer both are to it, the less that head chooses; where the largest is far above it, the head looks at a few places. Softmax and Performer rows are weighted averages: positive, sum one. Linformer's weights are learned mixtures, of either sign, with any sum. Nyström's come from a product with an inverse: single weights may be negative, and their sum is close to one as soon as the iteration is right for the constant vector, long before the inverse is good, so that a sum of one proves nothing. None of this stops the models from learning, because each is trained with the attention it has. **"Approximation" explains where these mixers come from; what decides is how they train.**
 
 # %% [markdown]
 # ### An experiment: the code's features, or the text's?
@@ -773,7 +773,7 @@ vix.compare(1, runs=[*runs.values(), own_run])
 #     print(vix.evaluate(again, data).top1, "instead of", runs["ViP"].last_top1)
 # ```
 #
-# If the features estimated softmax well, any other draw would do as well, and nothing much would happen. The more is lost, the more the model has learned to use these very directions, as fixed weights of a layer instead of as an estimate. That is one reason why the published code, which never redraws, trains something else than "softmax, approximated"; more features (`num_features`) bring it closer to an estimate. (If nothing at all is lost, look at ViP's line in section 10: where the smallest and largest weight are nearly equal, other directions cannot change much.)
+# If the features estimated softmax well, any other draw would do as well, and nothing much would happen. The more is lost, the more the model has learned to use these very directions, as fixed weights of a layer instead of as an estimate. That is one reason why the published code, which never redraws, trains something else than "softmax, approximated"; more features (`num_features`) bring it closer to an estimate. (At `smoke`, seed 0, about half of the accuracy is lost.)
 # </details>
 #
 # **4. Rank.** How small can Linformer's rank be before ViL gets worse? And why is it no contradiction that section 9 found its error to be large at every rank?
@@ -786,7 +786,7 @@ vix.compare(1, runs=[*runs.values(), own_run])
 #     print(r, vix.fit(model, data, profile.train, device=device, progress=False))
 # ```
 #
-# At rank 1 the softmax is over a single mixture and always 1, so each token receives the same vector: a learned pooling of the picture, without any choice. Training shapes P, W_q and W_k together for the task; distance from a softmax matrix is nowhere in its loss.
+# At `smoke`, seed 0, 16 mixtures of the 65 tokens cost a few points, four cost nearly everything. At rank 1 the softmax is over a single mixture and always 1, so each token receives the same vector: a learned pooling of the picture, without any choice. Training shapes P, W_q and W_k together for the task; distance from a softmax matrix is nowhere in its loss.
 # </details>
 #
 # **Next:** [03 · Hybrid](03_hybrid.ipynb): what three convolutions in front of the same models know that attention has to learn.

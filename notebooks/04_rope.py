@@ -415,7 +415,7 @@ from vixlib.report import rope_claims, rope_table
 rope_table(runs.values())
 
 # %% [markdown]
-# The same in words, and in four comparisons, computed from the recorded runs when this cell runs. Two runs are compared only if profile, data set, layers, sizes, epochs and seed are the same. One seed gives a direction; a claim is called decided when a 95 % interval over several seeds leaves out zero. (One such interval in twenty does so by chance, and a comparison has up to eight of them: one decided line, close to zero, is weak evidence.) The pairs are printed for the last question alone:
+# The same in words, and in four comparisons, computed from the recorded runs when this cell runs. Two runs are compared only if profile, data set, layers, sizes, epochs and seed are the same. One seed gives a direction; a claim is called decided when a 95 % interval over three seeds or more leaves out zero. (One such interval in twenty does so by chance, and a comparison has up to eight of them: one decided line, close to zero, is weak evidence.) The pairs are printed for the last question alone:
 
 # %%
 said = rope_claims()
@@ -423,7 +423,7 @@ last = max(i for i, line in enumerate(said) if not line.startswith(" "))
 print(*(line for line in said[:last] if not line.startswith("    ")), *said[last:], sep="\n")
 
 # %% [markdown]
-# Read the last question with the first. Where RoPE is ahead of the learned table but not of *no positions at all*, what was gained is what the table had cost, and rotation has not been shown to add anything. How can a model do without positions? Without them not every model sees a mere set: Linformer's P has a row for each token, Nyström's landmarks and its convolution follow the sequence, and convolutions in front see surroundings. Plain softmax and Performer do see a set; all they know of places lies within a patch. So one expects ViT and ViP to gain most, ViP by the blurred offsets of section 4, which are still more than none. Compare that with the lines above.
+# Read the last question with the first. Where RoPE is ahead of the learned table but not of *no positions at all*, what was gained is what the table had cost, and rotation has not been shown to add anything. How can a model do without positions? Without them not every model sees a mere set: Linformer's P has a row for each token, Nyström's landmarks and its convolution follow the sequence, and convolutions in front see surroundings. Plain softmax and Performer do see a set; all they know of places lies within a patch. So one expects ViT and ViP to gain most, ViP by the blurred offsets of section 4, which are still more than none. Compare that with the lines above. One line does not fit: HybridViT gains as much as ViT. With patches of 4 × 4 its three convolutions see little more than the next patches, and without positions it is hardly better than ViT without (the first column of the table).
 #
 # If the table costs something, is it because its numbers start so large? The same models with a table that starts at 0.02:
 
@@ -492,7 +492,7 @@ from vixlib.report import first_epochs_table
 first_epochs_table()
 
 # %% [markdown]
-# One run against one log: a difference of a point or two is what another seed would make. A match says that layers, training and evaluation are alike where they could be followed, and nothing about the other thirty-nine epochs. A gap of several points asks for a reason. That is how an error was found in `vixlib`'s own Performer: its first epoch ended far below the log, because its backward pass took for a constant what is none (02, exercise 1). One difference is left on purpose. The number that keeps a Performer's exponentials from overflowing is one for the keys of the whole batch in the authors' code, and one for each picture and head in `vixlib`, where no picture's result may depend on its neighbours'. Because ε is added to the features, that number does not quite cancel (02, section 3), so these two Performers are not quite the same model.
+# One run against one log: a difference of a point or two is what another seed would make. A match says that layers, training and evaluation are alike where they could be followed, and nothing about the other thirty-nine epochs. A gap of several points asks for a reason. That is how an error was found in `vixlib`'s own Performer: the first epoch of ViP with RoPE ended thirteen points below the log, because the backward pass took for a constant what is none (02, exercise 1). The table's run is the mended model's. One difference is left on purpose. The number that keeps a Performer's exponentials from overflowing is one for the keys of the whole batch in the authors' code, and one for each picture and head in `vixlib`, where no picture's result may depend on its neighbours'. Because ε is added to the features, that number does not quite cancel (02, section 3), so these two Performers are not quite the same model.
 
 # %%
 chance = 100 / data.num_classes
@@ -664,7 +664,7 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 #     print(f"{position:8} {system} {plain.last_top1:.1f} -> HybridViT {hybrid.last_top1:.1f}")
 # ```
 #
-# An argument for `none`: convolutions with zero padding tell tokens near an edge that they are near an edge, and three of them in a row tell a token about its surroundings, so that even a set of such tokens knows something about places, and less is left for positions to add (compare the authors' HybridViT above). An argument against: with large patches three convolutions see little more than a neighbouring patch, and what lies far apart still has no place. The table of section 8 has the recorded runs: compare the row of a model with that of its Hybrid, column by column. (Those Hybrids have no batch normalisation, yours has.) Your run decides for your data; a difference of a point or two needs several seeds.
+# An argument for `none`: convolutions with zero padding tell tokens near an edge that they are near an edge, and three of them in a row tell a token about its surroundings, so that even a set of such tokens knows something about places, and less is left for positions to add (compare the authors' HybridViT above). An argument against: with large patches three convolutions see little more than a neighbouring patch, and what lies far apart still has no place. The table of section 8 has the recorded runs: compare the row of a model with that of its Hybrid, column by column. (Those Hybrids have no batch normalisation, yours has.) At `smoke`, seed 0, it is rope2d that gains most; in the records of `quick` it is the learned table, and the others gain hardly anything. Your run decides for your data; a difference of a point or two needs several seeds.
 # </details>
 
 # %% [markdown]

@@ -395,6 +395,7 @@ for host, values in kept.items():
 # The host adds a fixed number of bytes for each token, whatever the mixer; in both hosts a swap saves the same matrix. That is the paper's claim about memory, and it does not depend on the host.
 #
 # Now read the line of fused softmax. It keeps *less* than Performer and Nyström, in both hosts and at every length drawn; only Linformer keeps less than it does. The paper's saving is one over a matrix that need no longer be stored. What linear mixers have left to win is time, on sequences long enough (02, section 6).
+#
 # How close is the materialised form to the paper's last column? Whole models now, in the paper's layers, softmax materialised. Bytes for one picture are no gigabytes of a training step, but *shares* of softmax can be compared:
 
 # %%
@@ -489,7 +490,7 @@ Table("Swap less softmax in the same host: top-1, in percentage points", ["sourc
       ("paper: best epochs; recorded and this run: last epochs, over the seeds that both have. -: the source lacks one of them",))
 
 # %% [markdown]
-# What is "comparable"? The paper does not say. Both numbers of a difference are the best test epoch of the best of three runs, and that selection alone can move each of them by a point or so (compare *best*, here the best of the seeds, with their mean in the table above). So count a loss of up to three points as comparable, and check whether two would change the answer. The sentences are computed from the means when the cell runs; how sure the recorded ones are, the intervals below say:
+# What is "comparable"? The paper does not say. Both numbers of a difference are the best test epoch of the best of three runs, and that selection alone can move each of them by a point or two, and by more where seeds differ much (compare *best*, here the best of the seeds, with their mean in the table above). So count a loss of up to three points as comparable, and check whether two would change the answer. The sentences are computed from the means when the cell runs; how sure the recorded ones are, the intervals below say:
 
 # %%
 for source, gain in found.items():
@@ -720,7 +721,7 @@ assert torch.equal(distances, distances.T) and len(distances.unique()) == 64
 #     print(f"{pool:9} {vix.count_parameters(model).true:,}", vix.fit(model, data, profile.train, device=device))
 # ```
 #
-# CLS adds a token and a row to the position table, sequence pooling a vector and a number that does nothing. In short trainings CLS is often behind: gradients reach the tokens only through its attention, which has to learn where to look before it can pass on anything. One seed proves little; run three.
+# CLS adds a token and a row to the position table, sequence pooling a vector and a number that does nothing. At `smoke`, seed 0, the order is the reverse of that of the parameters: the mean has the fewest and is best, CLS has the most and is last. In short trainings CLS is often behind: gradients reach the tokens only through its attention, which has to learn where to look before it can pass on anything. One seed proves little; run three.
 # </details>
 
 # %% [markdown]

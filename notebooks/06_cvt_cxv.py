@@ -602,7 +602,7 @@ stages = ["after the stem", *(f"after layer {i + 1}" for i in range(len(last["wh
 pairs.map_grid(data.test_images[picture], means_by_layer, columns=len(stages), size=1.5, titles=stages);
 
 # %% [markdown]
-# From left to right: the picture, the stem, the layers. A map shows *where* something happens, not what. Look for two things. Do the maps keep the outline of the figures, or does a layer spread it over the picture? And in the variant without convolution, are the maps after the layers more than a recoloured stem? (They hardly can be: neighbours meet in its mixer alone, which cannot tell them from anybody else.)
+# From left to right: the picture, the stem, the layers. A map shows *where* something happens, not what. Look for two things. Do the maps keep the outline of the figures, or does a layer spread it over the picture? And in the variant without convolution, are the maps after the layers more than a recoloured stem? They may look new, because every layer mixes the channels anew; but no place has learned anything of its neighbours, since they meet in the mixer alone, which cannot tell them from anybody else.
 #
 # **What a place sees after training.** The picture of section 3 once more, for the trained models: how strongly do the features of the middle place answer to each pixel?
 

@@ -1,6 +1,7 @@
 """The figures of the series: one style and one colour per mixer throughout, told apart with any colour vision."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,8 @@ FUSED = {"softmax": "softmax, fused"}  # what vixlib's is, and what no reader of
 def cost_curves(ax: Axes, tokens: Sequence[int], curves: Mapping[str, Sequence[float]], label: str) -> None:
     """Measured cost against the number of tokens, both logarithmic, one curve a mixer, with the slope of its end.
 
-    curves: mixer name (of `mixers.MIXERS`, or any text beginning with one) -> a value for each of `tokens`.
+    curves: mixer name (of `mixers.MIXERS`, or any text beginning with one) -> a value for each of `tokens`; dashed
+    where the mixer's own is drawn, too.
     The slope in the legend is the exponent p in cost ~ N^p over the last two points; plain "softmax" is the fused one.
     """
     import math
@@ -94,16 +96,17 @@ def cost_curves(ax: Axes, tokens: Sequence[int], curves: Mapping[str, Sequence[f
         mixer = name.split()[0]
         slope = math.log(values[-1] / values[-2]) / math.log(tokens[-1] / tokens[-2])
         ax.plot(tokens, values, color=COLOURS.get(mixer, "#777777"), marker=MARKERS.get(mixer, "o"), markersize=4,
-                linestyle="-" if name == mixer else "--", label=f"{FUSED.get(name, name)}  ($N^{{{slope:.1f}}}$)")
+                linestyle="--" if mixer in curves and mixer != name else "-", label=f"{FUSED.get(name, name)}  ($N^{{{slope:.1f}}}$)")
     ax.set(xscale="log", yscale="log", xlabel="tokens N", ylabel=label)
     ax.set_xticks(tokens, [f"{n:,}" for n in tokens])
     ax.minorticks_off()
-    ax.legend(fontsize=8, frameon=False)
+    ax.legend(fontsize=8, frameon=False, handlelength=3)
 
 
 def in_colours(colours: Mapping[str, str]) -> Callable[[str], dict]:
-    """For `live_curves`: each curve in its colour of `colours`."""
-    return lambda name: {"color": colours.get(name), "marker": "o", "markersize": 3.5, "label": name}
+    """For `live_curves`: each curve in its colour of `colours`, with a marker for those who cannot tell the colours."""
+    markers = dict(zip(colours, itertools.cycle(MARKERS.values())))
+    return lambda name: {"color": colours.get(name), "marker": markers.get(name, "o"), "markersize": 4, "label": name}
 
 
 MODEL_STYLE = in_colours(MODEL_COLOURS)
@@ -147,10 +150,10 @@ def slope_guides(ax: Axes, tokens: Sequence[int], ends: Mapping[int, float]) -> 
     for exponent, end in ends.items():
         values = [end / 2 * (n / tokens[-1]) ** exponent for n in tokens]
         ax.plot(tokens, values, ":", color="#777777", linewidth=1, zorder=0)
-        # Lines that cross have their labels apart: the steepest at its lower end.
-        at, offset = (0, (14, 0)) if len(ends) > 1 and exponent == max(ends) else (len(tokens) // 2, (6, -11))
-        ax.annotate(f"slope {exponent}", (tokens[at], values[at]), xytext=offset,
-                    textcoords="offset points", fontsize=8, color="#555555")
+        # Lines that cross have their labels apart: the steepest at its lower end, others under their upper one.
+        at, offset, side = (0, (20, -5), "left") if exponent == max(ends) else (-1, (0, -20), "right")
+        ax.annotate(f"slope {exponent}", (tokens[at], values[at]), xytext=offset, textcoords="offset points", ha=side,
+                    fontsize=8, color="#555555")
 
 
 def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[int, int] | None = None) -> Figure:
