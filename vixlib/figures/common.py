@@ -96,7 +96,8 @@ def cost_curves(ax: Axes, tokens: Sequence[int], curves: Mapping[str, Sequence[f
         mixer = name.split()[0]
         slope = math.log(values[-1] / values[-2]) / math.log(tokens[-1] / tokens[-2])
         ax.plot(tokens, values, color=COLOURS.get(mixer, "#777777"), marker=MARKERS.get(mixer, "o"), markersize=4,
-                linestyle="--" if mixer in curves and mixer != name else "-", label=f"{FUSED.get(name, name)}  ($N^{{{slope:.1f}}}$)")
+                linestyle="--" if mixer in curves and mixer != name else "-",
+                label=f"{FUSED.get(name, name)}  ($N^{{{slope:.1f}}}$)")
     ax.set(xscale="log", yscale="log", xlabel="tokens N", ylabel=label)
     ax.set_xticks(tokens, [f"{n:,}" for n in tokens])
     ax.minorticks_off()

@@ -40,7 +40,8 @@ def reasons_table(notebook: str | None = None, results: str | Path | None = None
                  ["question", "notebook", "changed", "changed,\ntop-1 (%)", "plain,\ntop-1 (%)",
                   "difference\n(points)", "setting"], rows,
                  (*(f"{sign} {setting}" for setting, sign in marks.items()),
-                  "last epoch, means over the seeds that both have; difference: ± half the width of the paired 95 % interval"),
+                  "last epoch, means over the seeds that both have; difference: ± half the width of the paired "
+                  "95 % interval"),
                  left=(0, 1, 2, 6))
 
 

@@ -88,8 +88,8 @@ def verdict_table(notebook: str | None = None, results: Results = None) -> Table
                   "printed: best epoch of the best run, (logs): of one log of the authors' each",
                   "recorded: last epoch, ± half the width of the paired 95 % interval over seeds",
                   f"undecided: fewer than {FEWEST} seeds, or an interval that leaves both open",
-                  f"of 20 pairs without any difference one would be decided by chance ({intervals} pairs here have seeds "
-                  "enough to be decided): a narrow verdict is a weak one",
+                  f"of 20 pairs without any difference one would be decided by chance ({intervals} pairs here have "
+                  "seeds enough to be decided): a narrow verdict is a weak one",
                   '"at quick", "at long": decided for one or ten epochs on 4×4 patches, which neither confirms nor '
                   "refutes a claim about 40 epochs on pixels"),
                  left=(0, 1, 2, 5, 6))
