@@ -162,8 +162,7 @@ def table(found: dict) -> Table:
         each = row["measured"]
         pairs = [(precision, precision) for precision in each]
         pairs += [("float32", precision) for precision in each if precision != "float32"]
-        # A record of before the two were told apart has the larger one alone.
-        apart = " / ".join(f"{row[key]:.0e}" for key in ("difference", "gradient_difference") if key in row)
+        apart = f"{row['difference']:.0e} / {row['gradient_difference']:.0e}"
         lines += [[row["model"], name, theirs if theirs == ours else f"{theirs} / {ours}",
                    *cells(each[theirs], each[ours]), apart] for theirs, ours in pairs]
         lines += [[row["model"], name, f"{theirs} / compiled {ours}", *times(each[theirs], each[ours], "compiled"),
