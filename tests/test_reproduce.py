@@ -335,12 +335,16 @@ def test_a_record_tells_of_every_call_that_trained_a_part_of_it(data, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--next", "--list"], "takes neither"), (["--next", "--table", "1"], "not allowed with argument"),
-    (["--next", "--models", "ViT"], "takes neither"),
+    (["--next", "--list"], "would ignore --list; it takes --checkpoints, --compile"),
+    (["--next", "--table", "1"], "not allowed with argument"),
+    (["--next", "--models", "ViT", "--seeds", "1"], "would ignore --models, --seeds"),
+    (["--next", "--profile", "smoke"], "would ignore --profile"),
     (["--table", "1", "--list", "--batches", "--memory-gb", "16"], "leave out --batches"),
     (["--table", "1", "--list", "--export", "out"], "leave out --batches and --export"),
-    (["--next", "--batches", "--memory-gb", "16"], "leave out --batches"),
-    (["--todo", "--models", "ViT"], "train nothing"), (["--import", "out", "--export", "more"], "train nothing"),
+    (["--next", "--batches", "--memory-gb", "16"], "would ignore --batches"),
+    (["--todo", "--models", "ViT"], "would ignore --models; it takes --checkpoints, --data, --minutes, --results"),
+    (["--import", "out", "--export", "more"], "would ignore --export; it takes --checkpoints, --results"),
+    (["--import", "out", "--jobs", "2"], "would ignore --jobs"),
     (["--table", "1", "--results", "here", "--export", "here"], "name another folder")])
 def test_what_does_not_go_together_is_said(arguments, message, capsys):
     with pytest.raises(SystemExit):

@@ -51,6 +51,11 @@ from .workers import at_once, in_turn, visible_gpus
 CHECKPOINTS = ROOT / "data" / "checkpoints"
 COMPILE = {"no": False, "yes": True, "graphs": "graphs", "auto": "auto"}  # what TrainConfig calls it
 PACKING_MINUTES = 0.5  # kept back of --minutes for --export
+PLACES = {"results", "checkpoints"}
+TAKES = {  # beside PLACES, what the calls that know themselves what to do leave to choose; any more would be ignored
+    "import": set(),
+    "todo": {"data", "minutes"},
+    "next": {"data", "minutes", "jobs", "memory_gb", "compile", "export"}}
 
 
 class RunsFailed(RuntimeError):
@@ -148,20 +153,21 @@ def ended_like_interrupted() -> Iterator[None]:
 
 
 def _main(chosen: argparse.Namespace, parser: argparse.ArgumentParser, started: float) -> int:
+    given = {name for name, value in vars(chosen).items() if value != parser.get_default(name)}
+    for call in TAKES.keys() & given:
+        if ignored := given - TAKES[call] - PLACES - {call}:
+            parser.error(f"--{call} knows itself what to do, and would ignore {_flags(ignored)}; it takes "
+                         + _flags(TAKES[call] | PLACES)
+                         + ("; --todo lists what it would run" if call == "next" else ""))
     chosen.results, chosen.checkpoints = chosen.results.absolute(), chosen.checkpoints.absolute()
-    if chosen.merge is not None or chosen.todo:
-        if chosen.list or chosen.batches or chosen.models or chosen.export:
-            parser.error("--import and --todo train nothing, and take none of --list, --batches, --models and --export")
-        print("\n".join(parcels.merge(chosen.merge, chosen.results, chosen.checkpoints)) or "the parcels are empty"
-              if chosen.merge else _todo(chosen))
+    if merged := vars(chosen)["import"]:
+        print("\n".join(parcels.merge(merged, chosen.results, chosen.checkpoints)) or "the parcels are empty")
         return 0
-    if chosen.next and (chosen.list or chosen.models):
-        parser.error("--next knows itself what to run, and takes neither --models nor --list; --todo lists what it "
-                     "would run")
+    if chosen.todo:
+        print(_todo(chosen))
+        return 0
     if chosen.list and (chosen.batches or chosen.export):
         parser.error("--list lists training runs and makes nothing; leave out --batches and --export")
-    if chosen.next and chosen.batches:
-        parser.error("--next knows itself when largest batches are to be found; leave out --batches")
     if chosen.batches and chosen.memory_gb is None:
         parser.error("--batches needs --memory-gb, for instance 16, the paper's card")
     if chosen.data == "":  # as from a variable that is not set
@@ -181,6 +187,10 @@ def _main(chosen: argparse.Namespace, parser: argparse.ArgumentParser, started: 
             for place in filter(None, (chosen.export, chosen.results, chosen.checkpoints)):
                 require_writable(place / "any")
         return _work(chosen, started)
+
+
+def _flags(names: set[str]) -> str:
+    return ", ".join(f"--{name}".replace("_", "-") for name in sorted(names))
 
 
 def _todo(chosen: argparse.Namespace) -> str:
@@ -271,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--table", choices=[str(table) for table in (*TABLES, VARIANTS, LOGS)])
     what.add_argument("--todo", action="store_true", help="say what a borrowed GPU should run next")
     what.add_argument("--next", action="store_true", help="run that")
-    what.add_argument("--import", type=folder, metavar="DIR", dest="merge", help="merge what --export left in DIR")
+    what.add_argument("--import", type=folder, metavar="DIR", help="merge what --export left in DIR")
     parser.add_argument("--profile", default="quick", choices=list(PROFILES))
     parser.add_argument("--seeds", type=seed, nargs="+", default=[0])
     parser.add_argument("--models", nargs="+", help="only these rows of the table")
