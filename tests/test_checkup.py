@@ -76,7 +76,7 @@ def test_what_is_missing_is_named():
         check_mixer(nn.Linear)
 
 
-def test_random_numbers_are_the_same_in_what_is_compared():
+def test_random_numbers_are_the_same_in_what_is_compared(monkeypatch):
     class Dropped(Mean):
         def forward(self, x, rotary=None):
             return nn.functional.dropout(super().forward(x), 0.1, self.training)
@@ -85,6 +85,7 @@ def test_random_numbers_are_the_same_in_what_is_compared():
         def forward(self, x, rotary=None):
             return super().forward(x) * torch.randn_like(x)
 
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a GPU's random numbers were seeded"))
     state = torch.get_rng_state()
     dropped, noisy = check_mixer(Dropped), check_mixer(Noisy)
     assert dropped.neighbours == noisy.neighbours == 0 and dropped.permutation < 1e-12
