@@ -37,6 +37,9 @@ def test_a_compiled_run_is_the_same_and_says_what_the_first_step_took(monkeypatc
         torch.manual_seed(0)
         model = vix.build("ViP", **{**TINY, "image_size": data.image_size, "patch_size": 8})
         runs[compile] = vix.fit(model, data, vix.TrainConfig(epochs=2, batch_size=16, compile=compile), device="cpu")
+    # The compiler's time is no part of the speed.
+    assert [runs[compile].timed_epochs for compile in (False, True)] == [2, 1]
+    assert runs[True].images_per_second == 24 / runs[True].train_seconds
     assert [epoch["loss"] for epoch in runs[True].history] == pytest.approx(
         [epoch["loss"] for epoch in runs[False].history], rel=1e-5)
     said = capsys.readouterr()
@@ -76,8 +79,12 @@ def test_graphs_are_a_mode_of_the_compiler_and_may_reuse_what_a_step_left(monkey
     monkeypatch.setattr(torch, "compile", lambda model, mode, **_: asked.append(mode) or model)
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(True))
     data = vix.load("shapes", train=24, test=10)
-    vix.fit(vix.build("ViT", **TINY | {"image_size": data.image_size, "patch_size": 8}), data,
-            vix.TrainConfig(epochs=1, batch_size=8, compile="graphs"), device="cpu", progress=False)
+    reset, left = torch.compiler.reset, []  # gradients at that moment, which would lie in memory that it frees
+    model = vix.build("ViT", **TINY | {"image_size": data.image_size, "patch_size": 8})
+    monkeypatch.setattr(torch.compiler, "reset", lambda: left.append([
+        name for name, weight in model.named_parameters() if weight.grad is not None]) or reset())
+    vix.fit(model, data, vix.TrainConfig(epochs=1, batch_size=8, compile="graphs"), device="cpu", progress=False)
+    assert left[-1] == []
     assert asked == ["reduce-overhead"] and len(begun) == 3
 
 

@@ -140,7 +140,8 @@ def test_the_kernel_asked_for_is_none_that_training_leaves_out(monkeypatch):
     assert asked and SDPBackend.CUDNN_ATTENTION not in asked
 
 
-def test_a_forked_process_may_train_on_its_cpu(monkeypatch):
+def test_training_on_the_cpu_leaves_a_gpu_alone(monkeypatch):
+    """It need not work: CUDA cannot begin in a forked process."""
     def cannot(*_):
         raise RuntimeError("Cannot re-initialize CUDA in forked subprocess")
 
@@ -164,7 +165,7 @@ def test_fused_attention_is_asked_for_by_running_it(monkeypatch):
 @pytest.mark.parametrize(("capability", "version", "fails"), [
     ((9, 0), 91701, True), ((9, 0), 92600, False), ((7, 5), 91701, False), ((8, 0), 91701, False)])
 def test_an_attention_kernel_that_is_known_to_fail_is_not_trained_with(monkeypatch, capability, version, fails):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: version)
     before = torch.backends.cuda.cudnn_sdp_enabled()

@@ -1,12 +1,18 @@
 """The largest batch by bisection, under a limit that is simulated here; what is measured on a GPU says so."""
 from __future__ import annotations
 
+import gc
 import json
+import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+import vixlib as vix
 from vixlib.data.shapes import make_shapes
+from vixlib.errors import copied
+from vixlib.measure import limits
 from vixlib.measure.limits import cap_memory, largest_batch
 from vixlib.report import memory
 from vixlib.report.rows import table_rows
@@ -52,6 +58,34 @@ def test_without_a_gpu_nothing_is_capped_or_measured(tmp_path):
         with pytest.raises(ValueError, match="measured on a GPU, and there is none here; .*predicts"):
             job.perform(None, Place(tmp_path / "results", tmp_path))
         assert not job.recorded(tmp_path / "results")
+
+
+def test_a_cap_leaves_nothing_put_by_from_before_it(monkeypatch):
+    """Memory that torch has kept from before is used again without asking CUDA, whom the cap is told to."""
+    asked = []
+    monkeypatch.setattr(limits, "pick_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=141 * 2**30))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: asked.append("empty"))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", asked.append)
+    cap_memory(16)
+    cap_memory(None)
+    assert asked == ["empty", pytest.approx(15.5 / 141), "empty", 1.0]
+
+
+def test_an_attempt_leaves_no_model_behind(monkeypatch):
+    """Blocks that are computed again refer to themselves, and would keep the memory of a copy until Python looks."""
+    copies = []
+    monkeypatch.setattr(limits, "copied", lambda model: copies.append(copied(model)) or copies[-1])
+    model = vix.build("ViT", checkpointing=True, image_size=8, patch_size=4, dim=8, depth=1)
+    attempt = limits.real_steps(model, "float32")
+    gc.disable()
+    try:
+        attempt(2)
+        weights = [weakref.ref(weight) for weight in copies.pop().parameters()]
+        attempt(2)
+        assert not any(weight() is not None for weight in weights)
+    finally:
+        gc.enable()
 
 
 @pytest.fixture

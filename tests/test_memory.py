@@ -36,6 +36,14 @@ def test_every_system_has_its_row_and_softmax_alone_pays_for_its_matrix():
     assert len(set(list(rows["ViN", "uniform"]["peak_bytes"].values())[1:])) == 1
 
 
+def test_the_model_of_a_record_is_of_its_pictures():
+    record = {"model": "ViT", "config": "uniform", "position": "learned", "options": {"patch_size": 4}}
+    pictures = {"image_size": [16, 8], "channels": 1, "num_classes": 2}
+    assert vix.embeddings.built_for(memory.recorded_model(record), "image_size") == (32, 32)
+    model = memory.recorded_model({**record, "pictures": pictures})
+    assert model(torch.zeros(3, 1, 16, 8)).shape == (3, 2)
+
+
 def test_writing_one_system_keeps_the_others_and_a_table_says_predicted(tmp_path, monkeypatch):
     device, record = torch.device("cpu"), read_records(model="FNet")[0]
     monkeypatch.setattr(memory, "read_records", lambda: [record])  # a prediction for each would take minutes

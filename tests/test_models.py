@@ -237,3 +237,30 @@ def test_what_a_mixer_of_ones_own_may_not_return(host, mix, error, words):
 def test_bad_arguments_are_named(error, call, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_a_seed_gives_the_same_weights_where_a_gpu_is_the_default(monkeypatch):
+    """Its generator is another one, and nobody had seeded it."""
+    moved = []
+    monkeypatch.setattr(nn.Module, "to", lambda model, place: moved.append(place))
+    with torch.device("cuda:0"):
+        model = vix.build("ViT", seed=0, depth=1, dim=8)
+    wanted = vix.build("ViT", seed=0, depth=1, dim=8)
+    assert moved == [torch.device("cuda:0")]
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), wanted.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["CPV", "CNV", "CLTV"])
+@pytest.mark.parametrize("half", [False, True])
+def test_convolutions_inside_layers_get_pictures_with_the_features_last(name, half):
+    """As fit lays pictures out: in another layout each convolution would copy them, or take a slower kernel."""
+    model = vix.build(name, seed=0, image_size=8, depth=3, dim=8, mlp_dim=16)
+    seen = []
+    for layer in model.blocks:
+        layer.conv.register_forward_pre_hook(
+            lambda _, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last)))
+        layer.ff.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
+    images = torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        model.to(memory_format=torch.channels_last)(images)
+    assert seen == [True] * 6

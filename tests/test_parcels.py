@@ -246,3 +246,18 @@ def test_what_an_export_was_begun_with_is_no_record_even_in_one_folder_for_all(t
     assert before.startswith("taken")
     parcels.before_export(both, both)  # and then it is killed
     assert len(read_records(both)) == 1
+
+
+def test_runs_on_other_pictures_of_one_name_do_not_replace_each_other(data, tmp_path):
+    jobs = reproduce.plan(1, LONGER, data.name, models=["ViT", "ViL"])
+    other = dataclasses.replace(data, train_images=data.train_images.flip(0))
+    for folder, pictures, epochs in ((tmp_path / "home", data, 1), (tmp_path / "away", other, 2)):
+        go(jobs[:1], pictures, folder)
+        for _ in range(epochs):  # ViL's checkpoint, which holds more of them away
+            go(jobs, pictures, folder, minutes=1e-9)
+    parcels.export(contents(tmp_path / "away"), tmp_path / "out")
+    home = tmp_path / "home"
+    before = {path: path.read_bytes() for path in contents(home).values()}
+    said = parcels.merge(tmp_path / "out", home / "results", home / "checkpoints")
+    assert len(said) == 2 and all("kept" in line and "of other pictures" in line for line in said)
+    assert {path: path.read_bytes() for path in before} == before

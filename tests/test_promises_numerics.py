@@ -201,7 +201,9 @@ def test_what_will_not_fit_is_said_before_the_run(monkeypatch):
 @pytest.mark.parametrize("words", [
     "FIND was unable to find an engine to execute this computation", "CUDA error: out of memory",
     "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-    "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"])
+    "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED", "Triton Error [CUDA]: out of memory",
+    'NVML_SUCCESS == r INTERNAL ASSERT FAILED at "c10/cuda/CUDACachingAllocator.cpp":1015'])
 def test_what_libraries_say_without_room_is_out_of_memory(words):
     def attempt(batch):
         if batch > 5:

@@ -122,6 +122,9 @@ def test_records_are_selected_by_their_fields(tmp_path):
     assert read_records(tmp_path / "absent") == []
     with pytest.raises(TypeError, match="unknown fields.*modell"):
         read_records(tmp_path, modell="ViP")
+    for field, value in (("seed", True), ("seed", 1.0), ("seed", "1"), ("table", True), ("model", None)):
+        with pytest.raises(TypeError, match=rf"{field}=.* of read_records\(...\) has another type"):
+            read_records(tmp_path, **{field: value})
 
 
 def test_a_copied_record_is_no_second_seed(tmp_path):

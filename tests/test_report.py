@@ -8,7 +8,9 @@ import torch
 from blank import BLANK, scored
 
 import vixlib as vix
+from vixlib.measure.scoring import name_of
 from vixlib.report.comparison import NOT_MEASURED, spread
+from vixlib.report.differences import claims, rope_table
 from vixlib.report.records import write_record
 from vixlib.report.rows import LARGEST, table_rows
 
@@ -123,6 +125,12 @@ def test_another_mixer_makes_it_another_system():
     assert vix.build("ViT", mixer=Average, depth=1).name == "ViT with Average"
     assert vix.build("ViT", mixer="performer", depth=1).name == "ViT with performer"
     assert vix.build("ViT", mixer="softmax", depth=1).name == "ViT"
+    assert name_of(vix.ViT(mixer="performer", depth=1)) == "ViT with performer"  # told by class, too
+    assert name_of(vix.ViT(mixer=Average, depth=1)) == "ViT with Average" and name_of(vix.ViN(depth=1)) == "ViN"
+    assert name_of(type("Mine", (vix.ViT,), {})(depth=1)) == "Mine"
+    # The paper's count of ViP counts its Performers twice.
+    assert vix.count_parameters(vix.build("ViP", "paper", mixer="softmax", out_bias=True)) == vix.count_parameters(
+        vix.build("ViT", "paper"))
 
 
 def run(top1, dataset="shapes", images=100, options=None, config="uniform", **train):
@@ -236,3 +244,41 @@ def test_tables_and_measurements_leave_the_random_numbers_alone(tmp_path):
     vix.compare(1, results=tmp_path)
     vix.saved_bytes_per_image(vix.build("ViT", seed=0, depth=1, patch_size=8))
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_pictures_that_share_a_name_are_no_seeds_of_each_other(tmp_path):
+    """Two folders called "pics" are two data sets; of a record without a digest nobody knows."""
+    def write(model, seed, digest, last):
+        write_record({**BLANK, **scored(last), "model": model, "seed": seed, "dataset": "pics", "digest": digest * 8},
+                     tmp_path)
+
+    for seed in (0, 1):
+        write("ViT", seed, "aa", 80.0)
+    write("ViN", 0, "aa", 90.0)
+    table = vix.compare(1, results=tmp_path)
+    assert "n=2" in str(table) and "aaaaaaaa" not in str(table)
+    for seed in (0, 2):
+        write("ViN", seed, "bb", 20.0)  # seed 0 replaces the one above: one name, one file
+    write("ViT", 3, "bb", 30.0)
+    table = vix.compare(1, results=tmp_path)
+    assert [header.count("(aaaaaaaa)") + 2 * header.count("(bbbbbbbb)") for header in table.header[-2:]] == [1, 2]
+    assert "80.00 ± 0.00 (n=2)" in str(table) and "30.00 | 30.00" in str(table) and "told apart" in str(table)
+    assert "not measured: ViN against ViT" in claims([("ViN", "ViT")], tmp_path)
+
+
+def test_devices_are_those_of_the_runs_shown_and_what_is_left_out_is_said(tmp_path):
+    lonely = {**BLANK, "profile": "long", "model": "HybridViT", "device": "A100"}
+    write_record(lonely, tmp_path)
+    for table in (vix.compare(3, results=tmp_path), rope_table(results=tmp_path)):
+        assert "A100" not in str(table) and "long of HybridViT" in str(table)
+    write_record({**lonely, "model": "HybridViN"}, tmp_path)
+    for table in (vix.compare(3, results=tmp_path), rope_table(results=tmp_path)):
+        assert "A100" in str(table) and "long of" not in str(table)
+
+
+def test_the_papers_protocol_is_missing_until_its_own_layers_are_trained(tmp_path):
+    write_record({**BLANK, "profile": "paper"}, tmp_path)  # as the table of positions trains them: uniform
+    table = vix.compare(1, results=tmp_path)
+    assert "recorded,\npaper protocol" in table.header and "--profile paper" in table.notes[-1]
+    write_record({**BLANK, "profile": "paper", "config": "paper"}, tmp_path)
+    assert "recorded,\npaper protocol" not in vix.compare(1, results=tmp_path).header

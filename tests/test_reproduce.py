@@ -334,6 +334,25 @@ def test_a_record_tells_of_every_call_that_trained_a_part_of_it(data, tmp_path):
     assert alone_on_a_gpu({**record, "concurrent_runs": 1, "device": "NVIDIA T4"})
 
 
+def test_a_record_names_the_versions_that_trained_it_not_those_that_write_it(data, tmp_path, monkeypatch):
+    job, = plan(1, TINY, data.name, models=["ViT"])
+    for commit in ("first", "second"):
+        monkeypatch.setattr("vixlib.provenance._commit", lambda commit=commit: commit)
+        go([job], data, tmp_path)
+        record, = read_records(tmp_path / "results")
+        assert record["commit"] == record["calls"][0]["commit"] == "first"
+        (tmp_path / "results" / f"{job.name}.json").unlink()  # its checkpoint gives it back
+
+
+def test_a_checkpoint_of_other_pictures_is_told_before_it_is_gone_on_from(data, tmp_path, capsys):
+    job, = plan(1, TINY, data.name, models=["ViT"])
+    go([job], data, tmp_path, minutes=1e-9)  # one epoch
+    other = dataclasses.replace(data, train_images=data.train_images.flip(0))
+    for pictures, status, words in ((data, 3, "partial "), (other, 1, "its checkpoint is of other pictures")):
+        assert reproduce.show([job], pictures, tmp_path / "results", tmp_path / "checkpoints") == status
+        assert words in "".join(capsys.readouterr())
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--next", "--list"], "would ignore --list; it takes --checkpoints, --compile"),
     (["--next", "--table", "1"], "not allowed with argument"),
@@ -345,7 +364,8 @@ def test_a_record_tells_of_every_call_that_trained_a_part_of_it(data, tmp_path):
     (["--todo", "--models", "ViT"], "would ignore --models; it takes --checkpoints, --data, --minutes, --results"),
     (["--import", "out", "--export", "more"], "would ignore --export; it takes --checkpoints, --results"),
     (["--import", "out", "--jobs", "2"], "would ignore --jobs"),
-    (["--table", "1", "--results", "here", "--export", "here"], "name another folder")])
+    *((["--table", "1", "--results", "here", "--export", out], "name another folder") for out in (
+        "here", "there/../here", "here/batches", "memory"))])
 def test_what_does_not_go_together_is_said(arguments, message, capsys):
     with pytest.raises(SystemExit):
         reproduce.main(arguments)

@@ -118,6 +118,9 @@ def test_estimates_use_own_epochs_then_records_then_a_measured_step(tmp_path):
     assert Estimator("Some GPU", []).of(job).seconds is None
     other = Estimator("Some GPU", [record(job, seconds=5.0, device="CPU")], data).of(job)
     assert other.source == "a measured step" and other.seconds > 0
+    calls = [{"from_epoch": 1, "concurrent_runs": 2}, {"from_epoch": 2, "concurrent_runs": 1}]
+    known = Estimator("Some GPU", [record(job, seconds=9.0, concurrent_runs=2, calls=calls)])
+    assert known.of(job).seconds == 9.0 + 4.5  # only the first of two epochs was shared: 6.75 each
     known = Estimator("Some GPU", [record(job, seconds=4.0), record(job, seconds=8.0, concurrent_runs=2)])
     assert (known.of(job).seconds, known.of(job).source) == (8.0, "records")  # two epochs of four seconds
     assert job.perform(data, reproduce.Place(tmp_path, tmp_path), minutes=1e-9).done is False

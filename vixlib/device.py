@@ -16,7 +16,9 @@ from .precision import PRECISIONS, autocast_off
 OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "DefaultCPUAllocator: can't allocate memory",
                  "DefaultCPUAllocator: not enough memory", "CUBLAS_STATUS_ALLOC_FAILED",
                  "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # it has no room for its workspace
-                 "CUDNN_STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED", "unable to find an engine to execute")
+                 "CUDNN_STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED", "unable to find an engine to execute",
+                 "CUSOLVER_STATUS_ALLOC_FAILED", "CUDA driver error: out of memory",
+                 "Triton Error [CUDA]: out of memory")
 
 
 def pick_device(prefer: str | torch.device | None = None, argument: str = "prefer") -> torch.device:
@@ -107,8 +109,10 @@ def require_working(device: str | torch.device) -> torch.device:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether `error` says that memory did not suffice; the libraries, and a CPU, have words of their own."""
-    return (isinstance(error, (torch.OutOfMemoryError, MemoryError))
-            or any(words in str(error) for words in OUT_OF_MEMORY))
+    said = str(error)
+    # Where NVML does not answer (a part of a GPU, a sandbox), torch 2.6 fails as it writes that message.
+    unsaid = "NVML_SUCCESS == r" in said and "CUDACachingAllocator" in said
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or unsaid or any(w in said for w in OUT_OF_MEMORY)
 
 
 @contextmanager

@@ -62,11 +62,9 @@ def float32_convolutions() -> Iterator[None]:
 def cudnn_attention_fails() -> bool:
     """Whether cuDNN's attention, which torch prefers on GPUs of capability 9 (H100, H200), may give gradients that are
     NaN where there are 64 keys, as many as the paper has landmarks: before cuDNN 9.26 (pytorch issue 196678)."""
-    try:
-        return (torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
-                and (torch.backends.cudnn.version() or 0) < 92600)
-    except RuntimeError:  # CUDA cannot be used here, as in a forked process, so that nothing is trained on it
-        return False
+    # Where CUDA has not begun, or cannot, as in a forked process, nothing is trained on it.
+    return (torch.cuda.is_initialized() and torch.cuda.get_device_capability()[0] == 9
+            and (torch.backends.cudnn.version() or 0) < 92600)
 
 
 def fused_attention_problem(device: torch.device | str, precision: str, dim_head: int) -> str | None:
@@ -77,9 +75,9 @@ def fused_attention_problem(device: torch.device | str, precision: str, dim_head
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    q = torch.zeros(1, 1, 8, dim_head, device=device, dtype=getattr(torch, precision), requires_grad=True)
     fused = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
     fused += [] if cudnn_attention_fails() else [SDPBackend.CUDNN_ATTENTION]  # as `training_kernels` has it
-    q = torch.zeros(1, 1, 8, dim_head, device=device, dtype=getattr(torch, precision), requires_grad=True)
     try:
         with warnings.catch_warnings(record=True) as said, sdpa_kernel(fused):
             warnings.simplefilter("always")

@@ -19,14 +19,19 @@ SHARED_BY: ContextVar[int] = ContextVar("SHARED_BY", default=1)
 THEN = " then "  # between the devices of a run that was begun on one and finished on another
 
 
+VERSIONS = ("torch", "vixlib", "commit")
+
+
 def environment(device: torch.device | str | None = None) -> dict:
     """What a result is computed with: {device, torch, vixlib, commit}; device None picks the working one."""
+    return {"device": device_name(device if device is not None else pick_device()), **versions()}
+
+
+def versions() -> dict:
+    """The VERSIONS that compute just now."""
     import vixlib
 
-    return {"device": device_name(device if device is not None else pick_device()),
-            "torch": torch.__version__,
-            "vixlib": getattr(vixlib, "__version__", None),
-            "commit": _commit()}
+    return dict(zip(VERSIONS, (torch.__version__, getattr(vixlib, "__version__", None), _commit()), strict=True))
 
 
 def _commit() -> str | None:

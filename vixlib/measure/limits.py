@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -22,6 +23,8 @@ def cap_memory(memory_gb: float | None) -> None:
     count, is taken off first. ValueError where there is no GPU or it is smaller.
     """
     device = pick_device()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # the cap counts what is asked of CUDA: what torch has put by would go uncounted
     if memory_gb is None:
         if device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(1.0)
@@ -66,6 +69,7 @@ def real_steps(model: nn.Module, precision: str,
     device = next(model.parameters()).device
 
     def attempt(batch_size: int) -> None:
+        gc.collect()  # a copy whose blocks are computed again refers to itself
         if device.type == "cuda":
             torch.cuda.empty_cache()  # what an earlier attempt left in pieces must not decide this one
         step, _ = training_step(copied(model), batch_size, precision, image_size)

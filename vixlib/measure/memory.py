@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..device import out_of_memory_named, own_randomness, pick_precision
+from ..device import out_of_memory_named, own_randomness, pick_device, pick_precision
 from ..embeddings import Size, built_for
 from ..errors import MOST, copied, loose_tensors, require_count, require_known, require_trainable, shown
 from ..precision import PRECISIONS
@@ -66,6 +66,7 @@ def peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
         return predict_peak_memory(model, batch_size, precision, image_size)
     precision = pick_precision(device, precision)
     model = copied(model)
+    pick_device(device)  # its small step makes cuBLAS's workspaces, which are no part of this one's
     before = torch.cuda.memory_allocated(device) - _bytes(model)
     step, _ = training_step(model, batch_size, precision, image_size)
     with own_randomness(device):

@@ -10,7 +10,8 @@ from ..errors import require_model
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """true: every trainable number.   as_paper: what the paper's column counts (see `count_parameters`)."""
+    """true: every number in its parameters, frozen ones too.
+    as_paper: what the paper's column counts (see `count_parameters`)."""
 
     true: int
     as_paper: int

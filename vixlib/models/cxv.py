@@ -22,9 +22,9 @@ class CXVLayer(nn.Module):
         self.ff = FeedForward(dim, mlp_dim, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = as_residual(self.conv(x))
+        x = self.conv(x)
         rows = x.shape[2]
-        x = rearrange(x, "b d h w -> b (h w) d")
+        x = as_residual(rearrange(x, "b d h w -> b (h w) d"))  # as tokens: as a picture it would be laid out anew
         mixed = self.mixer(lean_norm(self.norm, x))
         require_mixed(mixed, x, self.mixer)
         x = x + self.dropout(mixed)

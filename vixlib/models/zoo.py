@@ -9,6 +9,7 @@ Performer rows use the "favor" kernel, which is what the paper's published code 
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -114,18 +115,30 @@ def build(name: str, config: str = "uniform", seed: int | None = None, checkpoin
     require_flag(checkpointing=checkpointing)
     if seed is not None:
         require_seed("seed", seed)
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+    place = torch.get_default_device()
+    # A GPU would draw from a generator of its own; a seed gives the same weights wherever the model is wanted.
+    drawn_on_cpu = seed is not None and place.type == "cuda"
+    with (torch.random.fork_rng(devices=[], enabled=seed is not None),
+          torch.device("cpu") if drawn_on_cpu else nullcontext()):
         if seed is not None:
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs
         model = SYSTEMS[name].host(**arguments)
+    if drawn_on_cpu:
+        model.to(place)
     if checkpointing:
         recompute_blocks(model)
         overrides["checkpointing"] = True  # a record names it
-    model.name, model.config, model.options = name, config, dict(overrides)
-    if "mixer" in overrides and arguments["mixer"] != settings(name, config).get("mixer", "softmax"):
-        model.name = f"{name} with {getattr(arguments['mixer'], '__name__', arguments['mixer'])}"
-    model.counted_twice_by_paper = SYSTEMS[name].counted_twice if config == "paper" else None
+    model.name, model.config, model.options = called(name, overrides), config, dict(overrides)
+    # With another mixer it is no row of the paper's.
+    model.counted_twice_by_paper = SYSTEMS[name].counted_twice if (config, model.name) == ("paper", name) else None
     return model
+
+
+def called(name: str, overrides: dict) -> str:
+    """The system's name; with another mixer than its own, "ViT with Average"."""
+    own = SYSTEMS[name].common.get("mixer", "softmax")
+    mixer = overrides.get("mixer", own)
+    return name if mixer == own else f"{name} with {getattr(mixer, '__name__', mixer)}"
 
 
 def position_of(name: str, config: str = "uniform") -> str:
@@ -153,6 +166,8 @@ class Named(ViX):
     def __init__(self, **options) -> None:
         super().__init__(**{**settings(self.system), **options})
         self.options = dict(options)  # as `build` notes them, for records and checkpoints
+        if (name := called(self.system, options)) != self.system:
+            self.name = name
 
 
 class ViT(Named):

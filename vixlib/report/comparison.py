@@ -16,7 +16,7 @@ from ..models.zoo import applicable, build, names, position_of
 from ..table import Table
 from ..train.run import Run, training_settings
 from .paper import MARKED_LOGS, authors_runs, log_marks, paper_table
-from .records import IDENTITY, read_records
+from .records import IDENTITY, OF_DIGEST, read_records, told_apart
 from .rows import LARGEST, RECIPES, TABLES, Row, table_rows
 
 NOT_MEASURED = "not measured"
@@ -62,7 +62,7 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     require_known("table", table, TABLES)
     require_known("score", score, SCORES)
     runs = checked_runs(runs)
-    rows, records = table_rows(table), read_records(results)
+    rows, records = table_rows(table), told_apart(read_records(results))
     # A run of one's own has a line before its first epoch, too.
     live = {(run.model, _position(run)): [] for run in runs if run.history or run.model not in names()}
     for record in run_records(runs):
@@ -74,7 +74,7 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     columns: dict[str, Callable[[Row], str]] = {
         _heading(group): lambda row, group=group: _cell(
             [record for record in recorded[row] if Group.of(record) == group], score, NOT_MEASURED) for group in groups}
-    if not any(group.profile == "paper" for group in groups):
+    if not _has_protocol(table, groups):
         columns = {"recorded,\npaper protocol": lambda row: NOT_MEASURED, **columns}
     if runs:
         columns["this run\nbest | last"] = lambda row: _cell(live.get((row.model, row.position), []), score, "not run")
@@ -86,13 +86,20 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
                *["-"] * (len(header) - 2), _cell(own, score, "not run")]
               for (model, position), own in live.items() if (model, position) not in shown_above]
     marked = any(mark in line[4] for line in lines for mark in "*†")
-    shown = [record for found in recorded.values() for record in found]
-    return Table(_caption(table), header, lines, tuple(_notes(table, groups, shown, runs, marked)))
+    found = [record for own in recorded.values() for record in own]
+    return Table(_caption(table), header, lines, tuple(_notes(table, groups, found, runs, marked)))
 
 
-def _notes(table: int | str, groups: Sequence[Group], records: Sequence[dict], runs: Sequence[Run],
+def _has_protocol(table: int | str, groups: Iterable[Group]) -> bool:
+    """Whether a column holds the paper's protocol with the layers that the table is about."""
+    return any((group.profile, group.config) == ("paper", "uniform" if table == "rope" else "paper")
+               for group in groups)
+
+
+def _notes(table: int | str, groups: Sequence[Group], recorded: Sequence[dict], runs: Sequence[Run],
            marked: bool) -> list[str]:
     """What the columns mean, on what the runs were made, and what to beware of; marked: whether logs have marks."""
+    records = [record for record in recorded if Group.of(record) in groups]
     notes = ["parameters: of the paper's layers (configuration \"paper\"), every pixel a token" if table != "rope" else
              "parameters: of the uniform configuration, every pixel a token",
              *(_models_of(group, records) for group in groups),
@@ -104,7 +111,10 @@ def _notes(table: int | str, groups: Sequence[Group], records: Sequence[dict], r
     notes += [f"this run: {'; '.join(settings)}"] if runs else []
     notes += [MARKED_LOGS] if marked else []
     notes += copy_notes((*(group.dataset for group in groups), *(run.dataset for run in runs)))
-    if not any(group.profile == "paper" for group in groups):
+    if left_out := groups_left_out(recorded):
+        notes.append(f"not shown: {'; '.join(left_out)}: one system, trained to compare ways of training (see "
+                     "report.reasons_table)")
+    if not _has_protocol(table, groups):
         notes.append(f"{NOT_MEASURED}: python -m vixlib.reproduce --table {table} --profile paper trains them on a GPU "
                      "and fills the column")
     return notes
@@ -119,9 +129,12 @@ def _models_of(group: Group, records: Iterable[dict]) -> str:
 
 
 def copy_notes(datasets: Iterable[str]) -> list[str]:
-    """What to beware of in copies of data sets."""
-    return [f"{name}: a JPEG copy, which has lost detail; its accuracies may lie some points from the original's"
-            for name in sorted(set(datasets)) if name.endswith("-jpg")]
+    """What to beware of in copies of data sets, and in several of one name."""
+    known = sorted(set(datasets))
+    alike = [name for name in known if OF_DIGEST.search(name)]
+    notes = [f"{', '.join(alike)}: other pictures under one name, told apart by their digests"] if alike else []
+    return notes + [f"{name}: a JPEG copy, which has lost detail; its accuracies may lie some points from the "
+                    "original's" for name in known if OF_DIGEST.sub("", name).endswith("-jpg")]
 
 
 def _epochs(run: Run) -> str:
@@ -189,10 +202,24 @@ def _caption(table: int | str) -> str:
 def groups_of(records: Iterable[dict]) -> list[Group]:
     """The groups of `records` that a table of systems shows. Left out: a single system in a profile of RECIPES, trained
     to compare two recipes; experiments.py shows these."""
-    systems: dict[Group, set] = {}
+    return sorted(group for group, own in _systems(records).items() if not _of_recipe(group, own))
+
+
+def groups_left_out(records: Iterable[dict]) -> list[str]:
+    """What `groups_of` leaves out, in words: "long of HybridViT"."""
+    return [f"{group.profile} of {model}" for group, own in sorted(_systems(records).items()) if _of_recipe(group, own)
+            for model, _ in own]
+
+
+def _systems(records: Iterable[dict]) -> dict[Group, set[tuple[str, str]]]:
+    systems: dict[Group, set[tuple[str, str]]] = {}
     for record in records:
         systems.setdefault(Group.of(record), set()).add((record["model"], record["position"]))
-    return sorted(group for group, own in systems.items() if len(own) > 1 or group.profile not in OF_RECIPES)
+    return systems
+
+
+def _of_recipe(group: Group, systems: set[tuple[str, str]]) -> bool:
+    return len(systems) == 1 and group.profile in OF_RECIPES
 
 
 def _heading(group: Group) -> str:

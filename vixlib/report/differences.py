@@ -16,9 +16,9 @@ from ..models.zoo import SYSTEMS, applicable, position_of
 from ..positions import POSITIONS
 from ..table import Table
 from ..train.run import Run, training_settings
-from .comparison import NOT_MEASURED, THIS_RUN, Group, as_text, each_once, groups_of, run_records
+from .comparison import NOT_MEASURED, THIS_RUN, Group, as_text, each_once, groups_left_out, groups_of, run_records
 from .paper import MARKED_LOGS, authors_runs, log_marks
-from .records import IDENTITY, KINDS, TRAIN_KINDS, read_records
+from .records import IDENTITY, KINDS, TRAIN_KINDS, read_records, told_apart
 from .rows import ROPE_MODELS, ROPE_POSITIONS
 
 # Student's t, two-sided 95 %, for 1 to 9 degrees of freedom; more seeds use the last, which is a little too wide.
@@ -110,14 +110,14 @@ def as_records(results: Results) -> list[dict]:
     """The records that `results` stands for: those of a folder (None: data/results), or the ones already read, of which
     a copy counts for nothing: as a further seed it would decide what one cannot."""
     if results is None or isinstance(results, (str, os.PathLike)):
-        return read_records(results)
+        return told_apart(read_records(results))
     require_type("results", results, Iterable, "a folder of records, or a list of them")
     records = list(results)
     for record in records:
         require_type("results: a record", record, dict, "a record, as vixlib.read_records gives it")
         require_kinds(record, READ, "results")
         require_kinds(record["train"], TRAIN_KINDS, "train in results")
-    return each_once(records)
+    return each_once(told_apart(records))
 
 
 def compared(a: str, b: str, records: Sequence[dict]) -> list[Difference]:
@@ -197,7 +197,7 @@ def rope_table(runs: Iterable[Run] = (), results: str | Path | None = None) -> T
     Recorded numbers are the last epoch's, means over seeds; the brackets hold paired differences alone, with a
     95 % interval where there are two seeds or more.
     """
-    records = [r for r in read_records(results, config="uniform") if r["model"] in ROPE_MODELS]
+    records = [r for r in told_apart(read_records(results, config="uniform")) if r["model"] in ROPE_MODELS]
     live = [record for record in run_records(runs) if record["model"] in ROPE_MODELS]
     rows = [["authors' logs: cifar10, patch 1", *[""] * len(ROPE_POSITIONS)],
             *([model, *(_logged(model, position) for position in ROPE_POSITIONS)] for model in ROPE_MODELS)]
@@ -210,12 +210,15 @@ def rope_table(runs: Iterable[Run] = (), results: str | Path | None = None) -> T
             models = ROPE_MODELS if label == "recorded" else dict.fromkeys(record["model"] for record in here)
             rows += [[f"{group}", *[""] * len(ROPE_POSITIONS)]]
             rows += [[model, *(_cell(here, model, position) for position in ROPE_POSITIONS)] for model in models]
-    devices = sorted({record["device"] for record in (*records, *live)})
+    shown = {*groups_of(records), *groups_of(live)}
+    devices = sorted({record["device"] for record in (*records, *live) if Group.of(record) in shown})
+    left_out = groups_left_out(records)
     notes = ["(…): difference to learned positions in points, over the seeds that both have (so not always that of the "
              "two means), ± half a 95 % interval where n > 1",
              "recorded and this run: last epoch; authors' logs: the best epoch of one log, chosen on the test images",
              MARKED_LOGS,
-             *([f"recorded and run on: {'; '.join(devices)}"] if devices else [])]
+             *([f"recorded and run on: {'; '.join(devices)}"] if devices else []),
+             *([f"not shown, one system each: {'; '.join(left_out)}"] if left_out else [])]
     return Table("Positions, uniform configuration: test top-1 (%)", ["model", *ROPE_POSITIONS], rows, tuple(notes))
 
 

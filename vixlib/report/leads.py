@@ -8,7 +8,7 @@ from ..models.zoo import position_of
 from ..train.run import Run
 from .comparison import Group, groups_of, run_records
 from .differences import THIS_RUN, compared
-from .records import read_records
+from .records import read_records, told_apart
 
 
 def leads(top1: Mapping[str, Mapping[str, float]], wanted: Mapping[str, tuple[str, str]], runs: Iterable[Run],
@@ -40,7 +40,7 @@ def recorded_by_group(systems: Iterable[str],
                       results: str | Path | None = None) -> dict[Group, dict[str, list[dict]]]:
     """Records of `systems` with their own kind of positions, by group and model."""
     groups: dict[Group, dict[str, list[dict]]] = {}
-    for record in read_records(results):
+    for record in told_apart(read_records(results)):
         if record["model"] in systems and record["position"] == position_of(record["model"], record["config"]):
             groups.setdefault(Group.of(record), {}).setdefault(record["model"], []).append(record)
     shown = groups_of(record for own in groups.values() for records in own.values() for record in records)

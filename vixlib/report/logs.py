@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 from ..table import Table
 from .comparison import NOT_MEASURED, copy_notes, spread
-from .records import LOGS, read_records
+from .records import LOGS, read_records, told_apart
 from .rows import Row, table_rows
 
 # The cell that builds this model ends two minutes, half an epoch, before the one that trains it, and its first losses
@@ -23,7 +23,7 @@ def first_epochs_table(results: str | Path | None = None) -> Table:
 
     A column for each data set recorded; in brackets how far our mean is from the log, in points.
     """
-    records = read_records(results, table=LOGS, profile="first-epoch")
+    records = told_apart(read_records(results, table=LOGS, profile="first-epoch"))
     datasets = sorted({record["dataset"] for record in records})
     rows = []
     for row in table_rows(LOGS):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..device import device_name, is_out_of_memory, pick_device
-from ..errors import require_kinds
+from ..errors import as_path, require_kinds
 from ..files import DATA, file_part, require_writable, write_atomic
 from ..measure.memory import CARD_GB, MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
 from ..models.zoo import CONFIGS, applicable, build, names, settings
@@ -89,9 +89,12 @@ def _predict_peak(record: dict) -> int:
 
 
 def recorded_model(record: dict) -> nn.Module:
-    """The model that a record describes, with fresh weights."""
+    """The model that a record describes, with fresh weights; of CIFAR-10's shape where it does not tell its own."""
+    pictures = {name: tuple(value) if isinstance(value, list) else value
+                for name, value in record.get("pictures", {}).items()}
     position = applicable(record["model"], {"position": record["position"]}, record["config"])
-    return build(record["model"], config=record["config"], seed=0, **position, **record["options"])
+    return build(record["model"], config=record["config"], seed=0, **pictures, **position,
+                 **record["options"])
 
 
 def read_needs(path: Path) -> dict:
@@ -141,15 +144,20 @@ def stored(folder: Path = MEMORY) -> tuple[dict[tuple[str, str], dict], str]:
 
 def cost_table(table: int | str, results: str | Path | None = None) -> Table:
     """What each row of a paper's table costs in memory and time, beside the memory that the paper printed; not of Table
-    2, whose figures are for a batch size a row.
+    2, whose figures are for a batch size a row, nor of the positions, whose systems have other layers.
 
     results: the folder of recorded runs; None: the project's.
     """
     if table == 2:
         raise ValueError(f"table=2 has a batch size for each row, and these costs are for batches of {BATCH}; use "
                          "table=1, which has the same systems")
+    if table == "rope":
+        raise ValueError("table='rope' compares systems with uniform layers, and these costs are of the paper's; use "
+                         "table=1 or table=3, which have the same systems")
     rows, source = stored()
-    records = read_records(results)
+    # Of the paper's layers: as a whole configuration, or where a system has but one.
+    records = [record for record in read_records(results) if not record["options"]
+               and settings(record["model"], record["config"]) == settings(record["model"], "paper")]
     lines = []
     for row in table_rows(table):
         paper = f"{row.printed['gpu_gb']:.2f}".removesuffix("0") if "gpu_gb" in row.printed else "-"
@@ -160,9 +168,9 @@ def cost_table(table: int | str, results: str | Path | None = None) -> Table:
                  ["system", "paper\nGPU (GB)", *HEADER, *SPEED_HEADER], lines, (*_notes(source), SPEED_NOTE))
 
 
-def fits_table(folder: Path = MEMORY) -> Table:
+def fits_table(folder: str | Path = MEMORY) -> Table:
     """What fits into 16 GB, for every system that the file holds, uniform, at CIFAR-10's shape, a token a pixel."""
-    rows, source = stored(folder)
+    rows, source = stored(as_path("folder", folder))
     return Table(f"What fits into {CARD_GB} GB, every system with uniform layers", ["system", *HEADER],
                  [[name, *_cells(rows[name, "uniform"])] for name in names() if (name, "uniform") in rows],
                  _notes(source))

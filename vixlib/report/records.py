@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..embeddings import as_pair
@@ -23,6 +24,7 @@ from ..models.zoo import CONFIGS
 from ..train.rules import NUMBER, is_percentage, require_epochs, require_settings
 
 RESULTS = DATA / "results"
+OF_DIGEST = re.compile(r" \([0-9a-f]{8}\)$")  # what told_apart adds to a name
 
 # In a record's "table", for runs beside the tables: an experiment with an option changed (see rows.EXPERIMENTS), and
 # a run of the authors' logs begun once more (see report/logs.py).
@@ -89,6 +91,7 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
     if unknown:
         raise TypeError(f"read_records() got unknown fields {unknown}; a record has {', '.join(FIELDS)}")
     folder = RESULTS if folder is None else as_path("folder", folder)
+    require_kinds({**KINDS, **match}, {field: KINDS[field] for field in match if field in KINDS}, "read_records(...)")
     try:
         wanted = json.loads(json.dumps(match))  # as it would come back from a file: tuples are lists
     except (TypeError, ValueError) as error:
@@ -96,6 +99,18 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
     records = [read_record(path) for path in listed(folder, ".json")]
     return [record for record in records if all(record[field] == value for field, value in wanted.items())
             and (record["table"] not in (VARIANTS, LOGS) or "table" in wanted)]
+
+
+def told_apart(records: Iterable[dict]) -> list[dict]:
+    """`records`, for tables: a data set's name that stands for several sets of pictures says which, by their digest.
+    (A record of before digests were noted keeps the plain name.)"""
+    records = list(records)
+    digests: dict[str, set[str]] = {}
+    for record in records:
+        if "digest" in record:
+            digests.setdefault(record["dataset"], set()).add(record["digest"])
+    return [{**record, "dataset": f"{record['dataset']} ({record['digest'][:8]})"}
+            if "digest" in record and len(digests[record["dataset"]]) > 1 else record for record in records]
 
 
 def read_record(path: Path) -> dict:

@@ -9,7 +9,8 @@ from .comparison import NOT_MEASURED
 
 SPEED_HEADER = ["images/s", "seconds to the\npaper's accuracy"]
 SPEED_NOTE = ("images/s and seconds: medians over the recorded runs of the paper's protocol that had a GPU to "
-              "themselves; seconds: training epochs until the test accuracy first was what the paper prints")
+              "themselves, one GPU and way of compiling after the other; seconds: training epochs until the test "
+              "accuracy first was what the paper prints")
 
 
 def alone_on_a_gpu(record: dict) -> bool:
@@ -29,15 +30,30 @@ def seconds_to(record: dict, top1: float) -> float | None:
 
 
 def speed_cells(records: Sequence[dict], top1: float | None) -> list[str]:
-    """SPEED_HEADER's cells for the records of one system. top1: what the paper prints for it (%), or None."""
-    found = [record for record in records if record["profile"] == "paper" and alone_on_a_gpu(record)]
-    if not found:
+    """SPEED_HEADER's cells for the records of one system, a line in each for every machine. top1: what the paper prints
+    for it (%), or None."""
+    machines: dict[str, list[dict]] = {}
+    for record in records:
+        if record["profile"] == "paper" and alone_on_a_gpu(record) and record["images_per_second"]:
+            machines.setdefault(_machine(record), []).append(record)
+    if not machines:
         return [NOT_MEASURED, NOT_MEASURED if top1 is not None else "-"]
-    speed = f"{median(record['images_per_second'] for record in found):,.0f}"
+    speeds = [f"{median(record['images_per_second'] for record in found):,.0f} ({machine})"
+              for machine, found in sorted(machines.items())]
+    taken = [_taken(found, top1) for _, found in sorted(machines.items())]
+    return ["\n".join(speeds), "-" if top1 is None else "\n".join(taken)]
+
+
+def _machine(record: dict) -> str:
+    """What the times of a run depend on besides its system."""
+    compiled = record["train"].get("compile", False)
+    return record["device"] + (f", compile={compiled}" if compiled else "")
+
+
+def _taken(records: Sequence[dict], top1: float | None) -> str:
     if top1 is None:
-        return [speed, "-"]
-    taken = [seconds_to(record, top1) for record in found]
-    reached = [seconds for seconds in taken if seconds is not None]
+        return "-"
+    reached = [seconds for record in records if (seconds := seconds_to(record, top1)) is not None]
     if not reached:
-        return [speed, f"not reached (n={len(found)})"]
-    return [speed, f"{median(reached):,.0f} ({len(reached)} of {len(found)} runs)"]
+        return f"not reached (n={len(records)})"
+    return f"{median(reached):,.0f} ({len(reached)} of {len(records)} runs)"

@@ -5,6 +5,13 @@ import argparse
 from pathlib import Path
 
 from ..errors import require_seed
+from . import parcels
+
+PLACES = {"results", "checkpoints"}
+TAKES = {  # beside PLACES, what the calls that know themselves what to do leave to choose; any more would be ignored
+    "import": set(),
+    "todo": {"data", "minutes"},
+    "next": {"data", "minutes", "jobs", "memory_gb", "compile", "export"}}
 
 
 def count(text: str) -> int:
@@ -40,3 +47,33 @@ def seed(text: str) -> int:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} must be an integer from 0 to below 2**63") from None
     return value
+
+
+def check(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End the command with an error where arguments do not go together, or name a place where nothing could be kept."""
+    given = {name for name, value in vars(chosen).items() if value not in (parser.get_default(name), None)} - PLACES
+    for call in TAKES.keys() & given:
+        if ignored := given - TAKES[call] - {call}:
+            parser.error(f"--{call} knows itself what to do, and would ignore {_flags(ignored)}; it takes "
+                         + _flags(TAKES[call] | PLACES)
+                         + ("; --todo lists what it would run" if call == "next" else ""))
+    if chosen.list and (chosen.batches or chosen.export):
+        parser.error("--list lists training runs and makes nothing; leave out --batches and --export")
+    if chosen.batches and chosen.memory_gb is None:
+        parser.error("--batches needs --memory-gb, for instance 16, the paper's card")
+    if chosen.data == "":  # as from a variable that is not set
+        parser.error("--data is empty; name a data set or a folder, or leave it out")
+    if chosen.export is not None and (chosen.export / parcels.LIST).exists():
+        parser.error(f"--export {chosen.export} holds parcels already; name another folder")
+    kept_in = {place.resolve() for place in (chosen.results, chosen.checkpoints, chosen.results / "batches",
+                                             chosen.results.parent / "memory")}
+    if chosen.export is not None and chosen.export.resolve() in kept_in:
+        parser.error(f"--export {chosen.export} is where records or checkpoints are kept; name another folder")
+    for name in ("export", "results", "checkpoints"):  # before anything is trained that could not be kept
+        place = getattr(chosen, name)
+        if place is not None and place.exists() and not place.is_dir():
+            parser.error(f"--{name} {place} is a file; name a folder")
+
+
+def _flags(names: set[str]) -> str:
+    return ", ".join(f"--{name}".replace("_", "-") for name in sorted(names))

@@ -41,7 +41,7 @@ from ..report.records import LOGS, RESULTS, VARIANTS, read_records
 from ..report.rows import TABLES
 from ..train import parallel
 from . import parcels
-from .arguments import count, folder, positive, seed
+from .arguments import check, count, folder, positive, seed
 from .estimate import Estimator
 from .gpu_jobs import BatchJob
 from .jobs import Job, Place, most_missing_first, plan
@@ -51,11 +51,6 @@ from .workers import at_once, in_turn, visible_gpus
 CHECKPOINTS = ROOT / "data" / "checkpoints"
 COMPILE = {"no": False, "yes": True, "graphs": "graphs", "auto": "auto"}  # what TrainConfig calls it
 PACKING_MINUTES = 0.5  # kept back of --minutes for --export
-PLACES = {"results", "checkpoints"}
-TAKES = {  # beside PLACES, what the calls that know themselves what to do leave to choose; any more would be ignored
-    "import": set(),
-    "todo": {"data", "minutes"},
-    "next": {"data", "minutes", "jobs", "memory_gb", "compile", "export"}}
 
 
 class RunsFailed(RuntimeError):
@@ -95,8 +90,11 @@ def show(jobs: list[Job], data: ImageData | None, results: Path, checkpoints: Pa
     for job in jobs:
         try:
             record, run = job.found(results), job.progress(checkpoints)
+            if record is None and run is not None and data is not None and job.begun_on_others(checkpoints, data):
+                raise ValueError(f"its checkpoint is of other pictures, which were called {data.name!r} as well; "
+                                 "delete it, or name other --results and --checkpoints")
         except ValueError as error:
-            print(f"damaged  {job.name}: {error}", file=sys.stderr, flush=True)
+            print(f"unusable {job.name}: {error}", file=sys.stderr, flush=True)
             damaged, seconds = damaged + 1, [*seconds, None]
             continue
         if record is not None:
@@ -153,33 +151,14 @@ def ended_like_interrupted() -> Iterator[None]:
 
 
 def _main(chosen: argparse.Namespace, parser: argparse.ArgumentParser, started: float) -> int:
-    given = {name for name, value in vars(chosen).items() if value != parser.get_default(name)}
-    for call in TAKES.keys() & given:
-        if ignored := given - TAKES[call] - PLACES - {call}:
-            parser.error(f"--{call} knows itself what to do, and would ignore {_flags(ignored)}; it takes "
-                         + _flags(TAKES[call] | PLACES)
-                         + ("; --todo lists what it would run" if call == "next" else ""))
     chosen.results, chosen.checkpoints = chosen.results.absolute(), chosen.checkpoints.absolute()
+    check(chosen, parser)
     if merged := vars(chosen)["import"]:
         print("\n".join(parcels.merge(merged, chosen.results, chosen.checkpoints)) or "the parcels are empty")
         return 0
     if chosen.todo:
         print(_todo(chosen))
         return 0
-    if chosen.list and (chosen.batches or chosen.export):
-        parser.error("--list lists training runs and makes nothing; leave out --batches and --export")
-    if chosen.batches and chosen.memory_gb is None:
-        parser.error("--batches needs --memory-gb, for instance 16, the paper's card")
-    if chosen.data == "":  # as from a variable that is not set
-        parser.error("--data is empty; name a data set or a folder, or leave it out")
-    if chosen.export is not None and (chosen.export / parcels.LIST).exists():
-        parser.error(f"--export {chosen.export} holds parcels already; name another folder")
-    if chosen.export is not None and chosen.export.absolute() in (chosen.results, chosen.checkpoints):
-        parser.error(f"--export {chosen.export} is where records or checkpoints are kept; name another folder")
-    for name in ("export", "results", "checkpoints"):  # before anything is trained that could not be kept
-        place = getattr(chosen, name)
-        if place is not None and place.exists() and not place.is_dir():
-            parser.error(f"--{name} {place} is a file; name a folder")
     with parallel.processes():
         if parallel.size() > 1 and (chosen.jobs or 1) > 1:
             parser.error(f"--jobs {chosen.jobs} under torchrun: its {parallel.size()} processes train one run together")
@@ -187,10 +166,6 @@ def _main(chosen: argparse.Namespace, parser: argparse.ArgumentParser, started: 
             for place in filter(None, (chosen.export, chosen.results, chosen.checkpoints)):
                 require_writable(place / "any")
         return _work(chosen, started)
-
-
-def _flags(names: set[str]) -> str:
-    return ", ".join(f"--{name}".replace("_", "-") for name in sorted(names))
 
 
 def _todo(chosen: argparse.Namespace) -> str:

@@ -42,9 +42,9 @@ class Estimator:
         """What `job` still takes, given its `run` so far."""
         left = job.epochs - (len(run.history) if run else 0)
         if run is not None and run.device == self.device and run.history:
-            return Estimate(left * mean(epoch["seconds"] for epoch in run.history), "its own epochs")
+            return Estimate(left * _epoch_seconds(run.history, run.calls), "its own epochs")
         wanted = _setting(job.identity(), job.train_config.batch_size)
-        found = [mean(epoch["seconds"] for epoch in r["history"]) / r.get("concurrent_runs", 1)
+        found = [_epoch_seconds(r["history"], r.get("calls", []), r.get("concurrent_runs", 1))
                  for r in self.records if _setting(r, r["train"]["batch_size"]) == wanted]
         if found:
             return Estimate(left * median(found), "records")  # one may have been made on a busy machine
@@ -61,6 +61,14 @@ class Estimator:
                 speed = throughput(model, batch, repeats=3)
             self.measured[key] = (len(self.data.train_labels) + len(self.data.test_labels) / 3) / speed
         return self.measured[key]
+
+
+def _epoch_seconds(history: list[dict], calls: list[dict], shared_by: int = 1) -> float:
+    """Seconds an epoch, each divided by how many runs shared the device just then. shared_by: where no call tells."""
+    def sharing(epoch: int) -> int:
+        return next((call["concurrent_runs"] for call in reversed(calls) if call["from_epoch"] <= epoch), shared_by)
+
+    return mean(epoch["seconds"] / sharing(epoch["epoch"]) for epoch in history)
 
 
 def _setting(fields: dict, batch_size: int) -> dict:

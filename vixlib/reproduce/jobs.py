@@ -13,11 +13,11 @@ from ..device import pick_device
 from ..measure.parameters import count_parameters
 from ..models.zoo import applicable, build
 from ..profiles import Profile
-from ..provenance import SHARED_BY, THEN, environment
+from ..provenance import SHARED_BY, THEN, VERSIONS, environment
 from ..report.records import LOGS, read_record, record_name, write_record
 from ..report.rows import LARGEST, Row, table_rows
 from ..train import parallel
-from ..train.checkpoint import peek
+from ..train.checkpoint import digest_of, peek
 from ..train.in_use import CheckpointInUse
 from ..train.loop import fit
 from ..train.parallel import normalises_batches
@@ -110,6 +110,10 @@ class Job:
         """The run as its checkpoint holds it, None before the first epoch."""
         return peek(checkpoints / f"{self.name}.pt")
 
+    def begun_on_others(self, checkpoints: Path, data: ImageData) -> bool:
+        """Whether its checkpoint is of other pictures than `data`'s, which were called the same."""
+        return digest_of(checkpoints / f"{self.name}.pt") not in (None, data.digest)
+
     def build(self, data: ImageData) -> nn.Module:
         """This run's model for `data`, its weights drawn from the seed."""
         return build(self.row.model, config=self.config, seed=self.seed, image_size=data.image_size,
@@ -128,19 +132,24 @@ class Job:
     def record(self, model: nn.Module, run: Run, place: Place, data: ImageData) -> dict:
         """The run as its file keeps it (see records.FIELDS).
 
-        digest: of the pictures (see ImageData).
-        calls: on what its parts were trained. concurrent_runs: how many were trained on the device at once, at most;
-        with more than one, images_per_second and the history's seconds are not its speed for this model alone.
+        pictures, digest: what they are, and which (see ImageData).
+        calls: on what and by which versions its parts were trained; torch, vixlib and commit are the last call's.
+        concurrent_runs: how many were trained on the device at once, at most; with more than one, images_per_second
+        and the history's seconds are not its speed for this model alone.
         """
         counts = count_parameters(model)
         devices = dict.fromkeys(call["device"] for call in run.calls)
+        # What writes the record may be a later version than what trained the run.
+        trained_by = {name: call[name] for call in run.calls[-1:] for name in VERSIONS if name in call}
         return {**self.identity(), "table": self.table, "train": run.config.to_dict(),
                 "params": {"true": counts.true, "as_paper": counts.as_paper}, "digest": data.digest,
+                "pictures": {"image_size": list(data.image_size), "channels": data.channels,
+                             "num_classes": data.num_classes},
                 "history": run.history, "best_top1": run.best_top1, "last_top1": run.last_top1,
                 "peak_memory_bytes": run.peak_memory_bytes, "images_per_second": run.images_per_second,
                 "memory_limit_gb": place.memory_gb, "precision": run.precision, "calls": run.calls,
                 "concurrent_runs": max([call["concurrent_runs"] for call in run.calls], default=place.at_once),
-                "started": run.started, "finished": run.finished_at, **environment(),
+                "started": run.started, "finished": run.finished_at, **environment(), **trained_by,
                 "device": THEN.join(devices) or run.device}
 
     def perform(self, data: ImageData, place: Place, minutes: float | None = None, progress: bool = True,
@@ -176,9 +185,10 @@ def plan(table: int | str, profile: Profile, dataset: str, seeds: Iterable[int] 
          models: Iterable[str] | None = None) -> list[Job]:
     """The runs of a table, one seed of every row before the second seed of any."""
     rows = table_rows(table)
-    if profile.name == "first-epoch" and table != LOGS:
-        raise ValueError(f"profile 'first-epoch' repeats the authors' logs, with the batch size of each; use it with "
-                         f"table {LOGS!r}, not {table!r}")
+    if (profile.name == "first-epoch") != (table == LOGS):  # its runs would have the names of another table's
+        raise ValueError(f"table={table!r} and profile={profile.name!r} do not go together: the profile 'first-epoch' "
+                         f"repeats the authors' logs, the table {LOGS!r}, with the batch size of each; use both or "
+                         "neither")
     known = {row.model for row in rows}
     unknown = sorted(set(models or ()) - known)
     if unknown:

@@ -15,6 +15,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, default=MEMORY, help="folder of the files")
     parser.add_argument("--show", action="store_true", help="print what fits, from the file")
     chosen = parser.parse_args(arguments)
+    if chosen.show and chosen.names:
+        parser.error("--show prints the whole file, and would ignore --names")
     try:
         if not chosen.show:
             print(write(chosen.to, only=chosen.names))

@@ -148,6 +148,9 @@ def merge(folder: Path, results: Path, checkpoints: Path) -> list[str]:
         target, rank = _place(kind, results, checkpoints) / file, _rank(name, content)
         if kind == "checkpoints" and (results / f"{target.stem}.json").exists():
             said[target] = f"kept    {name}: the run is recorded here"
+        elif target.exists() and _other_pictures(name, content, target.read_bytes()):
+            said[target] = (f"kept    {name}: the one here is of other pictures, which were called the same; import "
+                            "into other --results and --checkpoints")
         elif target.exists() and _rank_of(name, target.read_bytes()) >= rank:
             said[target] = f"kept    {name}: the one here is as complete"
         else:
@@ -160,6 +163,22 @@ def merge(folder: Path, results: Path, checkpoints: Path) -> list[str]:
         except CheckpointInUse:
             said[target] = f"kept    checkpoints/{target.name}: it is being trained; import once more afterwards"
     return list(said.values())
+
+
+def _other_pictures(name: str, content: bytes, here: bytes) -> bool:
+    """Whether two runs of one name, both whole, were trained on different pictures."""
+    try:
+        digests = {_pictures(name, content), _pictures(name, here)} - {None}
+    except ValueError:
+        return False  # the one here is damaged
+    return len(digests) > 1
+
+
+def _pictures(name: str, content: bytes) -> str | None:
+    """The digest of the pictures of a record or checkpoint; None of what has none."""
+    if name.startswith("checkpoints/"):
+        return checkpoint.digest_of(Path(name), content)
+    return None if "memory/" in name or "batches/" in name else parse_record(content, name).get("digest")
 
 
 def _rank_of(name: str, content: bytes) -> tuple[int, str]:

@@ -116,6 +116,14 @@ def run_in(path: Path, content: bytes) -> Run:
     return Run.from_dict(_load(path, content)["run"])
 
 
+def digest_of(path: Path, content: bytes | None = None) -> str | None:
+    """The digest of the pictures that the checkpoint `path` was trained on; None where there is no such file.
+    content: the file's, if it has been read."""
+    if content is None and not path.exists():
+        return None
+    return _load(path, path.read_bytes() if content is None else content)["data"].get("digest")
+
+
 def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> None:
     here = training.run
     if _computed(run) != _computed(here):

@@ -140,6 +140,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         training.leave()
         model.was_trained = not too_large or bool(run.history)
         if isinstance(training.forward, Compiled):
+            model.zero_grad(set_to_none=True)  # those of CUDA graphs lie in their memory
             torch.compiler.reset()  # its CUDA graphs would hold their memory for as long as the model lives
     if too_large:  # here, because the exception held every tensor of the failed step
         training.optimizer = None
@@ -234,7 +235,8 @@ def _epoch(training: Training, data: ImageData, bar: tqdm) -> None:
                                  if parallel.rank() == 0 else None)
     if not math.isfinite(scores.loss):
         raise not_finite(run, f"test loss became {scores.loss} after epoch {number}")
-    run.train_seconds += train_seconds
+    if not (isinstance(training.forward, Compiled) and number == run.calls[-1]["from_epoch"]):
+        run.train_seconds, run.timed_epochs = run.train_seconds + train_seconds, run.timed_epochs + 1
     if peak is not None:
         # The first epoch's is larger by what trying convolution kernels took.
         run.peak_memory_bytes = min(peak, run.peak_memory_bytes or peak)

@@ -8,11 +8,17 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
-from ..errors import as_file_path, as_path, require_count, require_kinds, require_number
+from ..errors import (
+    as_file_path,
+    as_path,
+    require_between,
+    require_count,
+    require_kinds,
+    require_mapping,
+    require_number,
+)
 from ..files import write_atomic
-from ..provenance import SHARED_BY, now
+from ..provenance import SHARED_BY, now, versions
 from .rules import NUMBER, require_epochs, require_settings
 
 if TYPE_CHECKING:
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
 
 # Of the fields that a Run computes with.
 KINDS = {"model": str, "dataset": str, "options": dict, "config": Mapping, "train_images": int, "device": str,
-         "precision": str, "train_seconds": NUMBER, "history": list, "finished": bool,
+         "precision": str, "train_seconds": NUMBER, "timed_epochs": int, "history": list, "finished": bool,
          "interrupted": bool, "calls": list}
 LOSS_COLOUR, ACCURACY_COLOUR = "#0072B2", "#D55E00"  # told apart with any colour vision (Okabe and Ito, 2008)
 
@@ -88,11 +94,14 @@ class Run:
 
     history: one {epoch, loss, top1, top5, seconds} per epoch: mean training loss, accuracies on the test
     images in percent, seconds for training and evaluation together.
-    train_seconds: training steps alone. peak_memory_bytes: largest allocation of a training epoch on CUDA, the data
-    set not counted; None on a CPU, and with CUDA graphs, whose memory torch does not count. interrupted: by the user.
+    train_seconds: training steps alone, of timed_epochs epochs: of a compiled call the first, which is mostly the
+    compiler's, is left out. peak_memory_bytes: largest allocation of a training epoch on CUDA, cuBLAS's
+    workspaces (tens of MiB) with it, the data set not counted; None on a CPU, and with CUDA graphs, whose memory torch
+    does not count. interrupted: by the user.
     finished: all config.epochs are done.
     started, finished_at: of the first and the last epoch so far, in UTC.
-    calls: one {from_epoch, device, precision, torch, concurrent_runs} for each call of fit that trained a part of it.
+    calls: one {from_epoch, device, precision, concurrent_runs, torch, vixlib, commit} for each call of fit that trained
+    a part of it.
     """
 
     model: str
@@ -105,6 +114,7 @@ class Run:
     precision: str
     history: list[dict] = field(default_factory=list)
     train_seconds: float = 0.0
+    timed_epochs: int = 0
     peak_memory_bytes: int | None = None
     interrupted: bool = False
     finished: bool = False
@@ -116,7 +126,7 @@ class Run:
         """Note on what the epochs that follow are trained."""
         self.calls = [call for call in self.calls if call["from_epoch"] <= len(self.history)]  # not one without epochs
         self.calls.append({"from_epoch": len(self.history) + 1, "device": self.device, "precision": self.precision,
-                           "torch": torch.__version__, "concurrent_runs": SHARED_BY.get()})
+                           "concurrent_runs": SHARED_BY.get(), **versions()})
 
     @property
     def best_top1(self) -> float | None:
@@ -138,16 +148,17 @@ class Run:
 
     @property
     def images_per_second(self) -> float | None:
-        """Training images per second of training steps, evaluation left out."""
-        if not self.history or self.train_seconds == 0:
+        """Training images per second of training steps, evaluation and compiling left out; None before any epoch that
+        tells."""
+        if not self.history or not self.train_seconds:
             return None
-        return self.train_images * len(self.history) / self.train_seconds
+        return self.train_images * self.timed_epochs / self.train_seconds
 
     def __repr__(self) -> str:
         done = f"epoch {len(self.history)}/{self.config.epochs}{', interrupted' if self.interrupted else ''}"
         scores = ("nothing measured yet" if not self.history else
-                  f"top-1 best {self.best_top1:.2f} %, last {self.last_top1:.2f} %, "
-                  f"{self.images_per_second or 0:.0f} images/s")
+                  f"top-1 best {self.best_top1:.2f} %, last {self.last_top1:.2f} %"
+                  + (f", {self.images_per_second:.0f} images/s" if self.images_per_second else ""))
         return f"Run({self.model} on {self.dataset}, {done}: {scores}, {self.precision} on {self.device})"
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -181,12 +192,15 @@ class Run:
     @classmethod
     def from_dict(cls, saved: Mapping) -> Run:
         """The run that `to_dict` described; KeyError names a field that is missing, TypeError one of another type."""
-        saved = {"calls": [], **saved}  # runs of before it was noted have none
+        require_mapping("a run", saved)
+        # Runs of before these were noted have no calls, and count every epoch.
+        saved = {"calls": [], "timed_epochs": len(saved.get("history") or ()), **saved}
         values = {item.name: saved[item.name] for item in fields(cls)}
         require_kinds(values, KINDS, "the run")
         require_count(train_images=values["train_images"])
         require_number("train_seconds", values["train_seconds"], lambda seconds: seconds >= 0, "of 0 or above")
         require_epochs(values["history"])
+        require_between(0, len(values["history"]), timed_epochs=values["timed_epochs"])
         return cls(**{**values, "config": TrainConfig(**saved["config"])})
 
     def save(self, path: str | Path) -> Path:
