@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -90,6 +92,28 @@ def test_mixed_precision_trains_every_system_and_deterministic_runs_are_equal_bi
     assert [epoch["loss"] for epoch in first.history] == [epoch["loss"] for epoch in second.history]
     for a, b in zip(*(model.state_dict().values() for model in models), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_deterministic_runs_through_graphs_are_equal_bit_for_bit(name):
+    config = vix.TrainConfig(epochs=2, batch_size=32, deterministic=True, compile="graphs")
+    first, second = (vix.fit(small(name), shapes(), config, device=DEVICE, progress=False) for _ in range(2))
+    assert [epoch["loss"] for epoch in first.history] == [epoch["loss"] for epoch in second.history]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize(("table", "name"), [("1", "ViN"), ("4", "LeViT")])  # LeViT normalises batches
+def test_a_run_over_two_gpus_is_that_of_one(tmp_path, table, name):
+    losses = []
+    for launcher in ([], ["-m", "torch.distributed.run", "--nproc_per_node=2"]):
+        place = tmp_path / str(len(launcher))
+        subprocess.run([sys.executable, *launcher, "-m", "vixlib.reproduce", "--table", table, "--profile", "smoke",
+                        "--data", "shapes", "--models", name, "--jobs", "1", "--results", place / "results",
+                        "--checkpoints", place / "checkpoints"], check=True)
+        record, = vix.read_records(place / "results")
+        assert record["device"].startswith("2 x ") == bool(launcher)
+        losses.append([epoch["loss"] for epoch in record["history"]])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
 @pytest.mark.parametrize("region", [torch.no_grad, torch.inference_mode])
