@@ -243,8 +243,11 @@ def test_a_seed_gives_the_same_weights_where_a_gpu_is_the_default(monkeypatch):
     """Its generator is another one, and nobody had seeded it."""
     moved = []
     monkeypatch.setattr(nn.Module, "to", lambda model, place: moved.append(place))
-    with torch.device("cuda:0"):
+    torch.set_default_device("cuda:0")
+    try:
         model = vix.build("ViT", seed=0, depth=1, dim=8)
+    finally:
+        torch.set_default_device(None)
     wanted = vix.build("ViT", seed=0, depth=1, dim=8)
     assert moved == [torch.device("cuda:0")]
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), wanted.parameters(), strict=True))
