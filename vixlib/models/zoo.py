@@ -115,7 +115,7 @@ def build(name: str, config: str = "uniform", seed: int | None = None, checkpoin
     require_flag(checkpointing=checkpointing)
     if seed is not None:
         require_seed("seed", seed)
-    place = torch.get_default_device()
+    place = torch.empty(0).device  # get_default_device of torch 2.6 knows nothing of `with torch.device`
     # A GPU would draw from a generator of its own; a seed gives the same weights wherever the model is wanted.
     drawn_on_cpu = seed is not None and place.type == "cuda"
     with (torch.random.fork_rng(devices=[], enabled=seed is not None),
