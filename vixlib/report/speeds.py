@@ -40,8 +40,8 @@ def speed_cells(records: Sequence[dict], top1: float | None) -> list[str]:
         return [NOT_MEASURED, NOT_MEASURED if top1 is not None else "-"]
     speeds = [f"{median(record['images_per_second'] for record in found):,.0f} ({machine})"
               for machine, found in sorted(machines.items())]
-    taken = [_taken(found, top1) for _, found in sorted(machines.items())]
-    return ["\n".join(speeds), "-" if top1 is None else "\n".join(taken)]
+    return ["\n".join(speeds),
+            "-" if top1 is None else "\n".join(_taken(found, top1) for _, found in sorted(machines.items()))]
 
 
 def _machine(record: dict) -> str:
@@ -50,9 +50,8 @@ def _machine(record: dict) -> str:
     return record["device"] + (f", compile={compiled}" if compiled else "")
 
 
-def _taken(records: Sequence[dict], top1: float | None) -> str:
-    if top1 is None:
-        return "-"
+def _taken(records: Sequence[dict], top1: float) -> str:
+    """The seconds that runs on one machine took to `top1`."""
     reached = [seconds for record in records if (seconds := seconds_to(record, top1)) is not None]
     if not reached:
         return f"not reached (n={len(records)})"
