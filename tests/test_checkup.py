@@ -141,3 +141,11 @@ def test_a_mixer_that_leaves_its_tokens_alone_and_one_with_frozen_weights_are_lo
             self.map.requires_grad_(False)
 
     assert "grows like N^0.0" in str(check_mixer(Nothing)) and check_mixer(Frozen).reach == 1
+
+
+def test_it_makes_no_difference_which_picture_of_a_batch_the_others_see():
+    class OfTheFirst(Interface):
+        def forward(self, x, rotary=None):
+            return self.map(x - x[0].mean(0))
+
+    assert check_mixer(OfTheFirst).neighbours > 1e-3 and "no: what shares the batch" in str(check_mixer(OfTheFirst))

@@ -132,3 +132,24 @@ def test_memory_columns_are_measured_once_each_until_time_is_over(pretend_gpu, t
     assert not job.perform(None, place, minutes=1e-9).done and job.missing(place.results) == ["ViP", "ViL"]
     assert job.perform(None, place).done and job.recorded(place.results)
     assert pretend_gpu == [None, ["ViT"], None, None, ["ViP"], ["ViL"], None]
+
+
+def test_a_batch_too_small_for_batch_normalisation_is_none_that_fits():
+    """The search for what fits passes sizes that such a model cannot train on, which is no error of the caller's."""
+    refusals = [vix.build("ResNet18", seed=0, patch_size=4, image_size=8),
+                torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8), torch.nn.BatchNorm1d(8))]
+    for model in refusals:
+        attempt = limits.real_steps(model, "float32", (8, 8))
+
+        def step(batch, attempt=attempt):
+            if batch > 2:
+                raise torch.OutOfMemoryError("simulated")
+            attempt(batch)
+
+        assert largest_batch(step, start=6) == 2
+        with pytest.raises(ValueError, match="value"):
+            attempt(1)
+    assert vix.max_batch_size(refusals[1], 1.0001, image_size=8) > 1
+    wide = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 4096), torch.nn.BatchNorm1d(4096),
+                               torch.nn.Linear(4096, 10))
+    assert vix.max_batch_size(wide, 1.24) == 0

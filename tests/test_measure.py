@@ -329,3 +329,36 @@ def test_a_picture_that_is_too_large_is_named():
         vix.saved_bytes_per_image(model, 2048)
     with pytest.raises(torch.OutOfMemoryError, match=r"a single picture \[3, 2048, 2048\] needs more memory"):
         vix.predict(model, torch.zeros(1, 3, 2048, 2048, dtype=torch.uint8))
+
+
+class Causal(torch.nn.Module):
+    """The common way to make a mask: in the first call, for as many tokens as come."""
+
+    uses_rotary = False
+
+    def __init__(self, dim, *, heads, dim_head, seq_len):
+        super().__init__()
+        self.value = torch.nn.Linear(dim, dim)
+        self.register_buffer("mask", None, persistent=False)
+
+    def forward(self, x, rotary=None):
+        if self.mask is None:
+            self.register_buffer("mask", torch.ones(x.shape[1], x.shape[1]).tril().to(x), persistent=False)
+        return self.mask @ self.value(x)
+
+
+def test_a_buffer_made_in_the_first_call_is_the_models_own():
+    model = vix.build("ViT", mixer=Causal, dim=16, depth=2, mlp_dim=16, image_size=8)
+    before = vix.saved_bytes_per_image(model)
+    model(torch.zeros(1, 3, 8, 8))
+    assert before == vix.saved_bytes_per_image(model) > 0
+
+
+def test_a_model_that_looks_at_numbers_has_a_speed_at_any_batch():
+    class Looking(torch.nn.Sequential):
+        def forward(self, images):
+            scores = super().forward(images)
+            return scores if scores.abs().max() < 1e6 else scores / 2
+
+    model = Looking(torch.nn.Flatten(), torch.nn.Linear(48, 10))
+    assert vix.throughput(model, 129, repeats=1, image_size=4) > 0

@@ -157,3 +157,11 @@ def test_a_model_scores_pictures_of_another_size_once_it_takes_them(position):
         model.position.resize((8, 8))
     model.image_size = (32, 32)
     assert 0 <= vix.evaluate(model, larger).top1 <= 100
+
+
+@pytest.mark.parametrize(("columns", "at"), [(9, slice(0, 8)), (10, slice(1, 9)), (8, slice(None))])
+def test_views_of_any_layout_are_turned(columns, at):
+    """As a mixer cuts them from a wider map, which complex numbers may not be laid out as."""
+    x = torch.randn(2, 2, 5, columns, dtype=torch.float64)[..., at]
+    angles = torch.randn(5, 4, dtype=torch.float64)
+    assert torch.equal(rotate(x, angles), rotate(x.clone(memory_format=torch.contiguous_format), angles))

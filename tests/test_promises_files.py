@@ -531,3 +531,37 @@ def test_of_a_link_the_file_behind_it_is_written_and_keeps_its_permissions(tmp_p
     write_atomic(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "there").read_text() == "new"
     assert (tmp_path / "there").stat().st_mode & 0o777 == 0o600
+
+
+class Stretched(torch.nn.Module):
+    """A buffer whose numbers share their memory: a state that no state can be loaded into."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(3072, 10)
+        self.register_buffer("scale", torch.ones(1).expand(10))
+
+    def forward(self, images):
+        return self.head(images.flatten(1)) * self.scale
+
+
+class Retyped(Stretched):
+    """A counter that is of another type after the first call."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(10, dtype=torch.int64))
+
+    def forward(self, images):
+        self.scale = self.scale + 0.5 * self.training
+        return super().forward(images)
+
+
+def test_a_state_that_cannot_be_loaded_again_is_no_checkpoint(tmp_path):
+    data = vix.load("shapes", train=24, test=8)
+    once, place = vix.TrainConfig(epochs=1), {"checkpoint": tmp_path / "run.pt", "device": "cpu", "progress": False}
+    for model, words in ((Stretched(), "run.pt could not be read back: RuntimeError"),
+                         (Retyped(), "scale of model=Retyped has another shape or type")):
+        with pytest.raises(ValueError, match=words):
+            vix.fit(model, data, once, **place)
+        assert not (tmp_path / "run.pt").exists()

@@ -1169,6 +1169,18 @@ def test_an_error_of_on_epoch_is_left_as_it_is(tmp_path):
         train(on_epoch=divide, checkpoint=tmp_path / "run.pt")
 
 
+class Masked(nn.Module):
+    """Makes a mask in its first call."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", None, persistent=False)
+
+    def forward(self, scores):
+        self.mask = torch.ones_like(scores[:1]).detach() if self.mask is None else self.mask
+        return scores * self.mask
+
+
 class Remembering(Net):
     """Makes a buffer in its first step, which no new model has."""
 
@@ -1187,6 +1199,8 @@ def test_a_state_that_grew_in_training_is_named_and_not_written(tmp_path):
     assert len(caught.value.run.history) == 1 and not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="ema_decay averages the tensors that a model has before"):
         train(model=Remembering(), ema_decay=0.9)
+    with pytest.raises(ValueError, match="ema_decay averages the tensors that a model has before"):
+        train(model=nn.Sequential(net(), Masked()), ema_decay=0.9)  # the last of its tensors
     assert train(model=Remembering())[1].finished
 
 

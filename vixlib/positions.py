@@ -81,7 +81,10 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 def turned(x: Tensor, turns: Tensor) -> Tensor:
     """The same by numbers on the unit circle, for many `x` and the same angles."""
     pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))  # half precision turns in float32
-    pairs = pairs if pairs.stride(-1) == 1 else pairs.contiguous()
+    *steps, last = pairs.stride()
+    odd = any(step % 2 for step in steps) or (not torch.compiler.is_compiling() and pairs.storage_offset() % 2)
+    if last != 1 or odd:  # not as complex numbers lie
+        pairs = pairs.clone(memory_format=torch.contiguous_format)
     numbers = torch.view_as_complex(pairs)
     return torch.view_as_real(numbers * turns.to(numbers.dtype)).flatten(-2).to(x.dtype)
 

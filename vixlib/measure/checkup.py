@@ -117,8 +117,9 @@ def _looked_over(mixer: type[nn.Module], dim: int, options: dict) -> Checkup:
         random = not torch.equal(_mixed(part, x), _mixed(part, x, seed=1))
         permutation = None if random else (_mixed(part, x[:, order]) - out[:, order]).abs().max().item()
         # Batches of one size, so that what is drawn at random is the same for the first picture of both.
-        other = torch.stack([x[0], torch.randn(x[1].shape, generator=generator, dtype=x.dtype)])
-        neighbours = (_mixed(trained, x)[0] - _mixed(_double(build(tokens)).train(), other)[0]).abs().max().item()
+        other, both = torch.randn(x[1].shape, generator=generator, dtype=x.dtype), _mixed(trained, x)
+        beside = [_mixed(_double(build(tokens)).train(), torch.stack(pair)) for pair in ((x[0], other), (other, x[1]))]
+        neighbours = max((both[i] - beside[i][i]).abs().max().item() for i in (0, 1))
     gradient, idle = _gradient(part, x, generator)
     builders = {name: build}
     kept = mixer_bytes(builders, (SHORT, LONG), dim)[name]

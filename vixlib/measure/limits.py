@@ -11,7 +11,7 @@ from torch import nn
 from ..device import is_out_of_memory, pick_device
 from ..errors import copied
 from .memory import fitting_batch, predict_peak_memory
-from .step import training_step
+from .step import too_few_values, training_step
 
 CONTEXT_GB = 0.5  # what CUDA itself takes of a card beside torch's allocations, about
 
@@ -44,13 +44,19 @@ def largest_batch(attempt: Callable[[int], None], start: int = 64, most: int = 2
     attempt: does what has to fit, for instance two training steps, and raises torch.OutOfMemoryError if it does not.
     From `start` the size is doubled until it fails, then the gap is halved until nothing is left of it.
     """
+    too_few = 0  # pictures for batch normalisation: they fit, and nothing can be trained with them
+
     def fits(batch: int) -> bool:
+        nonlocal too_few
         try:
             attempt(batch)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+        except (RuntimeError, MemoryError, ValueError) as error:
+            if too_few_values(error):
+                too_few = batch
+            elif is_out_of_memory(error):
+                return False
+            else:
                 raise
-            return False
         return True
 
     fitting, failing, batch = 0, most + 1, min(start, most)
@@ -60,7 +66,7 @@ def largest_batch(attempt: Callable[[int], None], start: int = 64, most: int = 2
         else:
             failing = batch
         batch = min(2 * fitting, most) if failing > most else (fitting + failing) // 2
-    return fitting
+    return 0 if fitting == too_few else fitting
 
 
 def real_steps(model: nn.Module, precision: str,
@@ -128,7 +134,7 @@ def out_of_memory(model: nn.Module, batch_size: int, precision: str, image_size:
         said = ""
         try:  # once more for its words: cuDNN says the same where it lacks memory and where it lacks a kernel
             attempt(1)
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, ValueError) as error:
             said = f": {str(error).splitlines()[0][:200]}" if str(error) else ""
         advice = f"not even one picture fits{said}; use a smaller model or larger patches"
     return torch.OutOfMemoryError(f"batch_size={batch_size} needs more memory than {where} has free; {advice}")

@@ -17,9 +17,11 @@ def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     autograd's own operations, a custom one or a checkpoint.
     """
     with Living((*model.parameters(), *model.buffers())) as living:
-        own = living.bytes
         graph = forward().grad_fn  # the result itself is let go, unless an operation keeps its output
-    total = living.bytes - own
+    # A model may make a buffer, a mask for instance, in its first call.
+    own = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
+           for tensor in (*model.parameters(), *model.buffers())}
+    total = living.bytes - sum(own.values())
     del graph
     return total
 

@@ -15,7 +15,7 @@ from ..embeddings import Size, built_for
 from ..errors import MOST, copied, loose_tensors, require_count, require_known, require_trainable, shown
 from ..precision import PRECISIONS
 from .live_bytes import Living, kept_for_backward
-from .step import checked_size, random_images, step_loss, training_step
+from .step import checked_size, random_images, step_loss, too_few_values, training_step
 
 CARD_GB = 16  # memory of the paper's GPU, and of a T4
 MARGIN = 1.15  # predictions fall a few percent short of a real step; what a plan needs is an upper bound
@@ -37,6 +37,10 @@ def saved_bytes_per_image(model: nn.Module, image_size: Size | None = None, prec
         batches = (random_images(model, size, image_size) for size in (2, 4))
         two, four = (kept_for_backward(model, partial(step_loss, model, images, precision)) for images in batches)
     return (four - two) / 2
+
+
+class NotPredictable(ValueError):
+    """A model's step cannot be followed with tensors that have shapes but no numbers."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,12 @@ def predict_peak_memory(model: nn.Module, batch_size: int = 64, precision: str =
 
 
 def _followed(step: Callable[[], None], model: nn.Module) -> None:
-    """step() on tensors without numbers; the ValueError for a model that looks at numbers says so."""
+    """step() on tensors without numbers; NotPredictable for a model that looks at numbers."""
     try:
         step()
     except (AssertionError, RuntimeError) as error:  # RuntimeError: all that torch has for it
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
-        raise ValueError(f"model={type(model).__name__} cannot be predicted with tensors that have shapes but no "
+        raise NotPredictable(f"model={type(model).__name__} cannot be predicted with tensors that have shapes but no "
                          f"numbers ({reason}); a forward pass that looks at numbers has to be measured: "
                          "peak_memory, with the model on a GPU") from error
 
@@ -148,10 +152,18 @@ def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: S
         return MARGIN * predict_peak_memory(model, batch, precision, image_size).bytes
 
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    too_few = 0  # pictures for batch normalisation
     fits, at_fits = 0, MARGIN * (_bytes(model) + 3 * trained)  # no image: weights, their gradients and two moments
     too_many, at_too_many, batch, bisect = MOST + 1, None, 64, True
     while too_many - fits > 1 and memory - at_fits > CLOSE * memory:
-        at = needed(batch)
+        try:
+            at = needed(batch)
+        except ValueError as error:
+            if not too_few_values(error):
+                raise
+            too_few = fits = batch
+            batch = 2 * batch if at_too_many is None else (fits + too_many) // 2
+            continue
         # The line to a batch that does not fit is exact once both lie beyond the bend; the one to a batch that fits,
         # perhaps on the flat part, leads too far.
         other, at_other = (fits, at_fits) if at_too_many is None else (too_many, at_too_many)
@@ -165,7 +177,7 @@ def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: S
         if bisect or batch >= too_many:
             batch = (fits + too_many) // 2
         batch = max(batch, fits + 1)
-    return fits
+    return 0 if fits == too_few else fits
 
 
 def _bytes(model: nn.Module) -> int:

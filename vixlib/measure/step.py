@@ -70,6 +70,12 @@ def random_images(model: nn.Module, batch_size: int, image_size: tuple[int, int]
         next(model.parameters()).device)
 
 
+def too_few_values(error: Exception) -> bool:
+    """Whether `error` says that batch normalisation cannot train on so few pictures."""
+    return isinstance(error, ValueError) and any(words in str(error) for words in (
+        "batch normalisation got a shape", "more than 1 value per channel"))
+
+
 def step_loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
     """The loss of `model` on `images` in `precision`, in training; on a CPU by the rules of a GPU's autocast."""
     require_known("precision", precision, PRECISIONS)

@@ -16,7 +16,8 @@ class LinearAttention(HeadsQKV):
     feature_map "softmax": softmax of q over its features and of k over the tokens (Shen et al., "Efficient
     Attention: Attention with Linear Complexities", eq. (3)); rows of the implied matrix sum to one.
     "elu": φ = elu + 1 for both, divided by the row sums (Katharopoulos et al., "Transformers are RNNs: Fast
-    Autoregressive Transformers with Linear Attention", eqs. (4), (7)).   maps: see HeadsQKV.
+    Autoregressive Transformers with Linear Attention", eqs. (4), (7)); a row sum below 1e-6, which very negative
+    queries and keys have, counts as 1e-6, without a gradient.   maps: see HeadsQKV.
     seq_len is taken for the common signature only.
     """
 

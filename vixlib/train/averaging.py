@@ -32,10 +32,10 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights that a step has just changed."""
-        ours, theirs = self._averaged(self.model), self._averaged(model)
-        if not _fit(ours, theirs):
+        if not self._fits(model):
             raise ValueError("ema_decay averages the tensors that a model has before it is trained, and a step has "
-                             "given this one others; make its buffers in __init__, with their final shapes")
+                             "given this one others; make its buffers in __init__, with their final shapes and types")
+        ours, theirs = self._averaged(self.model), self._averaged(model)
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         get_ema_multi_avg_fn(decay)(list(map(_as_real, ours)), list(map(_as_real, theirs)), None)
@@ -46,10 +46,16 @@ class WeightAverage:
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
         """Give `model` the averaged weights, unless it has become another (see `update`)."""
-        ours, theirs = self._averaged(self.model), self._averaged(model)
-        if _fit(ours, theirs):
-            for own, other in zip(ours, theirs, strict=True):
+        if self._fits(model):
+            for own, other in zip(self._averaged(self.model), self._averaged(model), strict=True):
                 other.copy_(own)
+
+    def _fits(self, model: nn.Module) -> bool:
+        """Whether `model` has as many tensors as ever, those that are averaged of the same shapes and types."""
+        if len(_tensors(model)) != len(self.averages):
+            return False
+        return all((own.shape, own.dtype) == (other.shape, other.dtype) for own, other in
+                   zip(self._averaged(self.model), self._averaged(model), strict=True))
 
     def _averaged(self, model: nn.Module) -> list[Tensor]:
         return list(compress(_tensors(model), self.averages))
@@ -64,10 +70,6 @@ class WeightAverage:
 
 def _tensors(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
-
-
-def _fit(ours: list[Tensor], theirs: list[Tensor]) -> bool:
-    return [tensor.shape for tensor in ours] == [tensor.shape for tensor in theirs]
 
 
 def _as_real(tensor: Tensor) -> Tensor:

@@ -27,15 +27,17 @@ def save(path: Path, training: Training, data: ImageData) -> None:
     now = shapes(training.model)
     if other := [name for name in {**training.shapes, **now} if now.get(name) != training.shapes.get(name)]:
         raise ValueError(f"checkpoint {path} could not be read back: {other[0]} of model={training.run.model} has "
-                         "another shape than before its training, or is new or gone; make it in __init__ as it will "
-                         "be, or register it with persistent=False if no batch depends on what another left in it")
+                         "another shape or type than before its training, or is new or gone; make it in __init__ as it "
+                         "will be, or register it with persistent=False if no batch depends on what another left in it")
     write_atomic(path, _serialised(training, data))
 
 
 def require_readable(path: Path, training: Training, data: ImageData) -> None:
     """ValueError, before anything is trained, for a state that could not be read back from `path` as data."""
     try:
-        read_tensors(_serialised(training, data))
+        saved = read_tensors(_serialised(training, data))
+        _require_same_kinds(saved["model"], training.model.state_dict(keep_vars=True))
+        training.model.load_state_dict(saved["model"])  # the same numbers
     except MemoryError:
         raise
     except Exception as error:  # neither torch.save nor torch.load has an error class of its own

@@ -8,16 +8,17 @@ from torch import nn
 SAME_NUMBERS = ("checkpointing", "fused")  # options that change a step's memory and time alone
 
 
-def shapes(model: nn.Module) -> dict[str, torch.Size]:
-    """The shape of each tensor of a model's state."""
-    return {name: tensor.shape for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+def shapes(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """The shape and type of each tensor of a model's state."""
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()
+            if isinstance(tensor, torch.Tensor)}
 
 
 def layout(model: nn.Module) -> dict:
     """What the model is made of: shapes, which parameters are trained, its parts and their settings."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     tensors = {name: f"{list(shape)}{'' if name in trained else ', not trained'}"
-               for name, shape in shapes(model).items()}
+               for name, (shape, _) in shapes(model).items()}
     parts = {f"part {name}": type(part).__name__ for name, part in model.named_modules()
              if name and not isinstance(part, nn.modules.batchnorm._BatchNorm)}  # several processes have one of theirs
     # In modules of others an attribute may be anything: a counter, a path.

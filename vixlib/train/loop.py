@@ -64,7 +64,8 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     minutes: no epoch is begun that would probably end later than this; the first of a call always runs.
 
     Where torch.distributed has a process group (under torchrun, see `parallel.processes`), its processes train this
-    one run together, each on its share of every batch; the first one evaluates, writes and reports.
+    one run together, each on its share of every batch; the first one evaluates, writes, reports and calls on_epoch,
+    which must leave the model as it is then.
 
     An interrupt (Ctrl-C, the stop button) returns the Run so far, with `interrupted` set; the checkpoint has the last
     epoch that was whole.

@@ -35,7 +35,7 @@ class Training:
     stepping: bool = False
     saved: int = 0
     layout: dict = field(init=False)
-    shapes: dict[str, torch.Size] = field(init=False)
+    shapes: dict[str, tuple[torch.Size, torch.dtype]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.layout, self.shapes = layout(self.model), shapes(self.model)
