@@ -32,33 +32,31 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights that a step has just changed."""
-        if not self._fits(model):
+        ours, theirs = _tensors(self.model), _tensors(model)
+        if not self._fit(ours, theirs):
             raise ValueError("ema_decay averages the tensors that a model has before it is trained, and a step has "
                              "given this one others; make its buffers in __init__, with their final shapes and types")
-        ours, theirs = self._averaged(self.model), self._averaged(model)
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)(list(map(_as_real, ours)), list(map(_as_real, theirs)), None)
-        for own, other, averages in zip(_tensors(self.model), _tensors(model), self.averages, strict=True):
+        get_ema_multi_avg_fn(decay)(*([_as_real(tensor) for tensor in compress(side, self.averages)]
+                                       for side in (ours, theirs)), None)
+        for own, other, averages in zip(ours, theirs, self.averages, strict=True):
             if not averages:
                 own.resize_as_(other).copy_(other)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
         """Give `model` the averaged weights, unless it has become another (see `update`)."""
-        if self._fits(model):
-            for own, other in zip(self._averaged(self.model), self._averaged(model), strict=True):
+        ours, theirs = _tensors(self.model), _tensors(model)
+        if self._fit(ours, theirs):
+            for own, other in compress(zip(ours, theirs, strict=True), self.averages):
                 other.copy_(own)
 
-    def _fits(self, model: nn.Module) -> bool:
-        """Whether `model` has as many tensors as ever, those that are averaged of the same shapes and types."""
-        if len(_tensors(model)) != len(self.averages):
-            return False
-        return all((own.shape, own.dtype) == (other.shape, other.dtype) for own, other in
-                   zip(self._averaged(self.model), self._averaged(model), strict=True))
-
-    def _averaged(self, model: nn.Module) -> list[Tensor]:
-        return list(compress(_tensors(model), self.averages))
+    def _fit(self, ours: list[Tensor], theirs: list[Tensor]) -> bool:
+        """Whether there are as many tensors as ever, those that are averaged of the same shapes and types."""
+        return len(theirs) == len(ours) and all(
+            (own.shape, own.dtype) == (other.shape, other.dtype)
+            for own, other in compress(zip(ours, theirs, strict=True), self.averages))
 
     def state_dict(self) -> dict:
         return {"steps": self.steps, "model": self.model.state_dict()}
