@@ -65,8 +65,7 @@ def check(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--data is empty; name a data set or a folder, or leave it out")
     if chosen.export is not None and (chosen.export / parcels.LIST).exists():
         parser.error(f"--export {chosen.export} holds parcels already; name another folder")
-    kept_in = {place.resolve() for place in (chosen.results, chosen.checkpoints, chosen.results / "batches",
-                                             chosen.results.parent / "memory")}
+    kept_in = [place.resolve() for place in parcels.folders(chosen.results, chosen.checkpoints).values()]
     if chosen.export is not None and chosen.export.resolve() in kept_in:
         parser.error(f"--export {chosen.export} is where records or checkpoints are kept; name another folder")
     for name in ("export", "results", "checkpoints"):  # before anything is trained that could not be kept

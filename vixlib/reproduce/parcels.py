@@ -33,15 +33,15 @@ def contents(results: Path, checkpoints: Path) -> dict[str, Path]:
     """What there is to take home, by its name in a parcel: records first, then the checkpoints of unfinished runs,
     the smallest first."""
     files = {f"{folder}/{path.name}": path for folder in ("results", "results/batches", "memory")
-             for path in listed(_place(folder, results, checkpoints), ".json")}
+             for path in listed(folders(results, checkpoints)[folder], ".json")}
     unfinished = [path for path in listed(checkpoints, ".pt") if not (results / f"{path.stem}.json").exists()]
     return files | {f"checkpoints/{path.name}": path for path in sorted(unfinished, key=lambda p: p.stat().st_size)}
 
 
-def _place(folder: str, results: Path, checkpoints: Path) -> Path:
-    """The folder here of a folder in a parcel; data/memory lies beside data/results."""
+def folders(results: Path, checkpoints: Path) -> dict[str, Path]:
+    """The folder here of each folder in a parcel; data/memory lies beside data/results."""
     return {"results": results, "results/batches": results / "batches", "memory": results.parent / "memory",
-            "checkpoints": checkpoints}[folder]
+            "checkpoints": checkpoints}
 
 
 def stamps(files: dict[str, Path]) -> dict[str, tuple[int, int]]:
@@ -145,7 +145,7 @@ def merge(folder: Path, results: Path, checkpoints: Path) -> list[str]:
     said, taken = {}, {}
     for name, content in files.items():  # before anything is written
         kind, _, file = name.rpartition("/")
-        target, rank = _place(kind, results, checkpoints) / file, _rank(name, content)
+        target, rank = folders(results, checkpoints)[kind] / file, _rank(name, content)
         if kind == "checkpoints" and (results / f"{target.stem}.json").exists():
             said[target] = f"kept    {name}: the run is recorded here"
         elif target.exists() and _other_pictures(name, content, target.read_bytes()):
