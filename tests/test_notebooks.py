@@ -14,13 +14,18 @@ from vixlib.files import DATA
 from vixlib.measure.durations import read_minutes, readable
 from vixlib.report.comparison import compare
 from vixlib.report.differences import rope_table
+from vixlib.report.experiments import reasons_table
+from vixlib.report.logs import first_epochs_table
 from vixlib.report.memory import cost_table
 from vixlib.report.records import read_records
 from vixlib.report.verdicts import verdict_table
 
-TABLES = {"compare": compare, "verdict_table": verdict_table, "cost_table": cost_table}
+TABLES = {table.__name__: table for table in (compare, cost_table, first_epochs_table, reasons_table, rope_table,
+                                              verdict_table)}
 OTHERS = {"93.02"}  # of another repository, which 06 cites
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9]*.py"))
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
+READMES = [ROOT / "README.md", ROOT / "data" / "README.md", ROOT / "notebooks" / "README.md"]
 
 
 def pair(source: Path) -> nbformat.NotebookNode:
@@ -70,9 +75,8 @@ class TestNotebook:
     def test_stored_tables_are_those_that_the_records_give(self, source):
         code = "\n".join(cell.source for cell in pair(source).cells if cell.cell_type == "code")
         shown = " ".join(stored_text(source).split())
-        calls = re.findall(r"\b(compare|verdict_table|cost_table|rope_table)\(([^,)]*)", code)
-        tables = [TABLES[name](*map(literal_eval, filter(None, [table]))) if name != "rope_table" else rope_table()
-                  for name, table in calls]
+        calls = re.findall(rf"\b({'|'.join(TABLES)})\((\d+|['\"]\w+['\"])?", code)
+        tables = [TABLES[name](*map(literal_eval, filter(None, [table]))) for name, table in calls]
         assert tables
         for table in tables:
             assert table.caption in shown
@@ -86,7 +90,7 @@ class TestNotebook:
         assert said.groups() in {(readable(row["seconds"]), row["device"]) for row in measured}
 
 
-@pytest.mark.parametrize("source", [*NOTEBOOKS, *NOTEBOOKS[0].parent.parent.glob("**/README.md")], ids=lambda p: p.stem)
+@pytest.mark.parametrize("source", [*NOTEBOOKS, *READMES], ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_accuracies_in_prose_are_printed_logged_or_recorded(source):
     text = source.read_text()
     if source.suffix == ".py":
