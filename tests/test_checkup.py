@@ -35,10 +35,33 @@ class WrongGradient(Interface):
         return self.map(x) * x.detach()
 
 
+class HalfInFloat32(Interface):
+    def forward(self, x, rotary=None):
+        return (x @ self.map(x).mT).softmax(dim=-1, dtype=torch.float32).to(x.dtype) @ x
+
+
+class WrongInFloat32(Interface):
+    def forward(self, x, rotary=None):
+        return (x @ self.map(x).mT.detach()).softmax(dim=-1, dtype=torch.float32).to(x.dtype) @ self.map(x)
+
+
+class InPlace(Interface):
+    def forward(self, x, rotary=None):
+        x += self.map(x)
+        return x
+
+
 class Idle(Mean):
     def __init__(self, dim, **shape):
         super().__init__(dim, **shape)
         self.unused = nn.Parameter(torch.ones(3))
+
+
+def test_what_is_computed_in_float32_on_purpose_is_no_error():
+    found = check_mixer(HalfInFloat32, dim=16)
+    assert found.coarse and 0 < found.permutation < 1e-5 and found.gradient < 1e-3
+    assert "a set" in str(found) and "right, as far as" in str(found)
+    assert "WRONG" in str(check_mixer(WrongInFloat32, dim=16)) and not check_mixer(Mean).coarse
 
 
 def test_what_each_is_found_to_be():

@@ -1,6 +1,8 @@
 """Costs against the number of tokens: what is counted, and where two curves cross."""
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -46,10 +48,13 @@ def test_crossing_at_the_ends():
 
 
 @pytest.mark.parametrize(("call", "words"), [
-    (lambda: crossing([1, 2], [0, 1], [1, 1]), r"reference=\[0, 1\] must be numbers above 0"),
-    (lambda: crossing([1, 2], [1, 1], [1, 0]), r"other=\[1, 0\] must be numbers above 0"),
-    (lambda: crossing([], [], []), r"tokens=\[\] must be numbers above 0, one or more"),
+    (lambda: crossing([1, 2], [0, 1], [1, 1]), r"reference=\[0, 1\] must be finite numbers above 0"),
+    (lambda: crossing([1, 2], [1, 1], [1, 0]), r"other=\[1, 0\] must be finite numbers above 0"),
+    (lambda: crossing([], [], []), r"tokens=\[\] must be finite numbers above 0, one or more"),
     (lambda: crossing([1, 2], [1, 1, 1], [1, 1]), "reference=.* must be 2 numbers"),
+    (lambda: crossing([1, 2], [1, math.inf], [2, 1]), r"reference=\[1, inf\] must be finite numbers above 0"),
+    (lambda: mixer_seconds({"a": softmax(True)}, 16, smallest=64, largest=128), "largest=128 must be at least four ti"),
+    (lambda: mixer_bytes({"a": softmax(True)}, [4, 0], dim=16), r"tokens\[1\]=0 must be at least 1"),
     (lambda: mixer_seconds({}, 16, device="tpu"), "device='tpu' is no device"),
     (lambda: mixer_seconds({"a": softmax(True)}, -1), "dim=-1 must be at least 1"),
     (lambda: mixer_bytes({"a": softmax(True)}, [4], dim=0), "dim=0 must be at least 1"),

@@ -260,7 +260,7 @@ def damage_link_to_itself(root):
     (damage_truncated, r"dog/1\.jpg: truncated"),
     (damage_text, r"dog/1\.jpg: truncated, damaged or no picture"),
     (damage_empty_file, r"dog/1\.jpg: truncated"),
-    (damage_size, r"cat/0\.jpg is 8x6 but .*dog/1\.jpg is 9x6.*resize\(\(8, 6\)\)"),
+    (damage_size, r"cat/0\.jpg is 8x6 but .*dog/1\.jpg is 9x6.*exif_transpose\(.*resize\(\(8, 6\)\)"),
     (damage_no_images, "no images in .*train/dog"),
     (damage_no_test, "neither test/ nor val/"),
     (damage_no_train, "no train/ folder; the layout must be"),
@@ -385,6 +385,16 @@ def test_tiny_imagenet_names_a_listed_but_missing_picture(tmp_path):
         load(root)
 
 
+def test_tiny_imagenets_classes_with_accents_are_one_however_they_are_written(tmp_path):
+    root = tiny_imagenet(tmp_path / "tiny-imagenet-200")
+    for place in (root / "train/n01", root / "words.txt", root / "val/val_annotations.txt"):
+        if place.is_dir():
+            place.rename(place.with_name("e\u0301"))
+        else:
+            place.write_text(place.read_text().replace("n01", "e\u0301"))
+    assert load(root).test_labels.bincount().tolist() == [2, 1]
+
+
 def test_cache_is_used_and_dropped_when_a_picture_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "CACHE_FROM", 1)
     root = image_folder(tmp_path / "pets")
@@ -412,14 +422,34 @@ def test_a_cache_with_a_flipped_bit_is_decoded_again(tmp_path, monkeypatch, plac
     assert torch.equal(load(root).train_images, first.train_images)
 
 
+def test_the_cache_tells_of_transparent_pictures_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "CACHE_FROM", 1)
+    root = image_folder(tmp_path / "pets")
+    Image.new("RGBA", (8, 6), (1, 2, 3, 4)).save(root / "train/cat/0.png")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"1 pictures have transparent parts, .*cat/0\.png") as said:
+            load(root)
+        assert said[0].filename == __file__
+
+
+def test_what_would_take_too_much_memory_twice_is_not_cached(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "CACHE_FROM", 1)
+    root = image_folder(tmp_path / "pets")
+    taken = load(root).bytes
+    (root / folders.CACHE_NAME).unlink()
+    monkeypatch.setattr(folders, "machine_memory", lambda: 2 * taken)
+    assert load(root).bytes == taken and not (root / folders.CACHE_NAME).exists()
+
+
 def test_a_disk_without_room_for_the_cache_still_loads(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "cannot write the cache: no space left on device")
 
     monkeypatch.setattr(folders, "CACHE_FROM", 1)
     monkeypatch.setattr(folders, "write_atomic", full)
-    with pytest.warns(UserWarning, match="no space left on device.* will be decoded again next time"):
+    with pytest.warns(UserWarning, match="no space left on device.* will be decoded again next time") as said:
         assert len(load(image_folder(tmp_path / "pets")).train_labels) > 0
+    assert said[0].filename == __file__
 
 
 def test_copies_in_hidden_folders_are_no_pictures(tmp_path):
@@ -503,6 +533,34 @@ def test_intact_pickles_are_read_whatever_their_folder_is_called(tmp_path, monke
     assert (data.test_images[0, 0] == 255).all() and (data.test_images[0, 1:] == 0).all()
     assert (data.test_images[1, 2, 0] == 255).all() and data.test_images[1, :, 1:].max() == 0
     assert CIFAR10.base_folder == "cifar-10-batches-py", "torchvision's own class must stay as it is"
+
+
+def test_a_folder_of_pictures_is_read_though_pickles_lie_beside_them(tmp_path):
+    root = image_folder(tmp_path / "pets")
+    fake_cifar10(root / "cifar-10-batches-py")
+    assert load(root).classes == ("cat", "dog")
+
+
+def test_a_folder_of_two_pickled_data_sets_is_refused(tmp_path):
+    fake_cifar10(tmp_path / "store/cifar-10-batches-py")
+    (tmp_path / "store/cifar-100-python").mkdir()
+    for name in ("train", "test", "meta"):
+        (tmp_path / "store/cifar-100-python" / name).write_bytes(b"")
+    with pytest.raises(ValueError, match="store holds cifar10 and cifar100; name the folder of one, such as"):
+        load(tmp_path / "store")
+
+
+def test_a_root_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    image_folder(tmp_path / "kaggle/some/cifar10", "jpg")
+    with pytest.raises(ValueError, match="root='.*file' is no folder"):
+        load("cifar10", root=tmp_path / "file")
+
+
+def test_pictures_are_read_onto_the_cpu_whatever_the_default_device_is(tmp_path):
+    with torch.device("meta"):
+        data = load(image_folder(tmp_path / "pets"))
+    assert data.device == torch.device("cpu") and data.train_images.max() == 100
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "tiny-imagenet"])

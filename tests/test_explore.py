@@ -81,6 +81,22 @@ def test_looks_draws_every_choice():
         looks(shown="both")
 
 
+def test_a_model_without_cls_is_asked_about_the_same_patch(monkeypatch):
+    models, drawn = {**four(), "ViP": four(pool="mean")["ViP"]}, []
+    monkeypatch.setattr(explore, "_draw_looks", lambda image, maps, query, title: drawn.append(maps))
+    explore.looks(models, IMAGES)(shown=explore.TRAINED, row=3, column=3)
+    x, rotary = explore.mixer_inputs(models["ViP"], explore.normalised(IMAGES[:1]))[0]
+    right = mixer_row(models["ViP"].blocks[0].mixer, x, 15, rotary)[0, 0].unflatten(0, (4, 4))
+    assert torch.equal(drawn[0]["performer"], right)
+
+
+def test_drawing_changes_no_model_that_is_being_trained():
+    models = {**four(), "ViT": four(qkv_norm=True)["ViT"].train()}
+    before = {name: value.clone() for name, value in models["ViT"].state_dict().items()}
+    explore.looks(models, IMAGES)()
+    assert all(torch.equal(before[name], value) for name, value in models["ViT"].state_dict().items())
+
+
 @pytest.mark.parametrize(("values", "words"), [
     ({"layer": 0}, "layer=0 must be at least 1"), ({"layer": 9}, "layer=9 must be at most 2"),
     ({"head": 0}, "head=0 must be at least 1"), ({"head": 99}, "head=99 must be"),

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from vixlib.figures import common as figures
-from vixlib.figures import hosts
+from vixlib.figures import hosts, pairs, places
+from vixlib.measure.probe import ShiftScores
 
 matplotlib.use("Agg")
 PICTURE = torch.zeros(3, 32, 32)
@@ -29,21 +30,51 @@ def curves(tokens, values):
     (lambda: figures.show_pictures(PICTURE), r"image has shape \(32, 32\)"),
     (lambda: curves([4], [1.0]), r"tokens=\[4\] must end in two different sizes"),
     (lambda: curves([4, 4], [1.0, 2.0]), r"tokens=\[4, 4\] must end in two different sizes"),
-    (lambda: curves([4, 8], [1.0, 0]), r"softmax=\[1.0, 0\] must be numbers above 0"),
-    (lambda: curves([0, 8], [1.0, 2.0]), r"tokens=\[0, 8\] must be numbers above 0"),
+    (lambda: curves([4, 8], [1.0, 0]), r"softmax=\[1.0, 0\] must be finite numbers above 0"),
+    (lambda: curves([0, 8], [1.0, 2.0]), r"tokens=\[0, 8\] must be finite numbers above 0"),
     (lambda: curves([4, 8], [1.0]), r"softmax=\[1.0\] must be 2 numbers"),
     (lambda: figures.cut_into_patches(PICTURE, 5), "patch_size=5 does not divide a picture of 32x32"),
     (lambda: figures.cut_into_patches(PICTURE, 0), "patch_size=0 must be at least 1"),
     (lambda: figures.cut_into_patches(PICTURE, 8, gap=0), "gap=0 must be at least 1"),
-    (lambda: figures.slope_guides(None, [], {1: 2.0}), r"tokens=\[\] must be numbers above 0"),
-    (lambda: figures.slope_guides(None, [4, 8], {1: 0.0}), r"ends\[1\]=\[0.0, 0.0\] must be numbers above 0"),
+    (lambda: figures.slope_guides(None, [], {1: 2.0}), r"tokens=\[\] must be finite numbers above 0"),
+    (lambda: figures.slope_guides(None, [4, 8], {1: 0.0}), r"ends\[1\]=\[0.0, 0.0\] must be finite numbers above 0"),
     (lambda: hosts.stage_drawing({}), "traces={} holds nothing to draw"),
     (lambda: figures.attention_grid(PICTURE, torch.zeros(2, 0, 4, 4), ""), r"weights has shape \(2, 0, 4, 4\)"),
+    (lambda: figures.attention_grid(PICTURE, torch.ones(1, 1, 4, 4), "", (0, 4)), r"query=\(0, 4\) is outside the"),
+    (lambda: heat_map((-1, 0)), r"query=\(-1, 0\) is outside the grid of 4x4"),
+    (lambda: places.score_maps({"a": {"b": torch.ones(2, 3)}}, (2, 0)), r"query=\(2, 0\) is outside the grid of 2x3"),
     (lambda: figures.attention_grid(PICTURE, torch.zeros(2, 4, 4), ""), r"weights has shape \(2, 4, 4\)"),
 ])
 def test_what_cannot_be_drawn_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def heat_map(query):
+    figures.heat_maps([figures.new_axes()[1]], PICTURE, {"softmax": torch.ones(4, 4)}, query)
+
+
+def test_what_cannot_be_shown_leaves_no_figure_behind():
+    with pytest.raises(ValueError, match="2 channels"):
+        figures.show_pictures(torch.zeros(3, 2, 8, 8))
+    assert not matplotlib.pyplot.get_fignums()
+
+
+def test_weights_with_a_gradient_or_of_half_precision_are_drawn():
+    weights = torch.ones(1, 1, 4, 4, dtype=torch.bfloat16, requires_grad=True)
+    assert len(figures.attention_grid(PICTURE, weights, "", (3, 3)).axes) == 3
+
+
+def test_one_dial_is_drawn_as_many_are():
+    assert len(places.dials(torch.rand(4, 1), ["pair 0"]).axes) == 1
+
+
+def test_shifts_of_every_model_are_on_the_axis():
+    scores = {name: [ShiftScores(pixels, 50.0, 60.0, 0.7) for pixels in shifts]
+              for name, shifts in (("ViT", (0, 4)), ("ViP", (0,)))}
+    axes = figures.new_axes(3)[1]
+    pairs.shift_curves(axes, scores)
+    assert [list(ax.get_xticks()) for ax in axes] == [[0, 4]] * 3
 
 
 def test_what_can_be_drawn_is():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import vixlib as vix
-from vixlib.figures import common as figures
+from vixlib.figures import live, new_axes
 from vixlib.figures.layers import PARTS, SYSTEM_COLOURS, layer_maps, part_bars, reach, reach_maps, window, without
 from vixlib.report.differences import claims
 from vixlib.report.rows import table_rows
@@ -153,6 +153,12 @@ def test_reach_has_gradients_where_the_caller_has_none():
         reach(cpv(), image)
 
 
+def test_reach_of_layers_that_are_computed_again_is_the_same_while_training():
+    model, image = cpv(checkpointing=True), torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    again, plain = reach(model.train(), image), reach(cpv(), image)
+    assert model.training and all(torch.allclose(again[name], plain[name], atol=1e-7) for name in plain)
+
+
 def test_without_leaves_the_random_numbers_alone():
     model, state = cpv(), torch.get_rng_state()
     without(model, "conv")
@@ -171,7 +177,7 @@ def test_figures_show_every_model_once():
     figure = reach_maps({"whole": reach(model, image), "without mixer": reach(without(model, "mixer"), image)})
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert len(titles) == 6 and titles[0] == "stem\n5 × 5 pixels" and titles[1].endswith("8 × 8 pixels")
-    _, ax = figures.new_axes()
+    _, ax = new_axes()
     part_bars(ax, {"whole": [80.0, 90.0], "without ff": [30.0]}, {"whole": 1000, "without ff": 500}, chance=10)
     assert [text.get_text() for text in ax.texts] == ["85.0 %, 1,000 parameters", "30.0 %, 500 parameters", "guessing"]
     assert [bar.get_width() for bar in ax.patches] == [85.0, 30.0]
@@ -184,8 +190,8 @@ def test_every_system_of_the_table_has_a_colour_of_its_own():
 
 def test_the_switch_of_optimisers_is_marked_in_live_curves(monkeypatch):
     painted = []
-    monkeypatch.setattr(figures, "redrawn", lambda paint: lambda run: painted.append(paint(run)))
-    draw = figures.live_curves()
+    monkeypatch.setattr(live, "redrawn", lambda paint: lambda run: painted.append(paint(run)))
+    draw = live.live_curves()
     for sgd_from, marks in ((2, ["AdamW", "SGD"]), (None, []), (9, [])):
         history = [{"epoch": e, "loss": 1.0, "top1": 20.0, "top5": 90.0, "seconds": 1.0} for e in (1, 2)]
         draw(vix.Run("CPV", "uniform", {}, "shapes", 100, vix.TrainConfig(epochs=2, sgd_from=sgd_from), "CPU",

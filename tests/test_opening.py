@@ -187,6 +187,19 @@ def test_the_announcement_names_machine_precision_pictures_and_time(capsys, tmp_
     assert announced(capsys, "quick", "none_such")["pictures"].endswith(str(tmp_path / "pictures"))
 
 
+@pytest.mark.parametrize(("name", "says"), [("long", "sized down"), ("long-modern", "sized down"),
+                                            ("first-epoch", "that takes hours"), ("paper", "that takes days")])
+def test_what_a_cpu_is_told_of_a_profile_is_true_of_it(capsys, monkeypatch, name, says):
+    monkeypatch.delenv("VIX_PROFILE", raising=False)
+    assert says in announced(capsys, name, "none_such")["no GPU"]
+
+
+def test_options_of_one_profile_are_no_others(monkeypatch):
+    monkeypatch.delenv("VIX_PROFILE", raising=False)
+    vix.current_profile("quick").options["patch_size"] = 2
+    assert vix.current_profile("quick").options["patch_size"] == vix.PROFILES["long"].options["patch_size"] == 4
+
+
 class TestNotebookTime:
     @pytest.fixture
     def rows(self, tmp_path, monkeypatch) -> Path:
@@ -198,19 +211,20 @@ class TestNotebookTime:
 
     def test_half_the_speed_is_twice_the_time(self, rows):
         assert len(durations.read_minutes(rows)) == 1
-        text = durations.notebook_time("01_vit", "smoke", "cpu", rows)
+        text = durations.notebook_time("01_vit", "smoke", "shapes", "cpu", rows)
         assert text.startswith("about 2 min") and "60 s on CPU" in text and "0.5 times" in text
 
     def test_what_was_not_measured_is_unknown(self, rows, tmp_path):
-        assert durations.notebook_time("01_vit", "paper", "cpu", rows).startswith("unknown")
-        assert durations.notebook_time("02_linear_attention", "smoke", "cpu", rows).startswith("unknown")
-        assert durations.notebook_time("01_vit", "smoke", "cpu", tmp_path / "none.json").startswith("unknown")
+        assert durations.notebook_time("01_vit", "paper", "shapes", "cpu", rows).startswith("unknown")
+        assert durations.notebook_time("02_linear_attention", "smoke", "shapes", "cpu", rows).startswith("unknown")
+        assert durations.notebook_time("01_vit", "smoke", "cifar10", "cpu", rows).startswith("unknown")
+        assert durations.notebook_time("01_vit", "smoke", "shapes", "cpu", tmp_path / "none.json").startswith("unknown")
 
     def test_a_machine_of_the_same_name_counts_before_another(self, rows):
         known = json.loads(rows.read_text())
         other = {**known[0], "device": "CPU of another kind", "seconds": 5.0, "finished": "2999-01-01"}
         rows.write_text(json.dumps([*known, other]))
-        assert "60 s on" in durations.notebook_time("01_vit", "smoke", "cpu", rows)
+        assert "60 s on" in durations.notebook_time("01_vit", "smoke", "shapes", "cpu", rows)
 
     def test_the_yardstick_is_a_speed_and_leaves_random_numbers_alone(self):
         import torch

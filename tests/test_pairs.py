@@ -7,7 +7,7 @@ from blank import BLANK, scored
 
 import vixlib as vix
 from vixlib.figures import common as figures
-from vixlib.figures import pairs
+from vixlib.figures import live, pairs
 from vixlib.report.records import write_record
 
 
@@ -125,8 +125,8 @@ def test_the_authors_curve_lies_behind_a_run_on_their_data():
     logs = {}
     for dataset in ("cifar10", "shapes"):
         run = vix.Run("ViT", "uniform", {}, dataset, 100, vix.TrainConfig(epochs=3), "CPU", "float32", history)
-        logs[dataset] = figures._authors_curve(run)
+        logs[dataset] = live._authors_curve(run)
     assert logs["shapes"] == [] and logs["cifar10"] == vix.authors_runs("ViT")[0]["top1"][:3]
     _, ax = figures.new_axes()
-    figures.learning_curves(ax, {"ViT": [40.0, 40.0]}, {"ViT": logs["cifar10"]}, pairs.line_style)
+    live.learning_curves(ax, {"ViT": [40.0, 40.0]}, {"ViT": logs["cifar10"]}, pairs.line_style)
     assert [line.get_label() for line in ax.lines] == ["ViT", "ViT, authors' log"]

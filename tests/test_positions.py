@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import vixlib as vix
+from vixlib.embeddings import EMBEDDINGS
 from vixlib.mixers import SoftmaxAttention
 from vixlib.positions import AxialRotaryPosition, LearnedPosition, RotaryPosition, rotate
 
@@ -165,3 +166,26 @@ def test_views_of_any_layout_are_turned(columns, at):
     x = torch.randn(2, 2, 5, columns, dtype=torch.float64)[..., at]
     angles = torch.randn(5, 4, dtype=torch.float64)
     assert torch.equal(rotate(x, angles), rotate(x.clone(memory_format=torch.contiguous_format), angles))
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 3, 0, 8), (1, 1, 3, 8, 8)])
+def test_an_embedding_called_by_itself_names_other_axes(name, shape):
+    with pytest.raises(ValueError, match=r"images has shape .*; expected \[B, C, H, W\]"):
+        EMBEDDINGS[name](3, 8)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("call", "error", "words"), [
+    (lambda: position(LearnedPosition).embed(torch.zeros(1, 1, 24), GRID), ValueError, r"expected .* \[B, 35, 24\]"),
+    (lambda: LearnedPosition(dim=8, dim_head=4, grid=(0, 3), cls=True), ValueError, "rows=0 must be at least 1"),
+    (lambda: RotaryPosition(dim=0, dim_head=4, grid=(2, 3), cls=True), ValueError, "dim=0 must be at least 1"),
+    (lambda: rotate(torch.tensor([[1, 0]]), torch.tensor([[0.8]])), TypeError, "x has type torch.int64"),
+])
+def test_what_no_position_is_for_is_named(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_a_grid_may_be_a_list():
+    place = LearnedPosition(dim=8, dim_head=4, grid=[2, 3], cls=False)
+    assert place.embed(torch.zeros(1, 6, 8), [2, 3]).shape == (1, 6, 8)

@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 import vixlib as vix
-from vixlib.measure.probe import attention_maps, mixer_inputs, mixer_row, shift_consistency, shift_images
+from vixlib.measure.probe import (
+    attention_maps,
+    mixer_inputs,
+    mixer_row,
+    nystrom_row,
+    shift_consistency,
+    shift_images,
+    softmax_row,
+)
 from vixlib.mixers import LinformerAttention
 
 SMALL = {"image_size": 16, "patch_size": 4, "dim": 32, "depth": 1, "heads": 2, "dim_head": 8, "mlp_dim": 32}
@@ -78,7 +86,7 @@ def test_errors_name_what_to_do():
     model, images, labels = vix.build("ViT", **SMALL), pictures(), torch.zeros(40, dtype=torch.int64)
     with pytest.raises(ValueError, match="padding='wrap' is unknown"):
         shift_consistency(model, images, labels, padding="wrap")
-    with pytest.raises(ValueError, match="shift by 16 pixels .* at most 15"):
+    with pytest.raises(ValueError, match=r"shift by \(16, 0\) pixels .* at most 15 down"):
         shift_consistency(model, images, labels, shifts=(16,))
     with pytest.raises(ValueError, match="uint8"):
         shift_consistency(model, images.float(), labels)
@@ -122,11 +130,49 @@ def test_maps_are_those_of_evaluation_and_leave_statistics_as_they_were():
     (lambda: mixer_row(linformer(), torch.randn(1, 5, 8), 1.5), TypeError, "token=1.5 must be an integer"),
     (lambda: shift_consistency(vix.build("ViT", **SMALL), [1], torch.zeros(1)), TypeError, r"images=\[1\] must be a t"),
     (lambda: shift_consistency(vix.build("ViT", **SMALL), pictures(), None), TypeError, "labels=None must be a tensor"),
+    (lambda: shift_images(torch.zeros(16, 16), 1, 0), ValueError, r"images has shape \(16, 16\); expected \[B, C"),
     (lambda: shift_images(pictures().float(), 1.5, 0), TypeError, r"shift=\(1.5, 0\) must be a pair of integers"),
 ])
 def test_bad_arguments_are_named(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_the_token_of_a_row_is_one_of_those_there_are():
+    q = torch.randn(1, 2, 9, 4, generator=torch.Generator().manual_seed(0))
+    for token in (-1, 9):
+        for row, more in ((softmax_row, ()), (nystrom_row, (3,))):
+            with pytest.raises(ValueError, match=f"token={token} must be at"):
+                row(q, q, token, *more)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_compiled_model_can_be_looked_into(in_place):
+    plain, model = (vix.build("ViT", seed=0, **SMALL) for _ in range(2))
+    if in_place:
+        model.compile(backend="eager")
+    else:
+        model = torch.compile(model, backend="eager")
+    one = pictures(2)
+    vix.predict(model, one)  # compiled by this call, without hooks
+    for ours, right in zip(attention_maps(model, one.float()), attention_maps(plain, one.float()), strict=True):
+        torch.testing.assert_close(ours, right)
+    labels = torch.zeros(2, dtype=torch.long)
+    assert [score.pixels for score in shift_consistency(model, one, labels, (0, 1))] == [0, 1]
+
+
+def test_a_picture_that_is_wider_than_high_moves_further_sideways():
+    image = torch.arange(40.0).view(1, 1, 2, 20)
+    moved = shift_images(image, 0, 10, "zero")[0, 0]
+    assert torch.equal(moved[:, 10:], image[0, 0, :, :10]) and (moved[:, :10] == 0).all()
+    with pytest.raises(ValueError, match="use at most 1 down or up and 19 to a side"):
+        shift_images(image, 2, 0)
+
+
+def test_shifts_may_come_one_by_one():
+    scores = shift_consistency(vix.build("ViT", seed=0, **SMALL), pictures(4), torch.zeros(4, dtype=torch.long),
+                               (pixels for pixels in (0, 1)))
+    assert [score.pixels for score in scores] == [0, 1]
 
 
 def linformer():

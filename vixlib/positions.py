@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .errors import require_grid, require_number, require_room
+from .errors import require_count, require_grid, require_like, require_number, require_room
 
 Grid = tuple[int, int]
 Rotary = Callable[[Tensor], Tensor]  # turns queries or keys, [B, H, N, d] -> [B, H, N, d]
@@ -24,6 +24,8 @@ class NoPosition(nn.Module):
 
     def __init__(self, *, dim: int, dim_head: int, grid: Grid, cls: bool) -> None:
         super().__init__()
+        require_grid("grid", grid)
+        require_count(dim=dim, dim_head=dim_head)
         self.cls = cls
 
     def embed(self, x: Tensor, grid: Grid) -> Tensor:
@@ -45,14 +47,17 @@ class LearnedPosition(NoPosition):
     def __init__(self, *, dim: int, dim_head: int, grid: Grid, cls: bool, position_std: float = 1.0) -> None:
         super().__init__(dim=dim, dim_head=dim_head, grid=grid, cls=cls)
         require_number("position_std", position_std, lambda value: 0 <= value <= 1e6, "from 0 to 1e6")
-        self.grid = grid
+        self.grid = tuple(grid)
         self.table = nn.Parameter(torch.randn(1, cls + grid[0] * grid[1], dim) * position_std)
 
     def embed(self, x: Tensor, grid: Grid) -> Tensor:
-        if grid != self.grid:
+        if tuple(grid) != self.grid:
             raise ValueError(f"the image gives {grid[0]}x{grid[1]} tokens but the learned positions are for "
                              f"{self.grid[0]}x{self.grid[1]}; build the model with this image_size, call "
                              f"model.position.resize({grid}), or use position='rope'")
+        if x.shape[1:] != self.table.shape[1:]:  # a single token would be taken for all of them
+            raise ValueError(f"x has shape {tuple(x.shape)}; expected [B, N, D] = [B, {self.table.shape[1]}, "
+                             f"{self.table.shape[2]}], a vector for each place" + (" and CLS" if self.cls else ""))
         return x + self.table
 
     @torch.no_grad()
@@ -75,6 +80,7 @@ def unit_circle(angles: Tensor) -> Tensor:
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Turn neighbouring features (x₂ᵢ, x₂ᵢ₊₁) of `[..., N, d]` as complex numbers by `angles` `[N, d/2]` (radians)."""
+    require_like("x", x, None)
     return turned(x, unit_circle(angles))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from .data.sources import HELP, SOURCES, find
 from .device import describe, pick_precision
-from .errors import as_device, require_known, require_type
+from .errors import as_device, as_path, require_known, require_type
 from .files import ROOT
 from .measure.durations import notebook_time
 from .models.zoo import applicable
@@ -32,6 +32,10 @@ class Profile:
     train: TrainConfig
     options: dict = field(default_factory=dict)
     gpu: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Its own: who changes one profile's options changes no other's.
+        object.__setattr__(self, "options", dict(self.options))
 
     def on(self, device: torch.device | str) -> Profile:
         """This profile as it is on `device`."""
@@ -80,12 +84,12 @@ def announce(profile: Profile, device: torch.device | str, notebook: str) -> Non
             "precision": pick_precision(device, profile.train.precision),
             "profile": f"{profile.name}: {profile.about}",
             "training": f"{profile.train.epochs} epoch(s) of {profile.data}, batch {profile.train.batch_size}",
-            "pictures": _whereabouts(profile.data), "time": notebook_time(notebook, profile.name, device)}
+            "pictures": _whereabouts(profile.data), "time": notebook_time(notebook, profile.name, profile.data, device)}
     if torch.device(device).type != "cuda":
-        sized_down = profile.name in ("smoke", "quick")
+        sized_down, long = bool(profile.options), "hours" if profile.train.epochs == 1 else "days"
         said["no GPU"] = (("everything here still runs, sized down. For more, " if sized_down else
-                           f"profile {profile.name!r} sizes nothing down, and on a CPU that takes days: choose 'quick' "
-                           "or 'smoke', or a GPU. ")
+                           f"profile {profile.name!r} sizes nothing down, and on a CPU that takes {long}: choose "
+                           "'quick' or 'smoke', or a GPU. ")
                           + "Colab: Runtime > Change runtime type > T4; Kaggle: Settings > Accelerator > GPU T4 x2; "
                             "then run all cells again.")
     for name, text in said.items():  # no line wider than a cell on a tablet
@@ -97,7 +101,7 @@ def _whereabouts(data: str) -> str:
     if data == "shapes":
         return "drawn by vixlib, no files needed"
     if data not in SOURCES:
-        return f"in {data}" if Path(data).expanduser().exists() else f"not found: there is no {data}"
+        return f"in {data}" if as_path("data", data).exists() else f"not found: there is no {data}"
     if found := find(data):
         return f"found in {found}"
     size = SOURCES[data].megabytes

@@ -22,7 +22,10 @@ OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".ppm", ".tif", ".tiff", ".w
 TEST_FOLDERS = ("test", "val")
 CACHE_NAME = ".vixlib-cache.pt"
 CACHE_FROM = 10_000  # pictures; below this, decoding takes a second or two and a cache is not worth its file
+CACHE_SHARE = 0.4  # of the machine's memory; above it, pictures are decoded each time
 
+# A camera turns its pictures by a note in the file, which a picture that is saved anew has lost.
+RESIZE = "ImageOps.exif_transpose(Image.open(path)).resize(({width}, {height})).save(path)"
 LAYOUT = "train/<class>/*.jpg (or .jpeg, .png) beside test/<class>/ or val/<class>/"
 
 
@@ -62,15 +65,18 @@ def read_image_folder(folder: Path) -> Pictures:
     files = [path for path, _ in train + test]
     fingerprint = _fingerprint(folder, files)
     cached = _read_cache(folder, fingerprint)
-    images = _decode(files) if cached is None else cached
+    images, transparent = _decode(files) if cached is None else cached
     if cached is None and len(files) >= CACHE_FROM:
-        _write_cache(folder, fingerprint, images)
+        _write_cache(folder, fingerprint, images, transparent)
+    if transparent:
+        warnings.warn(f"{len(transparent)} pictures have transparent parts, for instance {files[transparent[0]]}: what "
+                      "these hide is read, often black; put such pictures on a background first", stacklevel=4)
     return Pictures(
         classes=classes,
         train_images=images[: len(train)],
-        train_labels=torch.tensor([label for _, label in train]),
+        train_labels=torch.tensor([label for _, label in train], device="cpu"),
         test_images=images[len(train) :],
-        test_labels=torch.tensor([label for _, label in test]),
+        test_labels=torch.tensor([label for _, label in test], device="cpu"),
         suffix=files[0].suffix.lower().lstrip("."),
     )
 
@@ -111,8 +117,7 @@ def _by_class(part: Path) -> dict[str, list[Path]]:
         others += [path for path in files if path.suffix.lower() in OTHER_SUFFIXES]
         if not pictures:
             raise ValueError(f"no images in {class_folder}; expected {', '.join(SUFFIXES)} files")
-        # One spelling for letters with accents, which some systems store as two characters.
-        found.setdefault(unicodedata.normalize("NFC", class_folder.name), []).extend(pictures)
+        found.setdefault(_one_spelling(class_folder.name), []).extend(pictures)
     if not found:
         raise ValueError(f"no images in {part}: it has no class folders; the layout must be {LAYOUT}")
     strays = sorted(p for p in part.iterdir() if p.is_file() and not p.name.startswith(".")
@@ -123,6 +128,11 @@ def _by_class(part: Path) -> dict[str, list[Path]]:
             warnings.warn(f"{len(passed)} pictures in {part} are passed over, for instance {passed[0].name}: {why}",
                           stacklevel=6)
     return found
+
+
+def _one_spelling(name: str) -> str:
+    """The class `name` with each letter with an accent as one character; some systems store it as two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -153,7 +163,7 @@ def _by_annotation(annotations: Path) -> dict[str, list[Path]]:
         # The name of a file in images/ alone: a path would lead to another folder.
         if len(fields) < 2 or set("/\\\0") & set(fields[0]) or not fields[0].strip("."):
             raise ValueError(f"{annotations}, line {number}: expected file TAB class, found {line[:60]!r}")
-        found.setdefault(fields[1], []).append(annotations.parent / "images" / fields[0])
+        found.setdefault(_one_spelling(fields[1]), []).append(annotations.parent / "images" / fields[0])
     if not found:
         raise ValueError(f"no images listed in {annotations}: the file is empty")
     return found
@@ -171,8 +181,11 @@ def _readable(folder: Path, names: list[str]) -> tuple[str, ...]:
     return tuple(first.get(name, name) for name in names)
 
 
-def _decode(files: list[Path]) -> Tensor:
-    """Pictures as uint8 [N, 3, H, W]. One thread: for pictures this small, more threads were slower."""
+def _decode(files: list[Path]) -> tuple[Tensor, list[int]]:
+    """(pictures uint8 [N, 3, H, W], indices of those with transparent parts).
+
+    One thread: for pictures this small, more threads were slower.
+    """
     import numpy as np
     from PIL import Image, ImageOps
     from tqdm.auto import tqdm
@@ -185,7 +198,7 @@ def _decode(files: list[Path]) -> Tensor:
                 deep = opened.mode.startswith(("I", "F")) or any("16" in str(tile[3]) for tile in opened.tile)
                 upright = ImageOps.exif_transpose(opened)  # a camera turns its pictures by a note in the file
                 if "A" in upright.getbands() or "transparency" in upright.info:
-                    transparent += [path] if upright.convert("RGBA").getextrema()[3][0] < 255 else []
+                    transparent += [i] if upright.convert("RGBA").getextrema()[3][0] < 255 else []
                     upright.info.pop("transparency", None)  # RGB has none, and PIL warns of a palette's
                 image = torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
         except Exception as error:  # PIL has a dozen kinds for a broken picture, SyntaxError among them
@@ -195,19 +208,16 @@ def _decode(files: list[Path]) -> Tensor:
             raise ValueError(f"{path} has more than 8 bits a channel; convert it to an 8-bit PNG or JPEG")
         if images is None:
             _require_memory(files, image)
-            images = torch.empty(len(files), *image.shape, dtype=torch.uint8)
+            images = torch.empty(len(files), *image.shape, dtype=torch.uint8, device="cpu")
         if image.shape != images.shape[1:]:
             sizes = [f"{width}x{height}" for _, height, width in (images.shape[1:], image.shape)]
             raise ValueError(
                 f"unequal sizes: {files[0]} is {sizes[0]} but {path} is {sizes[1]} (width x height); "
                 "resize all pictures to one size first, e.g. with PIL: "
-                f"Image.open(path).resize(({images.shape[3]}, {images.shape[2]})).save(path)"
+                + RESIZE.format(width=images.shape[3], height=images.shape[2])
             )
         images[i] = image
-    if transparent:
-        warnings.warn(f"{len(transparent)} pictures have transparent parts, for instance {transparent[0]}: what these "
-                      "hide is read, often black; put such pictures on a background first", stacklevel=5)
-    return images
+    return images, transparent
 
 
 def _require_memory(files: list[Path], image: Tensor) -> None:
@@ -216,7 +226,7 @@ def _require_memory(files: list[Path], image: Tensor) -> None:
     if memory is not None and needed > memory:
         raise ValueError(f"{len(files)} pictures of {image.shape[2]}x{image.shape[1]} like {files[0]} take "
                          f"{needed / 2**30:,.1f} GiB, more than this machine's {memory / 2**30:,.1f}; make them "
-                         "smaller, e.g. with PIL: Image.open(path).resize((64, 64)).save(path), or keep fewer of them")
+                         f"smaller, e.g. with PIL: {RESIZE.format(width=64, height=64)}, or keep fewer of them")
 
 
 def _fingerprint(folder: Path, files: list[Path]) -> str:
@@ -232,20 +242,23 @@ def _fingerprint(folder: Path, files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _read_cache(folder: Path, fingerprint: str) -> Tensor | None:
+def _read_cache(folder: Path, fingerprint: str) -> tuple[Tensor, list[int]] | None:
+    """What `_decode` made of these very files before; None if that is not known."""
     try:
         cache = read_tensors((folder / CACHE_NAME).read_bytes())
-        return cache["images"] if cache["fingerprint"] == fingerprint else None
+        return (cache["images"], cache["transparent"]) if cache["fingerprint"] == fingerprint else None
     except Exception:  # absent or damaged in one of many ways: the pictures themselves are the truth
         return None
 
 
-def _write_cache(folder: Path, fingerprint: str, images: Tensor) -> None:
-    if not os.access(folder, os.W_OK):
+def _write_cache(folder: Path, fingerprint: str, images: Tensor, transparent: list[int]) -> None:
+    memory = machine_memory()
+    # To write it and to read it takes the pictures' memory twice.
+    if not os.access(folder, os.W_OK) or (memory is not None and images.numel() > CACHE_SHARE * memory):
         return
     buffer = io.BytesIO()
-    torch.save({"fingerprint": fingerprint, "images": images}, buffer)
+    torch.save({"fingerprint": fingerprint, "images": images, "transparent": transparent}, buffer)
     try:
         write_atomic(folder / CACHE_NAME, buffer.getvalue())
     except OSError as error:  # the pictures are read; only the next time will take as long again
-        warnings.warn(f"{error}; {folder} will be decoded again next time", stacklevel=4)
+        warnings.warn(f"{error}; {folder} will be decoded again next time", stacklevel=5)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..device import require_working
 from ..errors import as_path, require_flag
-from .folders import read_image_folder
+from .folders import is_image_folder, read_image_folder
 from .images import ImageData
 from .shapes import make_shapes
 from .sources import SOURCES, find, own_name, pickled_copy
@@ -34,6 +34,8 @@ def load(name: str | os.PathLike = "cifar10", root: str | os.PathLike | None = N
     folder = None if known else as_path("name", name)
     require_flag(download=download)
     root = None if root is None else as_path("root", root)
+    if root is not None and root.exists() and not root.is_dir():
+        raise ValueError(f"root={str(root)!r} is no folder; name the one that holds the data sets, or will")
     device = require_working(device)  # before minutes are spent on reading
     if name == "shapes":
         return make_shapes(**shape_options).to(device)
@@ -48,7 +50,7 @@ def load(name: str | os.PathLike = "cifar10", root: str | os.PathLike | None = N
 
 
 def _read(folder: Path) -> ImageData:
-    if (copy := pickled_copy(folder)) is not None:
+    if not is_image_folder(folder) and (copy := pickled_copy(folder)) is not None:
         return _read_pickles(*copy)
     pictures = read_image_folder(folder)
     own = own_name(folder)

@@ -63,10 +63,13 @@ def find(name: str, root: Path | None = None) -> Path | None:
 
 def pickled_copy(folder: Path) -> tuple[str, Path] | None:
     """(data set, folder) of torchvision's pickles in `folder` or one below, None if there are none."""
-    for candidate in _folders_below(folder, depth=1):
-        for name in SOURCES:
-            if _holds_pickles(candidate, name):
-                return name, candidate
+    for level in ([folder], _inside(folder)):
+        copies = [(name, candidate) for candidate in level for name in SOURCES if _holds_pickles(candidate, name)]
+        if len(copies) > 1:
+            raise ValueError(f"{folder} holds {' and '.join(name for name, _ in copies)}; name the folder of one, such "
+                             f"as {str(copies[0][1])!r}, or load by name with root={str(folder)!r}")
+        if copies:
+            return copies[0]
     return None
 
 

@@ -73,6 +73,7 @@ def scatter(ax: Axes, points: Sequence[Point], style: Callable[[str], Look], bef
             title: str = "") -> None:
     """Top-1 against memory, area by parameters.   style: of a system, by its name.   before: system -> the one from
     which a line leads to it."""
+    points = list(points)
     found = {(point.source, point.model): point for point in points}
     for point in points:
         colour, marker, line, side = style(point.model)

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import require_count, require_mapping, require_type, shown
+from ..errors import require_count, require_mapping, require_pair, require_type, shown
 from ..measure.cost import require_curves
-from ..models.zoo import names, position_of
-from ..report.paper import authors_runs, log_marks
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from ..train.run import Run
 
 # Okabe and Ito, "Color Universal Design", 2008; markers tell the mixers apart in print, too.
 COLOURS = {"softmax": "#000000", "performer": "#D55E00", "linformer": "#0072B2", "nystrom": "#009E73",
@@ -48,16 +44,17 @@ def show_pictures(images: Tensor, titles: Sequence[str] = (), columns: int = 8, 
 
     require_count(columns=columns)
     require_type("images", images, (Tensor, Sequence), "a tensor [B, C, H, W] or a list of pictures")
-    if not len(images):
+    pictures = [as_picture(image) for image in images]  # before there is a figure, which an error would leave behind
+    if not pictures:
         raise ValueError(f"images={shown(images)} holds no picture to show; pass at least one")
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.25) * rows), squeeze=False,
                                 layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
-    for i, (ax, image) in enumerate(zip(axes.flat, images)):  # noqa: B905 - the last row may be short
-        ax.imshow(as_picture(image))
+    for i, (ax, picture) in enumerate(zip(axes.flat, pictures)):  # noqa: B905 - the last row may be short
+        ax.imshow(picture)
         if i < len(titles):
             ax.set_title(titles[i], fontsize=9)
     return figure
@@ -113,22 +110,6 @@ def in_colours(colours: Mapping[str, str]) -> Callable[[str], dict]:
 MODEL_STYLE = in_colours(MODEL_COLOURS)
 
 
-def learning_curves(ax: Axes, curves: Mapping[str, Sequence[float]], logs: Mapping[str, Sequence[float]],
-                    style: Callable[[str], dict]) -> None:
-    """Top-1 accuracy in percent by epoch, each curve in `style(name)`; behind them, thin and dashed, the authors' logs.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    for name, values in curves.items():
-        line, = ax.plot(range(1, len(values) + 1), values, **style(name))
-        if log := logs.get(name):
-            ax.plot(range(1, len(log) + 1), log, "--", color=line.get_color(), linewidth=0.9, alpha=0.6, zorder=0,
-                    label=f"{name}, authors' log")
-    ax.set(xlabel="epoch", ylabel="test top-1 accuracy (%)")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(fontsize=8, frameon=False)
-
-
 def cut_into_patches(image: Tensor, patch_size: int, pixel: int = 8, gap: int = 3) -> Tensor:
     """The picture `[C, H, W]` with its patches pulled apart by white lines, each pixel drawn `pixel` wide."""
     require_count(patch_size=patch_size, pixel=pixel, gap=gap)
@@ -172,7 +153,9 @@ def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[in
         raise ValueError(f"weights has shape {tuple(weights.shape)}; expected [layers, heads, rows, columns], at least "
                          "one of each")
     layers, heads, rows, columns = weights.shape
-    seen = as_picture(picture)
+    if query is not None:
+        require_place("query", query, (rows, columns))
+    seen, weights = as_picture(picture), weights.detach().float().cpu()
     height, width = seen.shape[:2]
     place = {"extent": (0, width, height, 0)}
     figure, axes = plt.subplots(layers, heads + 1, figsize=(1.5 * (heads + 1) + 0.9, 1.6 * layers + 0.2),
@@ -182,7 +165,7 @@ def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[in
         line[0].set_ylabel(f"layer {layer + 1}", fontsize=9)
         for head, ax in enumerate(line[1:]):
             ax.imshow(seen.mean(dim=-1), cmap="gray", vmin=-0.5, vmax=1, **place)  # no black under the colours
-            heat = ax.imshow(weights[layer, head].cpu().clamp(min=1e-6), cmap="PuOr_r", alpha=0.7,
+            heat = ax.imshow(weights[layer, head].clamp(min=1e-6), cmap="PuOr_r", alpha=0.7,
                              norm=LogNorm(1 / 16, 16), **place)
             if layer == 0:
                 ax.set_title(f"head {head + 1}", fontsize=9)
@@ -199,72 +182,12 @@ def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[in
     return figure
 
 
-def redrawn(paint: Callable[[Run], Figure]) -> Callable[[Run], None]:
-    """A function for `fit(on_epoch=...)` that shows `paint(run)` after every epoch, in the place of the one before."""
-    import matplotlib.pyplot as plt
-    from IPython.display import display
-
-    place = None
-
-    def draw(run: Run) -> None:
-        nonlocal place
-        figure = paint(run)
-        if place is None:
-            place = display(figure, display_id=True)  # None outside a notebook, where nothing can be redrawn
-        else:
-            place.update(figure)
-        plt.close(figure)  # an open figure would be drawn once more below the cell
-
-    return draw
-
-
-def live_curve() -> Callable[[Run], None]:
-    """A function for `fit(on_epoch=...)` that redraws one figure of the run's loss and accuracy in place."""
-    import matplotlib.pyplot as plt
-
-    def paint(run: Run) -> Figure:
-        figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
-        run.plot(ax)
-        return figure
-
-    return redrawn(paint)
-
-
-def live_curves(title: str = "", label: Callable[[Run], str] = lambda run: run.model,
-                style: Callable[[str], dict] = MODEL_STYLE) -> Callable[[Run], None]:
-    """A function for `fit(on_epoch=...)` that redraws one figure in place after every epoch, one curve a `label`, drawn
-    in `style(label)`."""
-    runs, logs = {}, {}
-
-    def paint(run: Run) -> Figure:
-        runs[label(run)] = [epoch["top1"] for epoch in run.history]
-        logs[label(run)] = _authors_curve(run)
-        figure, ax = new_axes(width=6, height=3.2)
-        learning_curves(ax, runs, logs, style)
-        if run.config.sgd_from and 1 < run.config.sgd_from <= run.config.epochs:
-            mark_switch(ax, run.config.sgd_from)
-        ax.set_title(title, fontsize=9)
-        return figure
-
-    return redrawn(paint)
-
-
-def _authors_curve(run: Run) -> list[float]:
-    """The authors' accuracies of the system of `run` on CIFAR-10, as many epochs as it is to have; none for other data,
-    or where they published no whole log."""
-    if run.dataset not in ("cifar10", "cifar10-jpg") or run.model not in names():
-        return []
-    logs = [log for log in authors_runs(run.model, run.options.get("position") or position_of(run.model))
-            if not log_marks(log)]
-    return logs[0]["top1"][:run.config.epochs] if logs else []
-
-
-def mark_switch(ax: Axes, epoch: int) -> None:
-    """A dotted line before `epoch`, the first of a second training phase (TrainConfig.sgd_from)."""
-    ax.axvline(epoch - 0.5, linestyle=":", color="#777777", linewidth=1)
-    for text, side, gap in (("AdamW", "right", -4), ("SGD", "left", 4)):
-        ax.annotate(text, (epoch - 0.5, 1), (gap, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
-                    ha=side, va="top", fontsize=8, color="#555555")
+def require_place(name: str, value: object, grid: tuple[int, int]) -> None:
+    """`value` must be (row, column) of a place in `grid`, (rows, columns)."""
+    require_pair(name, value, "(row, column)")
+    if not all(0 <= at < size for at, size in zip(value, grid, strict=True)):
+        raise ValueError(f"{name}={value} is outside the grid of {grid[0]}x{grid[1]} tokens; rows and columns count "
+                         "from 0")
 
 
 def heat_maps(axes: Sequence[Axes], image: Tensor, maps: Mapping[str, Tensor], query: tuple[int, int]) -> None:
@@ -279,6 +202,7 @@ def heat_maps(axes: Sequence[Axes], image: Tensor, maps: Mapping[str, Tensor], q
     largest = max(max(float(weights.abs().max()), 4 / weights.numel()) for weights in maps.values())
     for ax, (name, weights) in zip(axes, maps.items(), strict=True):
         rows, columns = weights.shape
+        require_place("query", query, (rows, columns))
         ax.imshow(as_picture(image).mean(-1), cmap="gray", vmin=-1.0, vmax=1.3)  # pale, so that colour is weight
         ax.imshow(weights.detach().cpu(), cmap="PuOr_r", vmin=-largest, vmax=largest, alpha=0.6,
                   extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")

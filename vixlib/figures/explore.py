@@ -18,6 +18,7 @@ from ..measure import lengths
 from ..measure.cost import mixer_bytes
 from ..measure.memory import CARD_GB
 from ..measure.probe import imitated_rows, mixer_inputs, mixer_row
+from ..measure.scoring import evaluating
 from ..mixers import MIXERS, SoftmaxAttention
 from ..models import ViX
 from ..models.zoo import settings
@@ -66,13 +67,14 @@ def looks(models: Mapping[str, nn.Module], images: Tensor) -> Callable[..., Figu
         require_between(1, heads, head=head)
         require_between(0, grid[0] - 1, row=row)
         require_between(0, grid[1] - 1, column=column)
-        token = row * grid[1] + column + (vit.cls_token is not None)
+        token = {name: row * grid[1] + column + (models[name].cls_token is not None) for name in of_mixer}
         if shown == IMITATED:
             x, rotary = inputs("ViT", picture)[layer - 1]
-            q, k, _ = vit.blocks[layer - 1].mixer.split(x, rotary)
-            rows = imitated_rows(q, k, token, features, size)
+            with evaluating(vit):
+                q, k, _ = vit.blocks[layer - 1].mixer.split(x, rotary)
+            rows = imitated_rows(q, k, token["ViT"], features, size)
         else:
-            rows = {of_mixer[name]: mixer_row(models[name].blocks[layer - 1].mixer, x, token, rotary)
+            rows = {of_mixer[name]: mixer_row(models[name].blocks[layer - 1].mixer, x, token[name], rotary)
                     for name in of_mixer for x, rotary in [inputs(name, picture)[layer - 1]]}
         maps = {name: weights[0, head - 1, -grid[0] * grid[1]:].unflatten(0, grid) for name, weights in rows.items()}
         return _draw_looks(images[picture], maps, (row, column), f"layer {layer}, head {head}: {shown}")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..embeddings import check_images
-from ..errors import require_count, require_gradients, require_known, require_like, require_pair
+from ..errors import require_count, require_gradients, require_known, require_like
 from ..measure.scoring import evaluating
 from ..models import CXV
-from .common import new_axes
+from .common import new_axes, require_place
 from .diagrams import PART_COLOURS
 
 if TYPE_CHECKING:
@@ -102,18 +102,16 @@ def reach(model: CXV, image: Tensor, place: tuple[int, int] | None = None, direc
     pixels = image[None].expand(directions, *image.shape).clone().requires_grad_()
     generator = torch.Generator().manual_seed(0)  # the same directions each time
     found = {}
-    maps = layer_maps(model, pixels)
-    rows, columns = next(iter(maps.values())).shape[-2:]
-    if place is None:
-        place = rows // 2, columns // 2
-    require_pair("place", place, "(row, column)")
-    row, column = place
-    if not (0 <= row < rows and 0 <= column < columns):
-        raise ValueError(f"place={place} is outside the grid of {rows}x{columns} tokens")
-    for name, features in maps.items():
-        u = torch.randn(features.shape[:2], generator=generator, device="cpu").to(features)
-        gradient, = torch.autograd.grad(features[..., row, column], pixels, u, retain_graph=True)
-        found[name] = gradient.square().sum(dim=1).mean(dim=0).sqrt().cpu()
+    with evaluating(model):  # in backward, too, where layers may be computed again
+        maps = layer_maps(model, pixels)
+        grid = rows, columns = next(iter(maps.values())).shape[-2:]
+        place = (rows // 2, columns // 2) if place is None else place
+        require_place("place", place, grid)
+        row, column = place
+        for name, features in maps.items():
+            u = torch.randn(features.shape[:2], generator=generator, device="cpu").to(features)
+            gradient, = torch.autograd.grad(features[..., row, column], pixels, u, retain_graph=True)
+            found[name] = gradient.square().sum(dim=1).mean(dim=0).sqrt().cpu()
     return found
 
 

@@ -96,10 +96,11 @@ def shift_curves(axes: Sequence[Axes], scores: Mapping[str, Sequence[ShiftScores
     """Accuracy, agreement and cosine (three axes) against the shift in pixels, one curve a model."""
     labels = {"top1": "top-1 accuracy (%)", "agreement": "same class as unmoved (%)",
               "cosine": "cosine of the features"}
+    moved = sorted({score.pixels for found in scores.values() for score in found})
     for ax, (field, label) in zip(axes, labels.items(), strict=True):
         for name, found in scores.items():
             ax.plot([s.pixels for s in found], [getattr(s, field) for s in found], **line_style(name))
-        ax.set(xlabel="shift (pixels)", ylabel=label, xticks=[s.pixels for s in found])
+        ax.set(xlabel="shift (pixels)", ylabel=label, xticks=moved)
     axes[0].legend(fontsize=8, frameon=False)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .common import new_axes
+from .common import new_axes, require_place
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +22,8 @@ def dials(angles: Tensor, titles: list[str]) -> Figure:
 
     count = len(angles)
     shades = plt.get_cmap("viridis")(torch.linspace(0, 0.9, count).numpy())
-    figure, axes = new_axes(len(titles), width=2.1, height=2.4)
-    for ax, title, turned in zip(axes, titles, angles.mT, strict=True):
+    figure, axes = new_axes(len(titles), width=2.1, height=2.4, squeeze=False)
+    for ax, title, turned in zip(axes[0], titles, angles.mT, strict=True):
         ax.add_patch(plt.Circle((0, 0), 1, fill=False, color="#999999", linewidth=0.8))
         for position, (angle, shade) in enumerate(zip(turned, shades, strict=True)):
             tip = float(angle.cos()), float(angle.sin())
@@ -49,7 +49,8 @@ def score_maps(rows: Mapping[str, Mapping[str, Tensor]], query: tuple[int, int])
     for line, (label, maps) in zip(axes, rows.items(), strict=True):
         largest = max(float(scores.abs().max()) for scores in maps.values())
         for ax, (name, scores) in zip(line, maps.items(), strict=True):
-            heat = ax.imshow(scores / largest, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
+            require_place("query", query, tuple(scores.shape))
+            heat = ax.imshow(scores.detach() / largest, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
             corner = query[1] - 0.5, query[0] - 0.5
             ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=1.5))
             ax.set_title(name, fontsize=9)

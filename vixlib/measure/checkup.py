@@ -3,20 +3,39 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ..errors import require_count, require_gradients, require_mixed
+from ..precision import HALF
 from ..table import Table
 from .cost import mixer_bytes, mixer_seconds
 
 SHORT, LONG = 256, 1024  # tokens between which the growth of cost is measured
 DIRECTIONS = 8  # in which slopes are compared; in a single one a wrong gradient may come out right
 
-# Relative differences below which a gradient is what the text says; vixlib's Nyström detaches a starting value.
-GRADIENTS = {1e-5: "right", 1e-2: "close: some small part is detached",
-             math.inf: "WRONG: the backward pass is not that of the forward pass, or much of it is detached"}
+WRONG = "WRONG: the backward pass is not that of the forward pass, or much of it is detached"
+
+
+class Tells(NamedTuple):
+    """What can be told of a mixer, by the precision that it computes in.
+
+    same: differences between outputs up to which they count as equal.   step: of finite differences.
+    gradients: relative differences below which a gradient is what the text says.
+    """
+
+    same: float
+    step: float
+    gradients: dict[float, str]
+
+
+# vixlib's Nyström detaches a starting value.
+FLOAT64 = Tells(1e-9, 1e-6, {1e-5: "right", 1e-2: "close: some small part is detached", math.inf: WRONG})
+COARSE = Tells(1e-3, 1e-3, {1e-2: "right, as far as its coarser part lets tell", math.inf: WRONG})
 
 
 @dataclass(frozen=True)
@@ -29,6 +48,7 @@ class Checkup:
     reach: part of the tokens, 0 ... 1, that the output of the one in the middle depends on.
     gradient: relative difference between autograd's slopes in random directions and those by finite differences.
     idle: parameters whose gradient is zero or missing.
+    coarse: whether a part of it computes in float32 or less when its tokens are float64, which leaves rounding.
     kept, seconds: bytes for backward of an image, and seconds of a forward and backward pass, at SHORT and LONG tokens.
     """
 
@@ -38,6 +58,7 @@ class Checkup:
     reach: float
     gradient: float
     idle: tuple[str, ...]
+    coarse: bool
     kept: tuple[int, int]
     seconds: tuple[float, float]
 
@@ -51,19 +72,20 @@ class Checkup:
     def table(self) -> Table:
         """The findings in words."""
         bytes_grow, time_grows = self.exponents
+        tells = COARSE if self.coarse else FLOAT64
         if self.permutation is None:
             order = ["-", "not told: it draws random numbers in evaluation, too"]
         else:
-            order = [_small(self.permutation), "a set: tell it places, or it sees none" if self.permutation < 1e-9 else
-                     "it knows an order of its own"]
+            order = [_small(self.permutation), "a set: tell it places, or it sees none"
+                     if self.permutation < tells.same else "it knows an order of its own"]
         rows = [
             ["reordered tokens give reordered outputs", *order],
             ["pictures of a batch are independent", _small(self.neighbours),
-             "yes" if self.neighbours < 1e-9 else "no: what shares the batch changes the answer"],
+             "yes" if self.neighbours < tells.same else "no: what shares the batch changes the answer"],
             ["tokens that one token can see", f"{self.reach:.0%}",
              "global mixing" if self.reach == 1 else "the others only through further layers"],
             ["gradient against finite differences", f"{self.gradient:.0e}",
-             next(text for limit, text in GRADIENTS.items() if self.gradient < limit)],
+             next(text for limit, text in tells.gradients.items() if self.gradient < limit)],
             ["parameters that do nothing", str(len(self.idle)), ", ".join(self.idle) or "none"],
             [f"kept for backward at {LONG:,} tokens", f"{self.kept[1] / 2**20:.2f} MiB",
              f"grows like N^{bytes_grow:.1f}"],
@@ -111,7 +133,9 @@ def _looked_over(mixer: type[nn.Module], dim: int, options: dict) -> Checkup:
     tokens, generator = 65, torch.Generator().manual_seed(0)
     x = torch.randn(2, tokens, dim, generator=generator, dtype=torch.float64)
     part, trained = _double(build(tokens)).eval(), _double(build(tokens)).train()
-    out = _first_output(part, x, name)
+    with Narrowing() as narrowing:
+        out = _first_output(part, x, name)
+    coarse = narrowing.seen
     order = torch.randperm(tokens, generator=generator)
     with torch.no_grad():
         random = not torch.equal(_mixed(part, x), _mixed(part, x, seed=1))
@@ -120,12 +144,25 @@ def _looked_over(mixer: type[nn.Module], dim: int, options: dict) -> Checkup:
         other, both = torch.randn(x[1].shape, generator=generator, dtype=x.dtype), _mixed(trained, x)
         beside = [_mixed(_double(build(tokens)).train(), torch.stack(pair)) for pair in ((x[0], other), (other, x[1]))]
         neighbours = max((both[i] - beside[i][i]).abs().max().item() for i in (0, 1))
-    gradient, idle = _gradient(part, x, generator)
+    gradient, idle = _gradient(part, x, generator, (COARSE if coarse else FLOAT64).step)
     builders = {name: build}
     kept = mixer_bytes(builders, (SHORT, LONG), dim)[name]
     _, seconds = mixer_seconds(builders, dim, batch_size=1, smallest=SHORT, largest=LONG, repeats=3)
-    return Checkup(name, permutation, neighbours, _reach(part, x), gradient, idle, tuple(kept),
-                   (seconds[name][0], seconds[name][-1]))
+    return Checkup(name, permutation, neighbours, _reach(part, x), gradient, idle, coarse,
+                   tuple(kept), (seconds[name][0], seconds[name][-1]))
+
+
+class Narrowing(TorchDispatchMode):
+    """Notes in `seen` whether, while it is entered, an operation makes coarser numbers of float64 ones."""
+
+    seen = False
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        before, after = ({value.dtype for value in tree_leaves(values) if isinstance(value, Tensor)}
+                         for values in ((args, kwargs), result))
+        self.seen |= torch.float64 in before and bool(after & {torch.float32, *HALF})
+        return result
 
 
 def _double(part: nn.Module) -> nn.Module:
@@ -142,6 +179,7 @@ def _mixed(part: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
 
 
 def _first_output(part: nn.Module, x: Tensor, name: str) -> Tensor:
+    given = x.clone()
     try:
         out = _mixed(part, x)
     except RuntimeError as error:
@@ -149,6 +187,9 @@ def _first_output(part: nn.Module, x: Tensor, name: str) -> Tensor:
             raise
         raise TypeError(f"{name} cannot mix float64 tokens, with which gradients are checked ({error}); make tensors "
                         "of its own in the type and on the device of x: torch.ones(n, n).to(x)") from error
+    if not torch.equal(x, given):
+        raise ValueError(f"{name} writes into the tokens that it is given, which the layers around it use as well; "
+                         "give back a new tensor: x + y instead of x += y")
     require_mixed(out, x, part)
     if not out.isfinite().all():
         raise ValueError(f"{name} turned ordinary tokens into NaN or infinite numbers; look for a division by zero, or "
@@ -165,7 +206,7 @@ def _reach(part: nn.Module, x: Tensor) -> float:
     return 0.0 if seen is None else (seen[0].abs().amax(-1) > 0).double().mean().item()
 
 
-def _gradient(part: nn.Module, x: Tensor, generator: torch.Generator) -> tuple[float, tuple[str, ...]]:
+def _gradient(part: nn.Module, x: Tensor, generator: torch.Generator, step: float) -> tuple[float, tuple[str, ...]]:
     """Relative error of the slopes along random directions of input and parameters; the parameters without slope."""
     x = x.clone().requires_grad_()
     named = {name: p for name, p in part.named_parameters() if p.requires_grad}
@@ -189,7 +230,7 @@ def _gradient(part: nn.Module, x: Tensor, generator: torch.Generator) -> tuple[f
                 p.sub_(step * way)
         return result
 
-    step, promised, measured = 1e-6, [], []
+    promised, measured = [], []
     for _ in range(DIRECTIONS):
         ways = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in variables]
         measured.append((after(step, ways) - after(-step, ways)) / (2 * step))

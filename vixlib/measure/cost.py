@@ -26,7 +26,8 @@ def mixer_bytes(builders: Mapping[str, Builder], tokens: Sequence[int], dim: int
     builders: name -> a function from the number of tokens to a mixer of width `dim`.
     """
     require_mapping("builders", builders)
-    require_count(dim=dim)
+    require_type("tokens", tokens, Collection, "a list of numbers of tokens")
+    require_count(dim=dim, **{f"tokens[{i}]": count for i, count in enumerate(tokens)})
     costs: dict[str, list[int]] = {name: [] for name in builders}
     with own_randomness(torch.device("cpu")), autocast_off(torch.device("cpu")):
         for count in tokens:
@@ -47,6 +48,9 @@ def mixer_seconds(builders: Mapping[str, Builder], dim: int, *, device: torch.de
     """
     require_mapping("builders", builders)
     require_count(dim=dim, batch_size=batch_size, smallest=smallest, largest=largest, repeats=repeats)
+    if 4 * smallest > largest:
+        raise ValueError(f"largest={largest} must be at least four times smallest={smallest}: three sizes are "
+                         "measured, each twice the one before")
     device = require_working(device)
     precision = pick_precision(device)
     tokens: list[int] = []
@@ -86,8 +90,8 @@ def require_curves(tokens: Sequence[int], curves: Mapping[str, Sequence[float]])
     """`tokens` and each of `curves` must be numbers above 0, as logarithmic axes take, as many as there are tokens."""
     for name, values in (("tokens", tokens), *curves.items()):
         require_type(name, values, Collection, "a list of numbers above 0")
-        if not len(values) or not all(isinstance(value, Real) and value > 0 for value in values):
-            raise ValueError(f"{name}={shown(values)} must be numbers above 0, one or more")
+        if not len(values) or not all(isinstance(value, Real) and 0 < value < math.inf for value in values):
+            raise ValueError(f"{name}={shown(values)} must be finite numbers above 0, one or more")
         if len(values) != len(tokens):
             raise ValueError(f"{name}={shown(values)} must be {len(tokens)} numbers, one for each of "
                              f"tokens={shown(tokens)}")

@@ -40,21 +40,25 @@ def write_minutes(notebook: str, profile: str, data: str, seconds: float, images
     write_atomic(path, json.dumps([rows[key] for key in sorted(rows)], indent=1) + "\n")
 
 
-def _key(row: dict) -> tuple[str, str, str]:
-    return row["notebook"], row["profile"], row["device"]
+def _key(row: dict) -> tuple[str, str, str, str]:
+    return row["notebook"], row["profile"], row["data"], row["device"]
 
 
-def notebook_time(notebook: str, profile: str, device: torch.device | str, path: str | Path = MINUTES) -> str:
-    """In words: how long `notebook` takes at `profile` on `device` with nothing changed in its form, or "unknown".
+def notebook_time(notebook: str, profile: str, data: str, device: torch.device | str,
+                  path: str | Path = MINUTES) -> str:
+    """In words: how long `notebook` takes at `profile` with pictures `data` on `device`, with nothing changed in its
+    form, or "unknown".
 
     Where several machines have measured it, one of the same name counts, else the latest of the same kind. A GPU is
-    never estimated from a CPU, nor one profile from another.
+    never estimated from a CPU, nor one profile or data set from another.
     """
     kind, name = torch.device(device).type, device_name(device)
+    wanted = notebook, profile, data.removesuffix("-jpg"), kind  # a JPEG copy has as many pictures as its original
     rows = [row for row in read_minutes(path)
-            if (row["notebook"], row["profile"], row["kind"]) == (notebook, profile, kind)]
+            if (row["notebook"], row["profile"], row["data"].removesuffix("-jpg"), row["kind"]) == wanted]
     if not rows:
-        return f"unknown: {notebook} has not been measured at {profile} on a {'GPU' if kind == 'cuda' else 'CPU'} yet"
+        return (f"unknown: {notebook} has not been measured at {profile} with {data} on a "
+                f"{'GPU' if kind == 'cuda' else 'CPU'} yet")
     row = max(rows, key=lambda row: (row["device"] == name, row["finished"]))
     faster = yardstick(device) / row["images_per_second"]
     return (f"about {readable(row['seconds'] / faster)} for the whole notebook with an unchanged form "

@@ -46,7 +46,8 @@ def mixer_inputs(model: nn.Module, images: Tensor) -> list[tuple[Tensor, object]
     def remember(_module, arguments, keywords) -> None:
         seen.append((arguments[0], keywords.get("rotary")))
 
-    with ExitStack() as hooks, evaluating(model):
+    # A compiled model has forgotten where its hooks would be.
+    with ExitStack() as hooks, evaluating(model), torch.compiler.set_stance("force_eager"):
         for mixer in {block.mixer: None for block in model.blocks}:  # layers may share one, which is called for each
             hooks.enter_context(mixer.register_forward_pre_hook(remember, with_kwargs=True))
         model(images)
@@ -69,14 +70,20 @@ def attention_maps(model: nn.Module, images: Tensor) -> list[Tensor]:
 
 # One token's row of the matrix that a mixer applies to its values, `[B, H, N]`, from the mixer's own formula.
 
+def query(q: Tensor, token: int) -> Tensor:
+    """The query of `token` alone, `[B, H, N, d]` -> `[B, H, 1, d]`."""
+    require_between(0, q.shape[2] - 1, token=token)
+    return q[:, :, token:token + 1]
+
+
 def softmax_row(q: Tensor, k: Tensor, token: int) -> Tensor:
     """softmax(q kᵀ / √d), the row of `token`; q, k `[B, H, N, d]`."""
-    return SoftmaxAttention.attention(q[:, :, token:token + 1], k).squeeze(2)
+    return SoftmaxAttention.attention(query(q, token), k).squeeze(2)
 
 
 def performer_row(q: Tensor, k: Tensor, token: int, mixer: PerformerAttention) -> Tensor:
     """φ(q) φ(k)ᵀ over its sum, φ being `mixer`'s features: positive, in sum one."""
-    phi_q = mixer.features(q[:, :, token:token + 1], is_query=True) + mixer.epsilon
+    phi_q = mixer.features(query(q, token), is_query=True) + mixer.epsilon
     weights = phi_q @ (mixer.features(k, is_query=False) + mixer.epsilon).mT
     return (weights / weights.sum(-1, keepdim=True)).squeeze(2)
 
@@ -87,7 +94,7 @@ def linformer_row(q: Tensor, k: Tensor, token: int, project_k: Tensor, project_v
     Linformer attends to mixtures, not to tokens. A token counts with its share in every mixture, which P may make
     negative, and the sum over tokens need not be one. project_k, project_v: `[N, rank]`.
     """
-    return (SoftmaxAttention.attention(q[:, :, token:token + 1], project_k.mT @ k) @ project_v.mT).squeeze(2)
+    return (SoftmaxAttention.attention(query(q, token), project_k.mT @ k) @ project_v.mT).squeeze(2)
 
 
 def nystrom_row(q: Tensor, k: Tensor, token: int, landmarks: int, iterations: int | None = 6) -> Tensor:
@@ -174,13 +181,15 @@ def shift_images(images: Tensor, down: int, right: int, padding: str = "reflect"
     require_known("padding", padding, PADDINGS)
     require_type("images", images, Tensor, "a tensor [B, C, H, W]")
     require_pair("shift", (down, right), "(down, right)")
+    if images.ndim != 4:
+        raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, C, H, W], a single one as image[None]")
     height, width = images.shape[-2:]
-    reach = max(abs(down), abs(right))
-    if reach >= min(height, width):
-        raise ValueError(f"a shift by {reach} pixels moves a picture of {height}x{width} out of itself; "
-                         f"use at most {min(height, width) - 1}")
-    wide = F.pad(images, (reach,) * 4, mode=PADDINGS[padding])
-    return wide[..., reach - down:reach - down + height, reach - right:reach - right + width]
+    if abs(down) >= height or abs(right) >= width:
+        raise ValueError(f"a shift by {(down, right)} pixels moves a picture of {height}x{width} out of itself; "
+                         f"use at most {height - 1} down or up and {width - 1} to a side")
+    wide = F.pad(images, (abs(right), abs(right), abs(down), abs(down)), mode=PADDINGS[padding])
+    top, left = abs(down) - down, abs(right) - right
+    return wide[..., top:top + height, left:left + width]
 
 
 @torch.no_grad()
@@ -198,6 +207,7 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
     require_type("images", images, Tensor, "a tensor, uint8 [B, C, H, W]")
     require_type("labels", labels, Tensor, "a tensor, one label for each picture")
     require_type("shifts", shifts, Iterable, "numbers of pixels, such as (0, 1, 2)")
+    shifts = tuple(shifts)
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) < 2 or labels.shape != images.shape[:1]:
         raise ValueError(f"images are {images.dtype} {list(images.shape)} with labels {list(labels.shape)}; "
                          "pass uint8 [B, C, H, W], B >= 2, and one label a picture, as data.test_images")
@@ -220,7 +230,7 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
         return torch.cat(seen).double(), torch.cat(guesses)
 
     try:
-        with evaluating(model):
+        with evaluating(model), torch.compiler.set_stance("force_eager"):  # as for `mixer_inputs`
             features, classes = look(0, 0)
             mean = features.mean(dim=0)
             scores = []
