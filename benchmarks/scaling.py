@@ -24,7 +24,7 @@ from vixlib.table import Table
 
 from . import record
 from .stacks import Shape
-from .timing import forward_backward, in_turns, inference, kept_bytes, peak_bytes, precisions
+from .timing import forward_backward, in_turns, inference, peak_bytes, precisions
 
 TOKENS = [2 ** power + 1 for power in range(6, 15)]
 MIXER_OPTIONS = {REFERENCE: ("softmax", {}), "softmax, materialised": ("softmax", {"fused": False}),
@@ -50,7 +50,7 @@ def room(device: torch.device) -> int:
 @training_kernels(deterministic=False)  # as fit trains
 def measure_length(names: Sequence[str], shape: Shape, precision: str, device: torch.device,
                    rounds: int) -> dict[str, dict]:
-    """name -> {"kept", "seconds": {phase}, "bytes": {phase}} at one length, all of them in turns."""
+    """name -> {"seconds": {phase}, "bytes": {phase}} at one length, all of them in turns."""
     x = torch.randn(shape.batch, shape.tokens, shape.dim).to(device)
     steps, found = {}, {}
     for name in names:
@@ -58,7 +58,7 @@ def measure_length(names: Sequence[str], shape: Shape, precision: str, device: t
         mixer = MIXERS[kind](shape.dim, heads=shape.heads, dim_head=shape.dim_head, seq_len=shape.tokens,
                              **options).to(device)
         steps |= {(name, phase): make(mixer, x, precision) for phase, make in STEPS.items()}
-        found[name] = {"kept": kept_bytes(mixer, x, precision), "seconds": {},
+        found[name] = {"seconds": {},
                        "bytes": {phase: peak_bytes(steps[name, phase], device) for phase in PHASES}}
     for (name, phase), taken in in_turns(steps, rounds, device).items():
         found[name]["seconds"][phase] = median(taken)
@@ -67,7 +67,7 @@ def measure_length(names: Sequence[str], shape: Shape, precision: str, device: t
 
 def empty_rows(precision: str) -> list[dict]:
     """One row a mixer: the lengths measured, the costs at each, and the lengths left out."""
-    return [{"mixer": name, "precision": precision, "tokens": [], "kept": [], "left_out": [],
+    return [{"mixer": name, "precision": precision, "tokens": [], "left_out": [],
              **{what: {phase: [] for phase in PHASES} for what in ("seconds", "bytes")}} for name in MIXER_OPTIONS]
 
 
@@ -83,7 +83,6 @@ def extend(rows: list[dict], length: int, device: torch.device, batch: int, roun
             row["left_out"].append(length)
             continue
         row["tokens"].append(length)
-        row["kept"].append(found[row["mixer"]]["kept"])
         for what, phase in COSTS:
             row[what][phase].append(found[row["mixer"]][what][phase])
 

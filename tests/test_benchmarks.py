@@ -163,7 +163,7 @@ def test_slope_recovers_a_power_law(power):
 
 def scaling_row(mixer, cost, tokens):
     phases = {phase: [cost(n) for n in tokens] for phase in benchmarks.PHASES}
-    return {"mixer": mixer, "precision": "float32", "tokens": tokens, "kept": [], "seconds": phases, "bytes": phases,
+    return {"mixer": mixer, "precision": "float32", "tokens": tokens, "seconds": phases, "bytes": phases,
             "left_out": [n for n in scaling.TOKENS if n not in tokens]}
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import vixlib as vix
+from vixlib import errors
 from vixlib.models.zoo import CONFIGS, SYSTEMS, settings
 from vixlib.report.rows import ROPE_MODELS
 
@@ -263,3 +264,12 @@ def test_convolutions_inside_layers_get_pictures_with_the_features_last(name, ha
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         model.to(memory_format=torch.channels_last)(images)
     assert seen == [True] * 6
+
+
+@pytest.mark.parametrize(("name", "layers"), [("ViT", {"depth": 1000}), ("LeViT", {"depth": 1000}),
+                                              ("CPV", {"depth": 1000}), ("CvT", {"depths": (100,) * 10})])
+def test_layers_that_would_not_fit_are_named_before_they_are_built(name, layers, monkeypatch):
+    monkeypatch.setattr(errors, "machine_memory", lambda: 32 * 2**30)
+    own = {"projection": "linear"} if name == "CvT" else {}
+    with torch.device("meta"), pytest.raises(ValueError, match="image_size=64.* takes 12. GiB, more than this machine"):
+        vix.build(name, mixer="mlp", image_size=64, **layers, **own)

@@ -19,8 +19,8 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 @contextmanager
 def training_kernels(deterministic: bool) -> Iterator[None]:
     """Convolutions by the kernel that is fastest here; or, if `deterministic`, no operation whose result depends on the
-    order in which a GPU's threads finish (RuntimeError, from torch, at one that has no such form). float32 is float32,
-    and no attention kernel is used that is known to fail. The settings are as before afterwards."""
+    order in which a GPU's threads finish (RuntimeError, from torch, at one that has no such form). No rounding of
+    float32 convolutions to TF32, no attention kernel that is known to fail. The settings are as before afterwards."""
     before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     cudnn_attention = torch.backends.cuda.cudnn_sdp_enabled()
     warns_only = torch.is_deterministic_algorithms_warn_only_enabled()

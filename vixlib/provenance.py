@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from .device import device_name, pick_device
+from .device import device_name
 from .files import ROOT
 
 # How many training runs share the device, as the one who starts them says (see reproduce.jobs).
@@ -22,9 +22,9 @@ THEN = " then "  # between the devices of a run that was begun on one and finish
 VERSIONS = ("torch", "vixlib", "commit")
 
 
-def environment(device: torch.device | str | None = None) -> dict:
-    """What a result is computed with: {device, torch, vixlib, commit}; device None picks the working one."""
-    return {"device": device_name(device if device is not None else pick_device()), **versions()}
+def environment(device: torch.device | str) -> dict:
+    """What a result on `device` is computed with: {device, torch, vixlib, commit}."""
+    return {"device": device_name(device), **versions()}
 
 
 def versions() -> dict:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..embeddings import LinearEmbedding
 from ..errors import require_known, require_mapping, require_type
-from ..measure.scoring import evaluating
+from ..measure.scoring import uncompiled
 from ..models.levit import LeViT, LeViTBlock, ShrinkingAttention
 from ..models.vix import Block, ViX
 from ..models.zoo import settings
@@ -74,7 +74,7 @@ def trace(model: nn.Module) -> list[Stage]:
             stages.append(step)
 
     parts = (*model.embedding.modules(), *model.blocks, *getattr(model, "shrink", {}).values())
-    with ExitStack() as hooks, evaluating(model):
+    with ExitStack() as hooks, uncompiled(model):
         for part in parts:
             if type(part) in KINDS:
                 hooks.enter_context(part.register_forward_hook(lambda part, _x, out: note(KINDS[type(part)], out)))

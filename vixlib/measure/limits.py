@@ -10,7 +10,7 @@ from torch import nn
 
 from ..device import is_out_of_memory, pick_device
 from ..errors import copied
-from .memory import fitting_batch, predict_peak_memory
+from .memory import fitting_batch, predict_peak_memory, weight_bytes
 from .step import too_few_values, training_step
 
 CONTEXT_GB = 0.5  # what CUDA itself takes of a card beside torch's allocations, about
@@ -107,8 +107,7 @@ def memory_problem(model: nn.Module, batch_size: int, precision: str, image_size
     free = free_bytes(device)
     if free is None:
         return None
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    free += weights  # the model is there already, and the prediction counts it, too
+    free += weight_bytes(model)  # the model is there already, and the prediction counts it, too
     try:
         needed = predict_peak_memory(model, batch_size, precision, image_size).bytes
         if needed <= free:

@@ -71,7 +71,7 @@ def peak_memory(model: nn.Module, batch_size: int = 64, precision: str = "auto",
     precision = pick_precision(device, precision)
     model = copied(model)
     pick_device(device)  # its small step makes cuBLAS's workspaces, which are no part of this one's
-    before = torch.cuda.memory_allocated(device) - _bytes(model)
+    before = torch.cuda.memory_allocated(device) - weight_bytes(model)
     step, _ = training_step(model, batch_size, precision, image_size)
     with own_randomness(device):
         step()  # the first step makes the optimiser's state
@@ -153,7 +153,7 @@ def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: S
 
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     too_few = 0  # pictures for batch normalisation
-    fits, at_fits = 0, MARGIN * (_bytes(model) + 3 * trained)  # no image: weights, their gradients and two moments
+    fits, at_fits = 0, MARGIN * (weight_bytes(model) + 3 * trained)  # no image: weights, gradients and two moments
     too_many, at_too_many, batch, bisect = MOST + 1, None, 64, True
     while too_many - fits > 1 and memory - at_fits > CLOSE * memory:
         try:
@@ -180,5 +180,5 @@ def fitting_batch(model: nn.Module, memory: float, precision: str, image_size: S
     return 0 if fits == too_few else fits
 
 
-def _bytes(model: nn.Module) -> int:
+def weight_bytes(model: nn.Module) -> int:
     return sum(t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers()))

@@ -30,7 +30,7 @@ from ..mixers import (
 )
 from ..mixers.nystrom import exact_inverse
 from ..positions import Rotary
-from .scoring import evaluating, logits_of, place_of
+from .scoring import evaluating, logits_of, place_of, uncompiled
 
 
 @torch.no_grad()
@@ -46,8 +46,7 @@ def mixer_inputs(model: nn.Module, images: Tensor) -> list[tuple[Tensor, object]
     def remember(_module, arguments, keywords) -> None:
         seen.append((arguments[0], keywords.get("rotary")))
 
-    # A compiled model has forgotten where its hooks would be.
-    with ExitStack() as hooks, evaluating(model), torch.compiler.set_stance("force_eager"):
+    with ExitStack() as hooks, uncompiled(model):
         for mixer in {block.mixer: None for block in model.blocks}:  # layers may share one, which is called for each
             hooks.enter_context(mixer.register_forward_pre_hook(remember, with_kwargs=True))
         model(images)
@@ -230,7 +229,7 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
         return torch.cat(seen).double(), torch.cat(guesses)
 
     try:
-        with evaluating(model), torch.compiler.set_stance("force_eager"):  # as for `mixer_inputs`
+        with uncompiled(model):
             features, classes = look(0, 0)
             mean = features.mean(dim=0)
             scores = []

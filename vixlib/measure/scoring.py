@@ -91,7 +91,8 @@ def in_parts(compute: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode: dropout draws nothing. Afterwards each module is in the mode it was in. float32 is float32."""
+    """Evaluation mode: dropout draws nothing. Afterwards each module is in the mode it was in. float32 convolutions are
+    not rounded to TF32."""
     were_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -100,6 +101,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in were_training:
             module.training = True
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """`evaluating`, each module by itself: what torch.compile made of a model before has no hooks of later on."""
+    with evaluating(model), torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def logits_of(model: nn.Module, images: Tensor, precision: str = "float32", num_classes: int | None = None) -> Tensor:

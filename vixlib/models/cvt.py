@@ -8,7 +8,7 @@ from ..embeddings import Size, as_pair, check_images, features_last
 from ..errors import require_count, require_depth, require_known, require_rate, require_room
 from ..precision import as_residual
 from .norms import ChannelNorm
-from .options import distribute, mixer_class, over_grid
+from .options import distribute, mixer_class, over_grid, stacked
 from .vix import Block
 
 
@@ -43,7 +43,6 @@ class CvT(nn.Module):
         require_room(max(grid[0] * grid[1], num_classes) * dim, image_size=image_size, num_classes=num_classes, dim=dim)
         require_room(9 * dim * dim, dim=dim)
         require_room(4 * patch_size**2 * channels * dim, patch_size=patch_size, channels=channels, dim=dim)
-        require_room(2 * sum(depths) * dim * mlp_dim, depths=depths, dim=dim, mlp_dim=mlp_dim)
         own |= over_grid(mixing, projection, grid)
         self.embed, self.norms, self.stages = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for stage, depth in enumerate(depths):
@@ -51,9 +50,11 @@ class CvT(nn.Module):
             window = max(3, 2 * stride - 1)
             self.embed.append(nn.Conv2d(before, dim, window, stride=stride, padding=window // 2))
             self.norms.append(ChannelNorm(dim))
-            self.stages.append(nn.ModuleList(
-                Block(dim, mixing(dim, heads=heads, dim_head=dim_head, seq_len=grid[0] * grid[1], **own), mlp_dim,
-                      dropout, norm=ChannelNorm) for _ in range(depth)))
+            self.stages.append(stacked(
+                lambda _: Block(dim, mixing(dim, heads=heads, dim_head=dim_head, seq_len=grid[0] * grid[1], **own),
+                                mlp_dim, dropout, norm=ChannelNorm),
+                depth, sum(depths), depths=depths, image_size=image_size, dim=dim, heads=heads, dim_head=dim_head,
+                mlp_dim=mlp_dim))
         self.head = nn.Linear(dim, num_classes)
 
     @staticmethod

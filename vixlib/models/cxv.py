@@ -9,7 +9,7 @@ from ..errors import require_count, require_depth, require_known, require_mixed,
 from ..precision import as_residual
 from .feedforward import FeedForward
 from .norms import ChannelNorm, lean_norm
-from .options import distribute, mixer_class, over_grid
+from .options import distribute, mixer_class, over_grid, stacked
 
 
 class CXVLayer(nn.Module):
@@ -59,16 +59,15 @@ class CXV(nn.Module):
         self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
         strides = halvings(patch_size, 2)
         require_room(9 * max(channels, dim) * dim // 4, channels=channels, dim=dim)
-        require_room(2 * depth * dim * mlp_dim, depth=depth, dim=dim, mlp_dim=mlp_dim)
         self.stem = nn.Sequential(nn.Conv2d(channels, dim // 4, 3, stride=strides[0], padding=1),
                                   nn.Conv2d(dim // 4, dim // 2, 3, stride=strides[1], padding=1))
         grid = self.grid = tuple(-(-side // patch_size) for side in self.image_size)
         require_room(max(grid[0] * grid[1], num_classes) * dim, image_size=image_size, num_classes=num_classes, dim=dim)
         own |= over_grid(mixing, projection, grid)
-        self.blocks = nn.ModuleList(
-            CXVLayer(dim if i else dim // 2, dim,
-                     mixing(dim, heads=heads, dim_head=dim_head, seq_len=grid[0] * grid[1], **own), mlp_dim, dropout)
-            for i in range(depth))
+        self.blocks = stacked(
+            lambda i: CXVLayer(dim if i else dim // 2, dim, mixing(dim, heads=heads, dim_head=dim_head,
+                                                                   seq_len=grid[0] * grid[1], **own), mlp_dim, dropout),
+            depth, depth=depth, image_size=image_size, dim=dim, heads=heads, dim_head=dim_head, mlp_dim=mlp_dim)
         self.head = nn.Linear(dim, num_classes)
 
     @staticmethod

@@ -18,7 +18,7 @@ from ..errors import (
 from ..mixers import BatchNormTokens
 from ..precision import as_residual
 from .feedforward import FeedForward
-from .options import constructor_arguments, distribute, mixer_class
+from .options import constructor_arguments, distribute, mixer_class, stacked
 
 
 class LeViTBlock(nn.Module):
@@ -83,8 +83,7 @@ class LeViT(nn.Module):
         require_known("activation", activation, FeedForward.ACTIVATIONS)
         require_flag(attention_bias=attention_bias)
         require_rate("dropout", dropout)
-        require_room(2 * min(dims) * sum(depths) * mlp_dim + num_classes * dims[-1], dim=dim, depth=depth,
-                     mlp_dim=mlp_dim, num_classes=num_classes)
+        require_room(num_classes * dims[-1], num_classes=num_classes, dim=dim)
         mixing, embedding = self.parts({"mixer": mixer})
         mixer_options, embedding_options = distribute(type(self).__name__, options, mixing, embedding)
         if attention_bias and "bias_grid" not in constructor_arguments(mixing):
@@ -101,9 +100,11 @@ class LeViT(nn.Module):
                 self.shrink[str(len(self.blocks))] = ShrinkingAttention(dims[stage - 1], width, heads, dim_head, grid)
                 grid = (-(-grid[0] // 2), -(-grid[1] // 2))
             own = {**mixer_options, **({"bias_grid": grid} if attention_bias else {})}
-            for _ in range(blocks):
-                one = mixing(width, heads=heads, dim_head=dim_head, seq_len=grid[0] * grid[1], **own)
-                self.blocks.append(LeViTBlock(one, width, mlp_dim, activation, dropout))
+            self.blocks += stacked(
+                lambda _, width=width, grid=grid, own=own: LeViTBlock(
+                    mixing(width, heads=heads, dim_head=dim_head, seq_len=grid[0] * grid[1], **own), width, mlp_dim,
+                    activation, dropout),
+                blocks, depth=depth, image_size=image_size, dim=dim, heads=heads, dim_head=dim_head, mlp_dim=mlp_dim)
         self.head = nn.Linear(dims[-1], num_classes)
 
     @staticmethod

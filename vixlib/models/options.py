@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from ..errors import require_known
+from ..errors import require_known, require_room
 from ..mixers import MIXERS, HeadsQKV
 
 # Arguments that the host fills in itself.
@@ -20,6 +22,15 @@ def mixer_class(mixer: str | type[nn.Module]) -> type[nn.Module]:
     if not (isinstance(mixer, type) and issubclass(mixer, nn.Module)):
         raise TypeError(f"mixer={mixer!r} is neither a name ({', '.join(MIXERS)}) nor a class of nn.Module")
     return mixer
+
+
+def stacked(make: Callable[[int], nn.Module], count: int, total: int | None = None, **sizes: object) -> nn.ModuleList:
+    """The layers make(0) ... make(count - 1). How many numbers a mixer has, only one that is built tells: once the
+    first is there, a ValueError names the `sizes` that make `total` of them (None: count) too many for this machine."""
+    layers = nn.ModuleList([make(0)])
+    known = (tensor for tensor in (*layers.parameters(), *layers.buffers()) if not is_lazy(tensor))
+    require_room((total or count) * sum(tensor.numel() for tensor in known), **sizes)
+    return layers.extend(make(i) for i in range(1, count))
 
 
 def over_grid(mixing: type[nn.Module], projection: str, grid: tuple[int, int]) -> dict:

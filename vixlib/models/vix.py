@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from ..embeddings import EMBEDDINGS, Size, as_pair, check_images
 from ..errors import require_count, require_depth, require_known, require_mixed, require_rate, require_room
@@ -11,7 +10,7 @@ from ..positions import POSITIONS, Rotary
 from ..precision import as_residual
 from .feedforward import FeedForward
 from .norms import apply_norm, lean_norm
-from .options import distribute, mixer_class
+from .options import distribute, mixer_class, stacked
 
 
 class Block(nn.Module):
@@ -72,8 +71,7 @@ class ViX(nn.Module):
         require_known("pool", pool, ("cls", "mean", "sequence"))
         require_rate("dropout", dropout)
         require_rate("emb_dropout", emb_dropout)
-        require_room(2 * depth * dim * mlp_dim + num_classes * dim, depth=depth, dim=dim, mlp_dim=mlp_dim,
-                     num_classes=num_classes)
+        require_room(num_classes * dim, num_classes=num_classes, dim=dim)
         mixing, embedding_class, position_class = self.parts(
             {"mixer": mixer, "embedding": embedding, "position": position})
         if position_class.rotates and not getattr(mixing, "uses_rotary", True):
@@ -91,15 +89,10 @@ class ViX(nn.Module):
         self.position = position_class(dim=dim, dim_head=dim_head, grid=self.grid, cls=pool == "cls",
                                        **position_options)
         self.dropout = nn.Dropout(emb_dropout)
-        self.blocks = nn.ModuleList()
-        for _ in range(depth):
-            mixing_tokens = mixing(dim, heads=heads, dim_head=dim_head, seq_len=self.seq_len, **mixer_options)
-            self.blocks.append(Block(dim, mixing_tokens, mlp_dim, dropout))
-            if len(self.blocks) == 1:  # how many numbers a mixer has, only one that is built tells
-                known = (tensor for tensor in (*self.blocks.parameters(), *self.blocks.buffers())
-                         if not is_lazy(tensor))
-                require_room(depth * sum(tensor.numel() for tensor in known), depth=depth, image_size=image_size,
-                             dim=dim, heads=heads, dim_head=dim_head)
+        self.blocks = stacked(lambda _: Block(dim, mixing(dim, heads=heads, dim_head=dim_head, seq_len=self.seq_len,
+                                                          **mixer_options), mlp_dim, dropout),
+                              depth, depth=depth, image_size=image_size, dim=dim, heads=heads, dim_head=dim_head,
+                              mlp_dim=mlp_dim)
         self.norm = nn.LayerNorm(dim)
         self.pool = SequencePool(dim) if pool == "sequence" else None
         self.head = nn.Linear(dim, num_classes)

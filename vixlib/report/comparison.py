@@ -55,7 +55,7 @@ def compare(table: int | str = 1, runs: Iterable[Run] = (), results: str | Path 
     Accuracies are `score`, "top1" or "top5", in percent on the test images. "best" is the paper's protocol, the best
     epoch of the best seed, chosen on the test images; "last" is the last epoch, mean ± standard deviation over seeds.
     A run that the table has no row for, with a mixer of one's own or other positions, gets one below the others.
-    Of several runs of one system the column "this run" shows what it would show of records: a line for each data set
+    Of several runs of one system the column "this run" is laid out as those of records: a line for each data set
     and setting, with a mean over its seeds. Of a run that was made again, the later one counts; models of one's own are
     told apart by name and position alone.
     """

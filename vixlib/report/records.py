@@ -91,7 +91,7 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
     if unknown:
         raise TypeError(f"read_records() got unknown fields {unknown}; a record has {', '.join(FIELDS)}")
     folder = RESULTS if folder is None else as_path("folder", folder)
-    require_kinds({**KINDS, **match}, {field: KINDS[field] for field in match if field in KINDS}, "read_records(...)")
+    require_kinds(match, {field: KINDS[field] for field in match if field in KINDS}, "read_records(...)")
     try:
         wanted = json.loads(json.dumps(match))  # as it would come back from a file: tuples are lists
     except (TypeError, ValueError) as error:

@@ -13,7 +13,7 @@ from ..device import pick_device
 from ..measure.parameters import count_parameters
 from ..models.zoo import applicable, build
 from ..profiles import Profile
-from ..provenance import SHARED_BY, THEN, VERSIONS, environment
+from ..provenance import SHARED_BY, THEN, VERSIONS, versions
 from ..report.records import LOGS, read_record, record_name, write_record
 from ..report.rows import LARGEST, Row, table_rows
 from ..train import parallel
@@ -149,7 +149,7 @@ class Job:
                 "peak_memory_bytes": run.peak_memory_bytes, "images_per_second": run.images_per_second,
                 "memory_limit_gb": place.memory_gb, "precision": run.precision, "calls": run.calls,
                 "concurrent_runs": max([call["concurrent_runs"] for call in run.calls], default=place.at_once),
-                "started": run.started, "finished": run.finished_at, **environment(), **trained_by,
+                "started": run.started, "finished": run.finished_at, **versions(), **trained_by,
                 "device": THEN.join(devices) or run.device}
 
     def perform(self, data: ImageData, place: Place, minutes: float | None = None, progress: bool = True,

@@ -70,8 +70,8 @@ def _serialised(training: Training, data: ImageData) -> bytes:
 def restore(path: Path, training: Training, data: ImageData) -> bool:
     """Bring `training` to the state saved in `path`; False, and nothing done, where there is no such file.
 
-    The checkpoint must be of the same model, data set and config, except that config.epochs may be any number
-    from the epochs already done, unless the learning rate was to end with them. ValueError names the file and the
+    The checkpoint must be of the same model, data set and config. config.epochs alone may change, but not below the
+    epochs already done, and not under the schedule "cosine", which ends with them. ValueError names the file and the
     first difference. Of several processes only the first needs to have the file.
     """
     content = parallel.from_first(path.read_bytes() if parallel.rank() == 0 and path.exists() else None)
@@ -80,7 +80,7 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
     saved = _load(path, content)
     run, config = Run.from_dict(saved["run"]), training.run.config
     advice = f"delete {path} to start anew, or give another checkpoint name"
-    # They change speed and memory alone; what a compiled run changes is told below.
+    # Both change speed and memory alone; `_restore_training` warns where a run goes on compiled otherwise.
     wanted = {**config.to_dict(), "compile": run.config.compile, "eval_batch_size": run.config.eval_batch_size}
     if config.schedule != "cosine":
         wanted["epochs"] = run.config.epochs

@@ -73,7 +73,8 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
     trains from the same checkpoint just now; FloatingPointError, with the Run as its attribute `run`, once the loss is
     no longer finite; torch.OutOfMemoryError, with the largest batch that fits, where this one does not, and OSError
     where the checkpoint cannot be written, both with `run`, too.
-    One call at a time in a process: threads share torch's settings and random numbers, the only ones seeded and kept.
+    One call at a time in a process: threads share torch's settings and random numbers. Those of numpy and of Python
+    are neither seeded nor kept.
     """
     check_fit(model, data)
     require_type("config", config, TrainConfig, "a TrainConfig")
