@@ -73,9 +73,9 @@ dim = 0  #@param {type:"slider", min:0, max:256, step:16}
 depth = 0  #@param {type:"slider", min:0, max:8, step:1}
 heads = 0  #@param {type:"slider", min:0, max:8, step:1}
 num_landmarks = 0  #@param {type:"slider", min:0, max:256, step:4}
-#   of ViN
+#   of ViN, no more than there are tokens (65 at smoke)
 rank = 0  #@param {type:"slider", min:0, max:256, step:4}
-#   of ViL
+#   of ViL, no more than there are tokens
 epochs = 0  #@param {type:"slider", min:0, max:40, step:1}
 batch_size = 0  #@param {type:"slider", min:0, max:256, step:8}
 seed = 0  #@param {type:"integer"}
@@ -139,7 +139,7 @@ torch.manual_seed(0)
 x = torch.randn(2, 4, 65, 32, dtype=torch.float64)
 error = (rope(x, torch.arange(65)) - rotate(x, angles)).abs().max().item()
 stretched = (rope(x, torch.arange(65)).norm(dim=-1) - x.norm(dim=-1)).abs().max().item()
-assert error < 1e-12 and stretched < 1e-12
+assert error < 1e-12 and stretched < 1e-12, f"differs by {error:.1e}, lengths by {stretched:.1e}: the pairs, the sign of the angle?"
 print(f"largest difference from vixlib below 1e-12: {error < 1e-12}; lengths unchanged: {stretched < 1e-12}")
 
 # %% [markdown]
@@ -175,7 +175,7 @@ axes[2].set(xlabel="offset m − n", ylabel="q·k, rotated", title="the same cur
 axes[2].legend(fontsize=8, frameon=False);
 
 # %% [markdown]
-# Stripes along the diagonals are the whole point: equal offsets, equal scores. On the right three rows of the middle matrix, drawn against the offset, lie on one curve and merely end at different places. A table (left; random, as at the start of training) makes one stripe by itself, the main diagonal, where a place's vector meets itself. It *can* learn others, but nothing makes it.
+# Stripes along the diagonals are the whole point: equal offsets, equal scores. On the right three rows of the middle matrix, drawn against the offset, lie on one curve and merely end at different places. A random table (left) makes one stripe by itself, the main diagonal, where a place's vector meets itself; and that only because query and key get the same vector here. In a ViT the vectors pass through W_q and W_k first, which are random at the start: then not even that stripe is there. A table *can* learn stripes, but nothing makes it.
 #
 # ### A picture is not a line
 #
@@ -197,7 +197,7 @@ def rope2d(x, rows, columns, base=100.0):
 two_d = AxialRotaryPosition(dim=128, dim_head=32, grid=(8, 8), cls=False)
 patches = x[:, :, 1:]
 error = (rope2d(patches, 8, 8) - rotate(patches, two_d.angles((8, 8), x.device))).abs().max().item()
-assert error < 1e-12
+assert error < 1e-12, f"differs by {error:.1e}: which half turns by the row, which by the column?"
 print("2-D: largest difference from vixlib below 1e-12:", error < 1e-12)
 
 # %% [markdown]
@@ -505,8 +505,8 @@ print(f"{data.name}, {model.seq_len:,} tokens, {profile.train.epochs} epochs, on
       + ("the paper's data and length." if as_the_paper else "no evidence for or against the authors' claim."))
 if data.name == "shapes":
     print("Half of a class here is how one figure lies to another: left, right, above, below, inside. The first four\n"
-          "are offsets in the plane, which 2-D rotation offers directly, 1-D rotation only in part, a table once it has\n"
-          "been learned. Photographs ask for more.")
+          "are offsets in the plane, which 2-D rotation offers directly, 1-D rotation only in part. (In four pictures of\n"
+          "five where the striped figure is in the picture gives its place away: there, no offset is needed.)")
 
 # %% [markdown]
 # ## 9 · Look inside
@@ -608,7 +608,7 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 # print(places.neighbour_similarity(cosines))
 # ```
 #
-# The map shows what was learned, because hardly anything else is in the vectors. Whether the model is more accurate is another question (for photographs, section 8 has records of a start of 0.02). Loud vectors tell the first layer from the first step on *which* place this is, and drown *what* is there; which of the two matters more depends on the data.
+# The map begins to show what was learned, because that is no longer small beside the start; with 0.02, as in the records of section 8, hardly anything else is in the vectors. Whether the model is more accurate is another question (for photographs, section 8 has records of a start of 0.02). Loud vectors tell the first layer from the first step on *which* place this is, and drown *what* is there; which of the two matters more depends on the data.
 # </details>
 
 # %% [markdown]

@@ -71,9 +71,9 @@ dim = 0  #@param {type:"slider", min:0, max:256, step:16}
 depth = 0  #@param {type:"slider", min:0, max:8, step:1}
 heads = 0  #@param {type:"slider", min:0, max:8, step:1}
 num_landmarks = 0  #@param {type:"slider", min:0, max:256, step:4}
-#   LeViN, CCN: segment means that stand for all tokens
+#   LeViN, CCN: segment means that stand for all tokens, no more than there are tokens (64 at smoke)
 rank = 0  #@param {type:"slider", min:0, max:256, step:4}
-#   LeViL, CCL: mixtures that the tokens are reduced to
+#   LeViL, CCL: mixtures that the tokens are reduced to, no more than there are tokens
 pictures = 0  #@param {type:"slider", min:0, max:50000, step:500}
 #   training pictures; 0: 2,500 at smoke, all of them otherwise
 epochs = 0  #@param {type:"slider", min:0, max:40, step:1}
@@ -87,6 +87,9 @@ checkpoints = ""  #@param {type:"string"}
 # %%
 from dataclasses import replace
 
+from vixlib.errors import require_known
+
+require_known("swap", swap, ("auto", "none", "performer", "linformer", "nystrom", "all"))
 profile = vix.current_profile(profile, device)
 given = {name: value for name, value in dict(epochs=epochs, batch_size=batch_size).items() if value}
 few = {"batch_size": 32} if profile.name == "smoke" else {}  # few pictures: smaller batches give more steps an epoch
@@ -151,7 +154,7 @@ tokens = picture.flatten(2).mT                             # [B, N, D]
 linear = nn.Linear(128, 384).double()
 as_convolution = F.conv2d(picture, linear.weight[:, :, None, None], linear.bias)
 same = torch.allclose(as_convolution.flatten(2).mT, linear(tokens), atol=1e-12)
-assert same
+assert same, "the convolution multiplies each place with another matrix than the linear layer, or in another order"
 print("1 × 1 convolution = linear layer on every token:", same)
 
 # %% [markdown]
@@ -181,7 +184,7 @@ def levit_layer(x, mixer, ff):
 block = vix.build("LeViT", patch_size=4, depth=1, seed=0).blocks[0].double()
 ours, theirs = levit_layer(picture, block.mixer, block.ff), block(tokens)
 error = (ours.flatten(2).mT - theirs).abs().max().item()
-assert error < 1e-10
+assert error < 1e-10, f"differs by {error:.1e}: the scaling, the axis of the softmax, a norm, an activation, a residual?"
 print("largest difference from vixlib below 1e-10:", error < 1e-10)
 
 # %% [markdown]
@@ -255,7 +258,7 @@ CHECKS = {
 for what, (one, other) in CHECKS.items():
     same = torch.allclose(one, other, atol=1e-12)
     print(f"{what}: {same}")
-    assert same
+    assert same, f"{what}: apart by {(one - other).abs().max():.1e}"
 
 # %% [markdown]
 # The third line is the point. What CLS is in each layer, *a query with which one vector is gathered from all tokens*, sequence pooling is once, at the end: w is the query, and it needs no token of its own because it does not depend on the picture. (It is less: CLS may look for different things in different layers and pictures. Exercise 1 trains both.) In exchange
@@ -453,7 +456,7 @@ for run in runs.values():
     print(run)
 
 # %% [markdown]
-# The pictures of `smoke` are made for a question like section 3's. Their class is two facts at once: how the stripes of a figure run (a detail that a small window shows) and where the figure lies, seen from a frame (which needs places). So one can ask for each of them separately how often a model is right about it.
+# The pictures of `smoke` are made for a question like section 3's. Their class is two facts at once: how the stripes of a figure run (a detail that a small window shows) and where the figure lies, seen from a frame (which needs places; "place" below). So one can ask for each of them separately how often a model is right about it.
 
 # %%
 if data.name == "shapes":
@@ -466,7 +469,7 @@ else:
     print(f"{data.name}: a class here is not made of two facts that could be told apart")
 
 # %% [markdown]
-# Look at the last column. In the few steps of `smoke`, CCT, which is told its places, learns relations; LeViT, to whose layers a picture is a set, learns the stripes first and may still be guessing about places (a *relation* is where one figure lies, seen from the other). All that it has to find them by are overlapping windows and the zeros around the picture, and that takes longer: try `pictures = 10000`. But look at LeViN, too. Its layers are no set (section 3), and if it is hardly further than LeViT, the missing order cannot be the whole reason: the hosts differ in their embedding, normalisation and pooling as well. `fresh("CCT", position="none")` would separate the positions from the rest.
+# Look at the last column. In the few steps of `smoke`, CCT, which is told its places, learns them; LeViT, to whose layers a picture is a set, learns the stripes first and may still be guessing about places. Do not take the column for proof of *relations* (where one figure lies, seen from the other), though: in four pictures of five, where the striped figure stands *in the picture* gives its place away, since a figure that is left of something cannot be at the right edge. Up to about 80 % no relation need have been learned; only what is beyond that asks for one. All that LeViT has to find places by are overlapping windows and the zeros around the picture, and that takes longer: try `pictures = 10000`. But look at LeViN, too. Its layers are no set (section 3), and if it is hardly further than LeViT, the missing order cannot be the whole reason: the hosts differ in their embedding, normalisation and pooling as well. `fresh("CCT", position="none")` would separate the positions from the rest.
 #
 # ## 7 · The table
 #
@@ -735,7 +738,7 @@ assert torch.equal(distances, distances.T) and len(distances.unique()) == 64
 #     print(name, more, vix.fit(fresh(name, **more), data, profile.train, device=device))
 # ```
 #
-# It is no set even then, because landmarks are means of tokens that follow each other. But a token no longer learns what its own neighbours are. If accuracy falls to LeViT's, then in *this* training the gain came from the convolution; if it stays, from the rest of Nyström, whose landmarks know the order, too. What holds in Table 4 takes its protocol and several seeds.
+# It is no set even then, because landmarks are means of tokens that follow each other. But a token no longer learns what its own neighbours are. If accuracy falls to LeViT's, then in *this* training the gain came from the convolution; if it stays, from the rest of Nyström, whose landmarks know the order, too. (At `smoke` all three may still be at the stripes, 20 %, where nothing can be told: set `pictures = 10000`.) What holds in Table 4 takes its protocol and several seeds.
 # </details>
 
 # %% [markdown]
@@ -760,7 +763,7 @@ assert torch.equal(distances, distances.T) and len(distances.unique()) == 64
 #     print(vix.fit(fresh("LeViL", **more), data, profile.train, device=device))
 # ```
 #
-# Watch the training loss, too. A network of four layers can be trained without normalisation, only less surely and with smaller steps.
+# Watch the training loss, too (and set `pictures = 10000` at `smoke`, or both are still near guessing). A network of four layers can be trained without normalisation, only less surely and with smaller steps.
 # </details>
 
 # %% [markdown]
@@ -780,4 +783,4 @@ assert torch.equal(distances, distances.T) and len(distances.unique()) == 64
 # </details>
 
 # %% [markdown]
-# **Next:** [06 · CvT and CXV](06_cvt_cxv.ipynb): hosts with a convolution in every stage, or in every layer.
+# **Next:** [06 · CXV and CvT](06_cvt_cxv.ipynb): hosts with a convolution in every stage, or in every layer.

@@ -64,6 +64,38 @@ def test_what_is_computed_in_float32_on_purpose_is_no_error():
     assert "WRONG" in str(check_mixer(WrongInFloat32, dim=16)) and not check_mixer(Mean).coarse
 
 
+class Alone(Interface):
+    def forward(self, x, rotary=None):
+        return self.map(x)
+
+
+class NoRotary(Interface):
+    def forward(self, x):
+        return self.map(x)
+
+
+class InAList(Interface):
+    def __init__(self, dim, **shape):
+        super().__init__(dim, **shape)
+        self.maps = [nn.Linear(dim, dim)]
+
+    def forward(self, x, rotary=None):
+        return self.map(self.maps[0](x))
+
+
+@pytest.mark.parametrize(("mixer", "error", "words"), [
+    (InPlace, ValueError, r"InPlace writes into the tokens .* x \+ y instead of x \+= y"),
+    (NoRotary, TypeError, r"rotary.*; a mixer is called as mixer\(x, rotary=None\)"),
+    (InAList, TypeError, "InAList cannot mix float64 tokens.*nn.ModuleList")])
+def test_a_mistake_that_is_often_made_is_named(mixer, error, words):
+    with pytest.raises(error, match=words):
+        check_mixer(mixer)
+
+
+def test_what_passes_nothing_between_tokens_is_said():
+    assert "itself alone" in str(check_mixer(Alone)) and "only through further" in str(check_mixer(Neighbours))
+
+
 def test_what_each_is_found_to_be():
     mean, near, across = check_mixer(Mean), check_mixer(Neighbours), check_mixer(AcrossPictures)
     assert mean.permutation < 1e-12 and mean.reach == 1 and mean.gradient < 1e-6 and mean.idle == ()

@@ -15,6 +15,7 @@ from vixlib.errors import copied
 from vixlib.measure import limits
 from vixlib.measure.limits import cap_memory, largest_batch
 from vixlib.report import memory
+from vixlib.report.batches import largest_batches
 from vixlib.report.rows import table_rows
 from vixlib.reproduce import gpu_jobs
 from vixlib.reproduce.gpu_jobs import BatchJob, ColumnsJob
@@ -125,6 +126,12 @@ def test_the_largest_batch_is_found_in_every_way_under_the_cap_and_kept(pretend_
     assert kept["largest_batch"] == dict.fromkeys(memory.WAYS, 100)
     assert (kept["memory_limit_gb"], kept["model"], kept["device"]) == (16, "ViT", "pretended")
     assert pretend_gpu == [16, *(("ViT", *way) for way in memory.WAYS.values()), 20]
+    for way in memory.WAYS:
+        assert largest_batches(way, results=tmp_path) == {"ViT": "100 on pretended"}
+    assert largest_batches(way, "uniform", tmp_path) == largest_batches(way, results=tmp_path / "none") == {}
+    job.path(tmp_path).write_text("{}")
+    with pytest.raises(ValueError, match="in-16-GB.json holds no largest batches"):
+        largest_batches(way, results=tmp_path)
 
 
 def test_memory_columns_are_measured_once_each_until_time_is_over(pretend_gpu, tmp_path):

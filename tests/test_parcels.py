@@ -15,6 +15,7 @@ from test_reproduce import TINY, go
 
 import vixlib as vix
 from vixlib.data.shapes import make_shapes
+from vixlib.report.memory import WAYS
 from vixlib.report.records import read_records, record_name
 from vixlib.reproduce import command as reproduce
 from vixlib.reproduce import parcels
@@ -37,7 +38,8 @@ def away(data, tmp_path_factory) -> Path:
     go(jobs, data, folder, minutes=1e-9)
     (folder / "results" / "batches").mkdir()
     batches = folder / "results" / "batches" / "ViT_in-16-GB.json"
-    batches.write_text('{"largest_batch": {"a": 64}, "finished": "2026"}')
+    batches.write_text(json.dumps({"model": "ViT", "config": "paper", "position": "learned", "memory_limit_gb": 16.0,
+                                   "largest_batch": dict.fromkeys(WAYS, 64), "device": "T4", "finished": "2026"}))
     assert parcels.export(contents(folder), folder / "out") == []
     return folder
 

@@ -353,6 +353,14 @@ def test_a_checkpoint_of_other_pictures_is_told_before_it_is_gone_on_from(data, 
         assert words in "".join(capsys.readouterr())
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without a GPU")
+def test_largest_batches_are_not_looked_for_without_a_gpu(tmp_path, capsys):
+    kept = ["--results", str(tmp_path), "--checkpoints", str(tmp_path)]
+    assert reproduce.main(["--table", "2", "--batches", "--memory-gb", "16", "--data", "shapes", *kept]) == 1
+    said = capsys.readouterr().err
+    assert "--batches: measured on a GPU, and there is none here; vixlib.max_batch_size predicts them" in said
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--next", "--list"], "would ignore --list; it takes --checkpoints, --compile"),
     (["--next", "--table", "1"], "not allowed with argument"),

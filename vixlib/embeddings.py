@@ -95,7 +95,7 @@ def halvings(patch_size: int, stages: int) -> list[int]:
     # Only an integer is looked up: a pair of sides cannot be, and True counts as 1.
     if type(patch_size) is not int or patch_size not in HALVINGS or HALVINGS[patch_size] > stages:
         allowed = [str(size) for size, count in HALVINGS.items() if count <= stages]
-        raise ValueError(f"patch_size={patch_size!r} is no total stride of {stages} convolution(s); "
+        raise ValueError(f"patch_size={patch_size!r} is no total stride of {stages} convolution(s), stride 1 or 2; "
                          f"use one of {', '.join(allowed)}")
     return [2] * HALVINGS[patch_size] + [1] * (stages - HALVINGS[patch_size])
 

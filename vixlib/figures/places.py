@@ -28,7 +28,8 @@ def dials(angles: Tensor, titles: list[str]) -> Figure:
         for position, (angle, shade) in enumerate(zip(turned, shades, strict=True)):
             tip = float(angle.cos()), float(angle.sin())
             ax.annotate("", tip, (0, 0), arrowprops={"arrowstyle": "-|>", "color": shade, "shrinkA": 0, "shrinkB": 0})
-            if position == 0 or abs(float(angle - turned[position - 1])) > 0.15:  # numbers that would not collide
+            apart = abs(float(angle - turned[max(0, position - 1)])), abs(float(angle - turned[0]))
+            if position == 0 or apart[0] > 0.15 or (position == count - 1 and apart[1] > 0.15):  # would not collide
                 ax.text(1.17 * tip[0], 1.17 * tip[1], str(position), ha="center", va="center", fontsize=8)
         ax.set(xlim=(-1.35, 1.35), ylim=(-1.35, 1.35), aspect="equal")
         ax.set_title(title, fontsize=9)

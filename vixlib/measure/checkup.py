@@ -15,6 +15,7 @@ from ..precision import HALF
 from ..table import Table
 from .cost import mixer_bytes, mixer_seconds
 
+TOKENS = 65  # in the sequences that are mixed
 SHORT, LONG = 256, 1024  # tokens between which the growth of cost is measured
 DIRECTIONS = 8  # in which slopes are compared; in a single one a wrong gradient may come out right
 
@@ -83,7 +84,8 @@ class Checkup:
             ["pictures of a batch are independent", _small(self.neighbours),
              "yes" if self.neighbours < tells.same else "no: what shares the batch changes the answer"],
             ["tokens that one token can see", f"{self.reach:.0%}",
-             "global mixing" if self.reach == 1 else "the others only through further layers"],
+             "global mixing" if self.reach == 1 else "the others only through further layers"
+             if self.reach * TOKENS > 1 else "itself alone: nothing passes between tokens"],
             ["gradient against finite differences", f"{self.gradient:.0e}",
              next(text for limit, text in tells.gradients.items() if self.gradient < limit)],
             ["parameters that do nothing", str(len(self.idle)), ", ".join(self.idle) or "none"],
@@ -130,19 +132,19 @@ def _looked_over(mixer: type[nn.Module], dim: int, options: dict) -> Checkup:
             given = ", ".join(f"{key}=..." for key in (*options, "seq_len"))
             raise TypeError(f"{error}; it was built as {name}(dim, {given}), as a host does") from error
 
-    tokens, generator = 65, torch.Generator().manual_seed(0)
-    x = torch.randn(2, tokens, dim, generator=generator, dtype=torch.float64)
-    part, trained = _double(build(tokens)).eval(), _double(build(tokens)).train()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, TOKENS, dim, generator=generator, dtype=torch.float64)
+    part, trained = _double(build(TOKENS)).eval(), _double(build(TOKENS)).train()
     with Narrowing() as narrowing:
         out = _first_output(part, x, name)
     coarse = narrowing.seen
-    order = torch.randperm(tokens, generator=generator)
+    order = torch.randperm(TOKENS, generator=generator)
     with torch.no_grad():
         random = not torch.equal(_mixed(part, x), _mixed(part, x, seed=1))
         permutation = None if random else (_mixed(part, x[:, order]) - out[:, order]).abs().max().item()
         # Batches of one size, so that what is drawn at random is the same for the first picture of both.
         other, both = torch.randn(x[1].shape, generator=generator, dtype=x.dtype), _mixed(trained, x)
-        beside = [_mixed(_double(build(tokens)).train(), torch.stack(pair)) for pair in ((x[0], other), (other, x[1]))]
+        beside = [_mixed(_double(build(TOKENS)).train(), torch.stack(pair)) for pair in ((x[0], other), (other, x[1]))]
         neighbours = max((both[i] - beside[i][i]).abs().max().item() for i in (0, 1))
     gradient, idle = _gradient(part, x, generator, (COARSE if coarse else FLOAT64).step)
     builders = {name: build}
@@ -186,7 +188,12 @@ def _first_output(part: nn.Module, x: Tensor, name: str) -> Tensor:
         if "dtype" not in str(error) and "scalar type" not in str(error):
             raise
         raise TypeError(f"{name} cannot mix float64 tokens, with which gradients are checked ({error}); make tensors "
-                        "of its own in the type and on the device of x: torch.ones(n, n).to(x)") from error
+                        "of its own in the type and on the device of x, torch.ones(n, n).to(x), and keep its layers in "
+                        "nn.ModuleList, not in a list") from error
+    except TypeError as error:
+        if "rotary" not in str(error):
+            raise
+        raise TypeError(f"{error}; a mixer is called as mixer(x, rotary=None)") from error
     if not torch.equal(x, given):
         raise ValueError(f"{name} writes into the tokens that it is given, which the layers around it use as well; "
                          "give back a new tensor: x + y instead of x += y")

@@ -43,7 +43,7 @@ from ..train import parallel
 from . import parcels
 from .arguments import check, count, folder, positive, seed
 from .estimate import Estimator
-from .gpu_jobs import BatchJob
+from .gpu_jobs import BatchJob, require_gpu
 from .jobs import Job, Place, most_missing_first, plan
 from .todo import AnyJob, coming, describe_agenda
 from .workers import at_once, in_turn, visible_gpus
@@ -188,6 +188,8 @@ def _work(chosen: argparse.Namespace, started: float) -> int:
         if data is None:
             print(f"{wanted} is not here, so runs without a record have no time; --data NAME lists another data set's")
         return show(jobs, data, chosen.results, chosen.checkpoints)
+    if chosen.batches:
+        require_gpu("--batches", "vixlib.max_batch_size predicts them")
     if chosen.memory_gb is not None and pick_device().type != "cuda":
         cap_memory(chosen.memory_gb)  # says that there is nothing to cap, once and not for every run
     processes = 1 if parallel.size() > 1 else chosen.jobs or max(1, len(visible_gpus()))

@@ -17,6 +17,7 @@ from ..measure.limits import cap_memory, largest_batch, real_steps
 from ..models.zoo import applicable, build
 from ..provenance import environment, now
 from ..report import memory
+from ..report.batches import batches_folder
 from ..report.rows import Row
 from .jobs import Outcome, Place
 
@@ -34,7 +35,7 @@ class BatchJob:
         return f"{self.row.model}_{self.config}_{self.row.position}_in-{self.limit_gb:g}-GB".replace("/", "-")
 
     def path(self, results: Path) -> Path:
-        return results / "batches" / f"{self.name}.json"
+        return batches_folder(results) / f"{self.name}.json"
 
     def recorded(self, results: Path) -> bool:
         return self.path(results).exists()
@@ -42,7 +43,7 @@ class BatchJob:
     def perform(self, data: ImageData, place: Place, minutes: float | None = None, progress: bool = True,
                 on_epoch: Callable | None = None) -> Outcome:
         """Measure and write the file; takes seconds, so what limits and shows a training run has no use here."""
-        device = _gpu(self.name, "vixlib.max_batch_size predicts it")
+        device = require_gpu(self.name, "vixlib.max_batch_size predicts it")
         cap_memory(self.limit_gb)
         try:
             ways = memory.distinct_ways(self.row.model, self.config)
@@ -87,7 +88,7 @@ class ColumnsJob:
     def perform(self, data: ImageData, place: Place, minutes: float | None = None, progress: bool = True,
                 on_epoch: Callable | None = None) -> Outcome:
         """Measure what is missing, within `minutes`."""
-        device = _gpu(self.name, "python -m vixlib.reproduce.memory predicts them")
+        device = require_gpu(self.name, "python -m vixlib.reproduce.memory predicts them")
         started, todo = time.monotonic(), self.missing(place.results)
         cap_memory(None)
         try:
@@ -100,7 +101,8 @@ class ColumnsJob:
         return Outcome(True, f"{self.name}: {len(todo)} models measured")
 
 
-def _gpu(name: str, instead: str) -> torch.device:
+def require_gpu(name: str, instead: str) -> torch.device:
+    """The GPU that `name` is measured on; the ValueError where there is none says what to do `instead`."""
     device = pick_device()
     if device.type != "cuda":
         raise ValueError(f"{name}: measured on a GPU, and there is none here; {instead}")

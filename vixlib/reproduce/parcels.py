@@ -13,9 +13,9 @@ import re
 import tarfile
 from pathlib import Path
 
-from ..errors import require_kinds
 from ..files import listed, write_atomic
 from ..report import memory
+from ..report.batches import batches_folder, parse_batches
 from ..report.records import parse_record, record_name
 from ..train import checkpoint
 from ..train.in_use import CheckpointInUse, alone
@@ -40,7 +40,7 @@ def contents(results: Path, checkpoints: Path) -> dict[str, Path]:
 
 def folders(results: Path, checkpoints: Path) -> dict[str, Path]:
     """The folder here of each folder in a parcel; data/memory lies beside data/results."""
-    return {"results": results, "results/batches": results / "batches", "memory": results.parent / "memory",
+    return {"results": results, "results/batches": batches_folder(results), "memory": results.parent / "memory",
             "checkpoints": checkpoints}
 
 
@@ -199,8 +199,7 @@ def _rank(name: str, content: bytes) -> tuple[int, str]:
             held = memory.parse_needs(content)
             return len(held["rows"]), held["device"]
         if name.startswith("results/batches/"):
-            held = json.loads(content)
-            require_kinds(held, {"largest_batch": dict, "finished": str}, "a file of largest batches")
+            held = parse_batches(content)
             return len(held["largest_batch"]), held["finished"]
         held = parse_record(content, name)
         if f"results/{record_name(held)}" != name:
