@@ -138,9 +138,10 @@ def test_kills_in_training_change_nothing_in_the_end(tmp_path, forker):
             os.kill(process, signal.SIGKILL)
         except ProcessLookupError:
             break  # it was done
-        run = peek(tmp_path / "run.pt")  # the old or the new one, but whole
-        seen.add(0 if run is None else len(run.history))
-        assert run is None or [epoch["epoch"] for epoch in run.history] == list(range(1, len(run.history) + 1))
+        found = peek(tmp_path / "run.pt")  # the old or the new one, but whole
+        history = found.run.history if found else []
+        seen.add(len(history))
+        assert [epoch["epoch"] for epoch in history] == list(range(1, len(history) + 1))
     resumed, run = train(epochs=6, checkpoint=tmp_path / "run.pt")
     assert run.finished and same_weights(resumed, train(epochs=6)[0])
 
@@ -249,7 +250,7 @@ def test_a_checkpoint_cut_at_any_byte_or_with_one_changed_is_refused_or_whole(tm
 
 
 @pytest.mark.parametrize(("field", "value"), [("layout", None), ("data", 3), ("order", "x"), ("model", {}),
-                                              ("optimizer", {}), ("epochs", 2), ("scaler", None)])
+                                              ("optimizer", {}), ("run", {}), ("scaler", None)])
 def test_a_checkpoint_with_a_field_of_another_kind_is_refused_in_one_sentence(tmp_path, field, value):
     path = tmp_path / "run.pt"
     train(checkpoint=path, epochs=1)
@@ -391,7 +392,7 @@ def test_a_checkpoint_of_another_run_names_the_first_difference(tmp_path):
                                 ({"data": colours(train=30)}, "train_images is 60")):
         with pytest.raises(ValueError, match=difference):
             train(checkpoint=tmp_path / "run.pt", **changes)
-    assert json.dumps(peek(tmp_path / "run.pt").to_dict())
+    assert json.dumps(peek(tmp_path / "run.pt").run.to_dict())
 
 
 @pytest.mark.parametrize(("config", "edit", "words"), [

@@ -89,8 +89,9 @@ def show(jobs: list[Job], data: ImageData | None, results: Path, checkpoints: Pa
     estimator, seconds, damaged = Estimator(device, records, data), [], 0
     for job in jobs:
         try:
-            record, run = job.found(results), job.progress(checkpoints)
-            if record is None and run is not None and data is not None and job.begun_on_others(checkpoints, data):
+            record, begun = job.found(results), job.begun(checkpoints)
+            run = begun and begun.run
+            if record is None and begun and data is not None and begun.digest not in (None, data.digest):
                 raise ValueError(f"its checkpoint is of other pictures, which were called {data.name!r} as well; "
                                  "delete it, or name other --results and --checkpoints")
         except ValueError as error:

@@ -17,7 +17,7 @@ from ..provenance import SHARED_BY, THEN, VERSIONS, versions
 from ..report.records import LOGS, read_record, record_name, write_record
 from ..report.rows import LARGEST, Row, table_rows
 from ..train import parallel
-from ..train.checkpoint import digest_of, peek
+from ..train.checkpoint import Seen, peek
 from ..train.in_use import CheckpointInUse
 from ..train.loop import fit
 from ..train.parallel import normalises_batches
@@ -108,11 +108,12 @@ class Job:
 
     def progress(self, checkpoints: Path) -> Run | None:
         """The run as its checkpoint holds it, None before the first epoch."""
-        return peek(checkpoints / f"{self.name}.pt")
+        begun = self.begun(checkpoints)
+        return begun and begun.run
 
-    def begun_on_others(self, checkpoints: Path, data: ImageData) -> bool:
-        """Whether its checkpoint is of other pictures than `data`'s, which were called the same."""
-        return digest_of(checkpoints / f"{self.name}.pt") not in (None, data.digest)
+    def begun(self, checkpoints: Path) -> Seen | None:
+        """What its checkpoint tells, None before the first epoch."""
+        return peek(checkpoints / f"{self.name}.pt")
 
     def build(self, data: ImageData) -> nn.Module:
         """This run's model for `data`, its weights drawn from the seed."""

@@ -12,6 +12,7 @@ import json
 import re
 import tarfile
 from pathlib import Path
+from typing import NamedTuple
 
 from ..files import listed, write_atomic
 from ..report import memory
@@ -145,13 +146,14 @@ def merge(folder: Path, results: Path, checkpoints: Path) -> list[str]:
     said, taken = {}, {}
     for name, content in files.items():  # before anything is written
         kind, _, file = name.rpartition("/")
-        target, rank = folders(results, checkpoints)[kind] / file, _rank(name, content)
+        target = folders(results, checkpoints)[kind] / file
+        arrived, here = _told(name, content), _told_here(name, target)
         if kind == "checkpoints" and (results / f"{target.stem}.json").exists():
             said[target] = f"kept    {name}: the run is recorded here"
-        elif target.exists() and _other_pictures(name, content, target.read_bytes()):
+        elif here and None not in (arrived.digest, here.digest) and arrived.digest != here.digest:
             said[target] = (f"kept    {name}: the one here is of other pictures, which were called the same; import "
                             "into other --results and --checkpoints")
-        elif target.exists() and _rank_of(name, target.read_bytes()) >= rank:
+        elif here and here.rank >= arrived.rank:
             said[target] = f"kept    {name}: the one here is as complete"
         else:
             taken[target] = content
@@ -165,46 +167,44 @@ def merge(folder: Path, results: Path, checkpoints: Path) -> list[str]:
     return list(said.values())
 
 
-def _other_pictures(name: str, content: bytes, here: bytes) -> bool:
-    """Whether two runs of one name, both whole, were trained on different pictures."""
+class Told(NamedTuple):
+    """What a file says of itself.
+
+    rank: its worth against another of its name: how much it holds, then when it was finished.   digest: of the pictures
+    that a run was trained on; None where it does not say.
+    """
+
+    rank: tuple[int, str]
+    digest: str | None = None
+
+
+DAMAGED = Told((-1, ""))  # whatever arrives whole is better
+
+
+def _told_here(name: str, target: Path) -> Told | None:
+    """The same of the file that is here; None where there is none."""
     try:
-        digests = {_pictures(name, content), _pictures(name, here)} - {None}
+        return _told(name, target.read_bytes()) if target.exists() else None
     except ValueError:
-        return False  # the one here is damaged
-    return len(digests) > 1
+        return DAMAGED
 
 
-def _pictures(name: str, content: bytes) -> str | None:
-    """The digest of the pictures of a record or checkpoint; None of what has none."""
-    if name.startswith("checkpoints/"):
-        return checkpoint.digest_of(Path(name), content)
-    return None if "memory/" in name or "batches/" in name else parse_record(content, name).get("digest")
-
-
-def _rank_of(name: str, content: bytes) -> tuple[int, str]:
-    """What a file is worth against another of its name: how much it holds, then when it was finished."""
-    try:
-        return _rank(name, content)
-    except ValueError:
-        return -1, ""  # damaged here: whatever arrives whole is better
-
-
-def _rank(name: str, content: bytes) -> tuple[int, str]:
+def _told(name: str, content: bytes) -> Told:
     """ValueError if the content isn't what the name says."""
     if name.startswith("checkpoints/"):
-        run = checkpoint.run_in(Path(name), content)
-        return len(run.history), run.finished_at or ""
+        run, digest = checkpoint.peek(Path(name), content)
+        return Told((len(run.history), run.finished_at or ""), digest)
     try:
         if name.startswith("memory/"):
             held = memory.parse_needs(content)
-            return len(held["rows"]), held["device"]
+            return Told((len(held["rows"]), held["device"]))
         if name.startswith("results/batches/"):
             held = parse_batches(content)
-            return len(held["largest_batch"]), held["finished"]
+            return Told((len(held["largest_batch"]), held["finished"]))
         held = parse_record(content, name)
         if f"results/{record_name(held)}" != name:
             raise ValueError(f"a record named {record_name(held)}")
-        return len(held["history"]), held["finished"] or ""
+        return Told((len(held["history"]), held["finished"] or ""), held.get("digest"))
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{name} is not what its name says: {error}") from error
 

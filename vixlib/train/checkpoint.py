@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -17,7 +18,7 @@ from .run import Run
 from .training import Training
 
 FORMAT = 4
-KINDS = {"epochs": int, "run": dict, "layout": dict, "data": dict, "model": dict, "optimizer": dict, "scaler": dict,
+KINDS = {"run": dict, "layout": dict, "data": dict, "model": dict, "optimizer": dict, "scaler": dict,
          "order": torch.Tensor, "augmentation": torch.Tensor, "cpu_rng": torch.Tensor}  # of a checkpoint's fields
 
 
@@ -49,7 +50,6 @@ def _serialised(training: Training, data: ImageData) -> bytes:
     on_cuda = training.device.type == "cuda"
     state = {
         "format": FORMAT,
-        "epochs": len(training.run.history),
         "run": training.run.to_dict(),
         "layout": training.layout,
         "data": _identity(data),
@@ -77,8 +77,8 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
     content = parallel.from_first(path.read_bytes() if parallel.rank() == 0 and path.exists() else None)
     if content is None:
         return False
-    saved = _load(path, content)
-    run, config = Run.from_dict(saved["run"]), training.run.config
+    saved, run = _load(path, content)
+    config = training.run.config
     advice = f"delete {path} to start anew, or give another checkpoint name"
     # Both change speed and memory alone; `_restore_training` warns where a run goes on compiled otherwise.
     wanted = {**config.to_dict(), "compile": run.config.compile, "eval_batch_size": run.config.eval_batch_size}
@@ -108,22 +108,22 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
     return True
 
 
-def peek(path: Path) -> Run | None:
-    """The run in the checkpoint `path` as far as it has come; None where there is no such file."""
-    return run_in(path, path.read_bytes()) if path.exists() else None
+class Seen(NamedTuple):
+    """What a checkpoint tells beside its weights: the run as far as it has come, the digest of the run's pictures."""
+
+    run: Run
+    digest: str | None
 
 
-def run_in(path: Path, content: bytes) -> Run:
-    """The run in a checkpoint's `content`; the ValueError for a damaged one names `path`."""
-    return Run.from_dict(_load(path, content)["run"])
-
-
-def digest_of(path: Path, content: bytes | None = None) -> str | None:
-    """The digest of the pictures that the checkpoint `path` was trained on; None where there is no such file.
+def peek(path: Path, content: bytes | None = None) -> Seen | None:
+    """What the checkpoint `path` tells; None where there is no such file. The ValueError for a damaged one names it.
     content: the file's, if it has been read."""
-    if content is None and not path.exists():
-        return None
-    return _load(path, path.read_bytes() if content is None else content)["data"].get("digest")
+    if content is None:
+        if not path.exists():
+            return None
+        content = path.read_bytes()
+    saved, run = _load(path, content)
+    return Seen(run, saved["data"].get("digest"))
 
 
 def _restore_training(path: Path, saved: dict, run: Run, training: Training) -> None:
@@ -178,17 +178,15 @@ def _computed(run: Run) -> str:
     return f"on {run.device} in {run.precision}{compiled}"
 
 
-def _load(path: Path, content: bytes) -> dict:
+def _load(path: Path, content: bytes) -> tuple[dict, Run]:
     try:
         saved = read_tensors(content)  # as data: a checkpoint from a stranger must not be able to run code
         if saved["format"] != FORMAT:
             raise ValueError(f"format {saved['format']} instead of {FORMAT}")
         require_kinds(saved, KINDS, "it")
-        if [epoch["epoch"] for epoch in Run.from_dict(saved["run"]).history] != [*range(1, saved["epochs"] + 1)]:
-            raise ValueError(f"its history is not that of {saved['epochs']} epochs")
+        return saved, Run.from_dict(saved["run"])
     except Exception as error:  # torch.load has no error class of its own for a damaged file
         raise _unreadable(path, error) from error
-    return saved
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
