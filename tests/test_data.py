@@ -152,7 +152,7 @@ def test_bad_arguments_are_named():
 @pytest.mark.parametrize(("change", "message"), [
     ({"classes": ("only",)}, "at least two classes"),
     ({"classes": ("a", "b")}, "labels run from 0 to 3"),
-    ({"train_images": torch.zeros(40, 3, 12, 12)}, "train_images must be uint8"),
+    ({"train_images": torch.zeros(40, 3, 12, 12)}, "train_images are torch.float32 .*, not uint8"),
     ({"train_labels": torch.zeros(3, dtype=torch.int64)}, "train_labels must be int64 .40."),
     ({"test_images": torch.zeros(8, 3, 9, 9, dtype=torch.uint8)}, "resize them"),
 ])

@@ -112,7 +112,7 @@ def test_looks_names_a_place_that_is_not_there(values, words):
     (lambda: explore.looks({"ViT": four()["ViT"]}, IMAGES), r"models\['ViP'\]=NoneType must be a ViP"),
     (lambda: explore.looks({**four(), "ViL": four()["ViT"]}, IMAGES), r"models\['ViL'\]=ViX must be a ViL"),
     (lambda: explore.looks({**four(), "ViN": four(depth=3)["ViN"]}, IMAGES), r"models\['ViN'\] has another grid or de"),
-    (lambda: explore.looks(four(), IMAGES.float()), "images is torch.float32"),
+    (lambda: explore.looks(four(), IMAGES.float()), "images are torch.float32"),
     (lambda: explore.kept_by_size(vix.build("LeViT", patch_size=8, depth=1), [2]), "vit=LeViT must be a ViX"),
     (lambda: explore.trade_off({}, {}, []), r"sizes=\[\] holds nothing"),
     (lambda: explore.trade_off({}, {}, [2]), r"errors\['performer'\]=None must hold 1 value"),

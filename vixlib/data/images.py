@@ -12,10 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..device import require_working
-from ..errors import require_known, require_number, require_seed, require_type, shown
+from ..errors import require_known, require_number, require_seed, require_strided, require_type, shown
 
 AUGMENTATIONS = ("flip", "crop")
 CROP_PADDING = 4  # pixels, as in "Deep Residual Learning for Image Recognition", section 4.2, on CIFAR-10
+
+
+def require_pictures(name: str, images: object, least: int = 1) -> None:
+    """`images` must be pictures as they are stored, uint8 [B, C, H, W] with B of at least `least`."""
+    require_type(name, images, Tensor, "a tensor, uint8 [B, C, H, W]")
+    require_strided(name, images)
+    if images.is_meta:
+        raise ValueError(f"{name} are on the meta device, which holds no numbers; pass a tensor on a CPU or GPU")
+    if images.dtype != torch.uint8 or images.ndim != 4 or 0 in images.shape or len(images) < least:
+        raise ValueError(f"{name} are {images.dtype} {list(images.shape)}, not uint8 [B, C, H, W], B >= {least}; "
+                         "pass a single one as image[None], and pixels as 0 ... 255")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,14 +56,11 @@ class ImageData:
             raise ValueError(f"classes={self.classes!r} must name at least two classes")
         for split in ("train", "test"):
             images, labels = self._split(split)
-            require_type(f"{split}_images", images, Tensor, "a tensor, uint8 [N, C, H, W]")
+            require_pictures(f"{split}_images", images)
             require_type(f"{split}_labels", labels, Tensor, "a tensor, int64 [N]")
-            if images.layout != torch.strided or labels.layout != torch.strided or images.is_meta or labels.is_meta:
-                raise ValueError(f"{split}_images and {split}_labels must be ordinary tensors that hold numbers, "
-                                 "neither sparse nor on the meta device")
-            if images.dtype != torch.uint8 or images.ndim != 4 or 0 in images.shape:
-                raise ValueError(f"{split}_images must be uint8 [N, C, H, W], none of them 0, "
-                                 f"got {images.dtype} {list(images.shape)}")
+            require_strided(f"{split}_labels", labels)
+            if labels.is_meta:
+                raise ValueError(f"{split}_labels are on the meta device, which holds no numbers")
             if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
                 raise ValueError(f"{split}_labels must be int64 [{len(images)}], one for each picture, "
                                  f"got {labels.dtype} {list(labels.shape)}")

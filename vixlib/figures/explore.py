@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..data.images import normalised
+from ..data.images import normalised, require_pictures
 from ..errors import require_between, require_count, require_known, require_mapping, require_type, shown
 from ..measure import lengths
 from ..measure.cost import mixer_bytes
@@ -43,9 +43,7 @@ def looks(models: Mapping[str, nn.Module], images: Tensor) -> Callable[..., Figu
     """
     of_mixer = {name: settings(name)["mixer"] for name in ("ViT", "ViP", "ViL", "ViN")}
     _require_four(models, of_mixer)
-    require_type("images", images, Tensor, "a tensor, uint8 [B, C, H, W]")
-    if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
-        raise ValueError(f"images is {images.dtype} {list(images.shape)}, but must be uint8 [B, C, H, W], B >= 1")
+    require_pictures("images", images)
     vit, grid = models["ViT"], models["ViT"].grid
     device = next(vit.parameters()).device
     heads = min(models[name].blocks[0].mixer.heads for name in of_mixer)

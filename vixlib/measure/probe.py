@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.images import normalised
+from ..data.images import normalised, require_pictures
 from ..errors import (
     MOST,
     require_between,
@@ -203,13 +203,13 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
     require_weights(model)
     if not hasattr(model, "head"):
         raise ValueError(f"model {type(model).__name__} has no .head whose input could be taken as features")
-    require_type("images", images, Tensor, "a tensor, uint8 [B, C, H, W]")
+    require_pictures("images", images, least=2)
     require_type("labels", labels, Tensor, "a tensor, one label for each picture")
     require_type("shifts", shifts, Iterable, "numbers of pixels, such as (0, 1, 2)")
     shifts = tuple(shifts)
-    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) < 2 or labels.shape != images.shape[:1]:
-        raise ValueError(f"images are {images.dtype} {list(images.shape)} with labels {list(labels.shape)}; "
-                         "pass uint8 [B, C, H, W], B >= 2, and one label a picture, as data.test_images")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"labels have shape {list(labels.shape)}, but there are {len(images)} pictures; pass one "
+                         "label for each, as data.test_labels")
     require_count(batch_size=batch_size)
     for pixels in shifts:
         require_between(0, MOST, pixels=pixels)

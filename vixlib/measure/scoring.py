@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.images import ImageData, normalised
+from ..data.images import ImageData, normalised, require_pictures
 from ..device import is_out_of_memory, out_of_memory_named, pick_device, pick_precision
 from ..embeddings import built_for
-from ..errors import require_count, require_known, require_logits, require_strided, require_type, require_weights
+from ..errors import require_count, require_known, require_logits, require_type, require_weights
 from ..kernels import float32_convolutions
 from ..precision import computing_in
 
@@ -61,13 +61,7 @@ def predict(model: nn.Module, images: Tensor, device: str | torch.device | None 
     """Class probabilities [B, num_classes], float32 on the CPU, of images uint8 [B, C, H, W], in evaluation
     mode. device: as in `evaluate`."""
     require_weights(model)
-    require_type("images", images, Tensor, "a tensor, uint8 [B, C, H, W]")
-    require_strided("images", images)
-    if images.is_meta:
-        raise ValueError("images are on the meta device, which holds no numbers; pass a tensor on a CPU or GPU")
-    if images.dtype != torch.uint8 or images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"images are {images.dtype} {list(images.shape)}, not uint8 [B, C, H, W], B >= 1; "
-                         "pass a single one as image[None], and pixels as 0 ... 255")
+    require_pictures("images", images)
     device = _place(model, device)
     with evaluating(model), torch.no_grad():
         parts = [in_parts(lambda part: logits_of(model, normalised(part.to(device))).softmax(dim=1).cpu(), part)
