@@ -58,8 +58,7 @@ def measure_length(names: Sequence[str], shape: Shape, precision: str, device: t
         mixer = MIXERS[kind](shape.dim, heads=shape.heads, dim_head=shape.dim_head, seq_len=shape.tokens,
                              **options).to(device)
         steps |= {(name, phase): make(mixer, x, precision) for phase, make in STEPS.items()}
-        found[name] = {"seconds": {},
-                       "bytes": {phase: peak_bytes(steps[name, phase], device) for phase in PHASES}}
+        found[name] = {"seconds": {}, "bytes": {phase: peak_bytes(steps[name, phase], device) for phase in PHASES}}
     for (name, phase), taken in in_turns(steps, rounds, device).items():
         found[name]["seconds"][phase] = median(taken)
     return found

@@ -40,7 +40,7 @@ def check_images(images: Tensor, channels: int, model: nn.Module) -> None:
         raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, {channels}, H, W], at least one image")
 
 
-def require_pictures(images: Tensor) -> None:
+def require_axes(images: Tensor) -> None:
     """The same of the axes alone, for an embedding that is called by itself."""
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, C, H, W], at least one image")
@@ -78,7 +78,7 @@ class LinearEmbedding(nn.Module):
         return height // rows, width // columns
 
     def forward(self, images: Tensor) -> Tensor:
-        require_pictures(images)
+        require_axes(images)
         self.grid(*images.shape[-2:])
         rows, columns = self.patch
         return self.project(rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=rows, q=columns))
@@ -125,7 +125,7 @@ class ConvStages(nn.Module):
         return height, width
 
     def forward(self, images: Tensor) -> Tensor:
-        require_pictures(images)
+        require_axes(images)
         rows, columns = self.grid(*images.shape[-2:])
         if self.normalised:
             require_several(images.shape[0] * rows * columns, self.training, images.shape)

@@ -147,10 +147,11 @@ def merge(folder: Path, results: Path, checkpoints: Path) -> list[str]:
     for name, content in files.items():  # before anything is written
         kind, _, file = name.rpartition("/")
         target = folders(results, checkpoints)[kind] / file
-        arrived, here = _told(name, content), _told_here(name, target)
+        arrived = _told(name, content)
         if kind == "checkpoints" and (results / f"{target.stem}.json").exists():
             said[target] = f"kept    {name}: the run is recorded here"
-        elif here and None not in (arrived.digest, here.digest) and arrived.digest != here.digest:
+        elif ((here := _told_here(name, target)) and None not in (arrived.digest, here.digest)
+              and arrived.digest != here.digest):
             said[target] = (f"kept    {name}: the one here is of other pictures, which were called the same; import "
                             "into other --results and --checkpoints")
         elif here and here.rank >= arrived.rank:
