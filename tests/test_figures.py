@@ -27,7 +27,10 @@ def curves(tokens, values):
     (lambda: figures.show_pictures(torch.zeros(0, 3, 8, 8)), "images=.* holds no picture"),
     (lambda: figures.show_pictures([]), r"images=\[\] holds no picture"),
     (lambda: figures.show_pictures([PICTURE], columns=0), "columns=0 must be at least 1"),
-    (lambda: figures.show_pictures(PICTURE), r"image has shape \(32, 32\)"),
+    (lambda: figures.show_pictures(PICTURE), r"images has shape \(3, 32, 32\); expected pictures \[B, C, H, W\]"),
+    (lambda: figures.show_pictures(torch.tensor(1.0)), r"images has shape \(\); expected pictures"),
+    (lambda: figures.show_pictures([PICTURE * torch.nan]), "image has NaN or infinite pixels"),
+    (lambda: figures.show_pictures([torch.zeros(3, 0, 8)]), r"image has shape \(3, 0, 8\) and no pixel"),
     (lambda: curves([4], [1.0]), r"tokens=\[4\] must end in two different sizes"),
     (lambda: curves([4, 4], [1.0, 2.0]), r"tokens=\[4, 4\] must end in two different sizes"),
     (lambda: curves([4, 8], [1.0, 0]), r"softmax=\[1.0, 0\] must be finite numbers above 0"),
@@ -48,6 +51,11 @@ def curves(tokens, values):
 def test_what_cannot_be_drawn_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_titles_that_are_no_list_are_named():
+    with pytest.raises(TypeError, match="titles=7 must be a list of texts"):
+        figures.show_pictures([PICTURE], titles=7)
 
 
 def heat_map(query):

@@ -2,9 +2,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from einops import rearrange, repeat
 from test_differences import record
 
 import vixlib as vix
+from benchmarks.textbook import TextbookNystrom
+from vixlib.mixers import LinformerAttention, NystromAttention
+from vixlib.positions import RotaryPosition
 from vixlib.profiles import PROFILES
 from vixlib.report import NOT_MEASURED, compare, first_epochs_table
 from vixlib.report.records import LOGS, read_records, write_record
@@ -37,6 +42,49 @@ def test_layers_are_those_that_the_logs_count(model, position):
     assert count + unread == row.printed["params_true"]
 
 
+def as_their_code_rotates(t):
+    """Heads `[B, H, N, d]` turned by sines and cosines that stand for two neighbouring features each."""
+    steps = torch.arange(t.shape[2], dtype=t.dtype)
+    turns = 10_000 ** (-torch.arange(0, t.shape[3], 2, dtype=t.dtype) / t.shape[3])
+    angles = repeat(torch.outer(steps, turns), "n f -> n (f two)", two=2)
+    swapped = rearrange(torch.stack([-t[..., 1::2], t[..., ::2]], dim=-1), "... f two -> ... (f two)")
+    return t * angles.cos() + swapped * angles.sin()
+
+
+class TheirNystrom(TextbookNystrom):
+    """They pad first and rotate then: CLS is token 63, not token 0."""
+
+    def attend(self, q, k, v):
+        return super().attend(as_their_code_rotates(q), as_their_code_rotates(k), v)
+
+
+def their_linformer(layer, x, heads):
+    """A key head for each query head; keys turn before they are projected, values are the keys as they were."""
+    q, k = (rearrange(to(x), "b n (h d) -> b h n d", h=heads) for to in (layer.to_q, layer.to_k))
+    short_k, short_v = (torch.einsum("bhnd,nr->bhrd", t, layer.project_k) for t in (as_their_code_rotates(k), k))
+    weights = (torch.einsum("bhnd,bhrd->bhnr", as_their_code_rotates(q), short_k) * q.shape[-1] ** -0.5).softmax(-1)
+    return layer.to_out(rearrange(weights @ short_v, "b h n d -> b n (h d)"))
+
+
+@pytest.mark.parametrize("mixer", ["linformer", "nystrom"])
+def test_rotary_layers_are_the_authors_to_the_last_digit(mixer):
+    """What is left between a log of RoPE and its repetition is not how queries and keys are turned."""
+    torch.manual_seed(0)
+    size = {"dim": 16, "heads": 2, "dim_head": 8, "seq_len": 65}
+    x = torch.randn(2, 65, 16, dtype=torch.float64)
+    turn = RotaryPosition(dim=16, dim_head=8, grid=(8, 8), cls=True).rotary((8, 8), x.device)
+    if mixer == "linformer":
+        layer = LinformerAttention(16, heads=2, dim_head=8, seq_len=65, rank=16, shared_head=False).double()
+        theirs = their_linformer(layer, x, heads=2)
+    else:
+        layer = NystromAttention(16, heads=2, dim_head=8, num_landmarks=16, padding="front").double()
+        textbook = TheirNystrom(**size, num_landmarks=16).double()
+        textbook.load_state_dict(layer.state_dict())
+        theirs = textbook(x)
+    assert (layer(x, rotary=turn) - theirs).abs().max() < 1e-12
+    assert (layer(x) - theirs).abs().max() > 1e-6  # unturned, they differ
+
+
 def test_a_run_is_one_epoch_on_every_pixel_with_the_logs_batch():
     jobs = plan(LOGS, FIRST, "cifar10-jpg")
     assert [job.train_config.batch_size for job in jobs] == [row.printed["batch_size"] for row in ROWS.values()]
@@ -58,10 +106,13 @@ def test_the_table_shows_means_and_how_far_they_are_from_the_logs(tmp_path):
         write_record(made, tmp_path)
     table = first_epochs_table(tmp_path)
     cells = {row[0]: row[1:] for row in table.rows}
-    assert table.header[3:] == ["recorded\ncifar10", "recorded\ncifar10-jpg", "minutes"]
-    assert cells["ViL, learned"][:4] == ["256", "43.53", NOT_MEASURED, "44.00 ± 1.41 (n=2) (+0.47)"]
-    assert cells["ViT, rope"][:4] == ["64", "51.60", "50.00 (-1.60)", NOT_MEASURED]
-    assert cells["ViN, rope"] == ["192", "51.41‡", NOT_MEASURED, NOT_MEASURED, "-"]
+    assert table.header[3:] == ["its training\nloss", "recorded\ncifar10", "training loss\ncifar10",
+                                "recorded\ncifar10-jpg", "training loss\ncifar10-jpg", "minutes"]
+    assert cells["ViL, learned"][:6] == ["256", "43.53", "1.72", NOT_MEASURED, NOT_MEASURED,
+                                         "44.00 ± 1.41 (n=2) (+0.47)"]
+    assert cells["ViL, learned"][6] == "1.00 ± 0.00 (n=2) (-0.72)"
+    assert cells["ViT, rope"][:5] == ["64", "51.60‡", "1.56", "50.00 (-1.60)", "1.00 (-0.56)"]
+    assert cells["ViN, rope"] == ["192", "51.41‡", "1.46", *[NOT_MEASURED] * 4, "-"]
     assert sum("JPEG copy" in note for note in table.notes) == 1
 
 
@@ -70,12 +121,14 @@ def test_the_table_shows_means_and_how_far_they_are_from_the_logs(tmp_path):
 def test_a_run_of_another_model_batch_or_precision_is_none_of_the_table(tmp_path, other):
     made = first("ViL", "learned", 44.0)
     write_record({**made, **other, "train": {**made["train"], **other.get("train", {})}}, tmp_path)
-    assert {row[3] for row in first_epochs_table(tmp_path).rows} == {NOT_MEASURED}
+    assert {cell for row in first_epochs_table(tmp_path).rows for cell in row[4:-1]} == {NOT_MEASURED}
 
 
 def test_without_records_the_table_says_so(tmp_path):
     table = first_epochs_table(tmp_path)
-    assert {row[3] for row in table.rows} == {NOT_MEASURED} and "none is recorded yet" in table.notes
+    assert table.header[4:6] == ["recorded", "training loss"]
+    assert {cell for row in table.rows for cell in row[4:-1]} == {NOT_MEASURED}
+    assert "none is recorded yet" in table.notes
 
 
 def test_they_are_no_seeds_of_the_systems_in_the_tables(tmp_path):

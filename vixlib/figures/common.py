@@ -44,6 +44,9 @@ def show_pictures(images: Tensor, titles: Sequence[str] = (), columns: int = 8, 
 
     require_count(columns=columns)
     require_type("images", images, (Tensor, Sequence), "a tensor [B, C, H, W] or a list of pictures")
+    require_type("titles", titles, Sequence, "a list of texts, one a picture")
+    if isinstance(images, Tensor) and images.ndim != 4:
+        raise ValueError(f"images has shape {tuple(images.shape)}; expected pictures [B, C, H, W]")
     pictures = [as_picture(image) for image in images]  # before there is a figure, which an error would leave behind
     if not pictures:
         raise ValueError(f"images={shown(images)} holds no picture to show; pass at least one")
@@ -69,6 +72,11 @@ def as_picture(image: Tensor) -> Tensor:
         raise TypeError(f"image is {image.dtype}; pass pixels of 0 ... 255 as torch.uint8, normalised ones as floats")
     if image.shape[0] not in (1, 3):
         raise ValueError(f"image has {image.shape[0]} channels; a picture that can be shown has 1 or 3")
+    if 0 in image.shape:
+        raise ValueError(f"image has shape {tuple(image.shape)} and no pixel to show")
+    if not image.isfinite().all():
+        raise ValueError("image has NaN or infinite pixels, which have no colour; replace them, for instance by "
+                         "torch.nan_to_num(image)")
     image = image.detach().cpu()
     image = image.float() / 255 if image.dtype == torch.uint8 else image.float() / 2 + 0.5
     return image.clamp(0, 1).permute(1, 2, 0)

@@ -12,16 +12,18 @@ from .comparison import NOT_MEASURED, copy_notes, spread
 from .records import LOGS, read_records, told_apart
 from .rows import Row, table_rows
 
-# The cell that builds this model ends two minutes, half an epoch, before the one that trains it, and its first losses
-# and its first training accuracy are those of a later epoch than all others'.
-BEGUN_BEFORE = {("ViN", "rope")}
+# In these notebooks one more cell ran between the one that builds the model and the one that trains it: for up to two
+# minutes (half an epoch) with ViN, whose first losses are those of a later epoch than all others', and for up to 54
+# seconds (a tenth) with ViT.
+BEGUN_BEFORE = {("ViN", "rope"), ("ViT", "rope")}
 
 
 def first_epochs_table(results: str | Path | None = None) -> Table:
-    """Test top-1 (%) after the first epoch: each of the authors' logs on CIFAR-10 that begins with it, beside the runs
-    of table "logs" and profile "first-epoch" in `results` (a folder of records or None, data/results).
+    """Test top-1 (%) after the first epoch and the mean training loss in it: each of the authors' logs on CIFAR-10 that
+    begins with it, beside the runs of table "logs" and profile "first-epoch" in `results` (a folder of records or
+    None, data/results).
 
-    A column for each data set recorded; in brackets how far our mean is from the log, in points.
+    Two columns for each data set recorded; in brackets how far our mean is from the log, for top-1 in points.
     """
     records = told_apart(read_records(results, table=LOGS, profile="first-epoch"))
     datasets = sorted({record["dataset"] for record in records})
@@ -31,26 +33,35 @@ def first_epochs_table(results: str | Path | None = None) -> Table:
         own = [record for record in records if _repeats(record, row)]
         cells = []
         for dataset in datasets:
-            top1 = [record["last_top1"] for record in own if record["dataset"] == dataset]
-            cells.append(f"{spread(top1)} ({fmean(top1) - log['top1'][0]:+.2f})" if top1 else NOT_MEASURED)
+            here = [record for record in own if record["dataset"] == dataset]
+            cells.append(_beside([record["last_top1"] for record in here], log["top1"][0]))
+            cells.append(_beside([record["history"][0]["loss"] for record in here], log["first_train_loss"]))
         took = [record["history"][0]["seconds"] / 60 for record in own]
         mark = "‡" if (row.model, row.position) in BEGUN_BEFORE else ""
         rows.append([f"{row.model}, {row.position}", f"{log['batch_size']}", f"{log['top1'][0]:.2f}{mark}",
-                     *(cells or [NOT_MEASURED]), f"{median(took):.0f}" if took else "-"])
+                     f"{log['first_train_loss']:.2f}", *(cells or [NOT_MEASURED] * 2),
+                     f"{median(took):.0f}" if took else "-"])
     devices = sorted({record["device"] for record in records})
     return Table("The authors' own runs, every pixel a token: test top-1 (%) after the first epoch",
-                 ["model, position", "batch\nsize", "authors' log\ncifar10",
-                  *([f"recorded\n{dataset}" for dataset in datasets] or ["recorded"]), "minutes"], rows,
+                 ["model, position", "batch\nsize", "authors' log\ncifar10", "its training\nloss",
+                  *(f"{title}\n{dataset}".rstrip() for dataset in datasets or [""]
+                    for title in ("recorded", "training loss")), "minutes"], rows,
                  ("as in the logs: layers, batch size, optimiser, float32, no augmentation",
                   "not repeated: stabilisers of Performer and Nyström that all pictures of a batch share; accuracy as "
                   "a mean over batches",
                   f"recorded on: {'; '.join(devices)}" if devices else "none is recorded yet",
-                  "(…): recorded mean less the log, in points; a log is one run, of an unknown seed: a point or two "
-                  "say nothing",
-                  "‡ probably trained for about half an epoch before",
+                  "(…): recorded mean less the log, for top-1 in points; a log is one run, of an unknown seed: a point "
+                  "or two say nothing",
+                  "training loss: mean cross-entropy over the batches of the epoch",
+                  "‡ probably trained before: ViN for up to half an epoch, ViT for up to a tenth",
                   *copy_notes(datasets),
                   f"{NOT_MEASURED}: python -m vixlib.reproduce --table {LOGS} --profile first-epoch trains them, on a "
                   "CPU, too"))
+
+
+def _beside(values: list[float], log: float) -> str:
+    """Mean and spread of `values`, and how far they are from the log."""
+    return f"{spread(values)} ({fmean(values) - log:+.2f})" if values else NOT_MEASURED
 
 
 def _repeats(record: dict, row: Row) -> bool:
