@@ -274,10 +274,9 @@ def test_batch_normalisation_of_a_single_value_says_what_to_do(name):
 def test_every_promise_in_the_readme_names_tests_that_exist():
     root = Path(__file__).resolve().parent.parent
     section = (root / "README.md").read_text().split("## What you can rely on\n")[1].split("\n## ")[0]
-    promises = [line for line in section.splitlines() if line.startswith("- ")]
+    promises = re.split(r"\n *- (?=\*\*)", section)[1:]
     assert len(promises) >= 12
-    text = " ".join(section.split())
-    for promise in re.split(r" - (?=\*\*)", text)[1:]:
+    for promise in promises:
         named = re.findall(r"`(test_\w+)\.py::(test_\w+)`", promise)
         assert named, f"no test keeps: {promise}"
         for file, test in named:
