@@ -13,6 +13,8 @@ relations apart, and a small ViT (patch 4, dim 64, depth 2) learns most of it in
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -62,21 +64,8 @@ def _draw(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(count, *(shape or (1, 1)), generator=generator, dtype=torch.float32)
 
-    stripes_run, place = labels // len(PLACES), labels % len(PLACES)
-    direction = torch.tensor(list(PLACES.values()), dtype=torch.float32)[place]  # [count, 2]: right, down
-    figure_radius, frame_radius = uniform(3.5, 4.5) * unit, uniform(7.0, 9.0) * unit
-    distance = figure_radius + frame_radius + uniform(1.0, 2.5) * unit
-    across, apart = direction.abs().flip(1), direction.abs().sum(1).view(count, 1, 1)
-    # Beside the frame the figure may slip along its side; inside it, a little each way.
-    slip = uniform(-2, 2, 2) * unit * across + uniform(-1, 1, 2) * unit * (1 - apart.view(count, 1))
-    shift = direction * distance.view(count, 1) + slip
-
-    # The pair is placed anywhere where it fits into the picture.
-    reach = frame_radius.view(count, 1)
-    low = torch.maximum(reach, figure_radius.view(count, 1) - shift)
-    high = torch.minimum(size - reach, size - figure_radius.view(count, 1) - shift)
-    frame_centre = low + (high - low) * uniform(0, 1, 2)
-    figure_centre = frame_centre + shift
+    stripes_run = labels // len(PLACES)
+    figure_radius, figure_centre, frame_radius, frame_centre = _arrange(labels % len(PLACES), size, uniform)
 
     pixels = torch.arange(size, dtype=torch.float32) + 0.5  # whatever torch's default type is
     figure = _norm(pixels, figure_centre, square=uniform(0, 1) < 0.5) < figure_radius**2
@@ -100,6 +89,25 @@ def _draw(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
         image = torch.where(mask[:, None], colour, image)
     image = image + NOISE * (torch.rand(image.shape, generator=generator, dtype=torch.float32) - 0.5)
     return (image.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _arrange(place: Tensor, size: int, uniform: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Radius [count, 1, 1] and centre [count, 2] (right, down) of the figure, then of the frame, in pixels."""
+    count, unit = len(place), size / 32
+    direction = torch.tensor(list(PLACES.values()), dtype=torch.float32)[place]  # [count, 2]: right, down
+    figure_radius, frame_radius = uniform(3.5, 4.5) * unit, uniform(7.0, 9.0) * unit
+    distance = figure_radius + frame_radius + uniform(1.0, 2.5) * unit
+    across, apart = direction.abs().flip(1), direction.abs().sum(1).view(count, 1, 1)
+    # Beside the frame the figure may slip along its side; inside it, a little each way.
+    slip = uniform(-2, 2, 2) * unit * across + uniform(-1, 1, 2) * unit * (1 - apart.view(count, 1))
+    shift = direction * distance.view(count, 1) + slip
+
+    # The pair is placed anywhere where it fits into the picture.
+    reach = frame_radius.view(count, 1)
+    low = torch.maximum(reach, figure_radius.view(count, 1) - shift)
+    high = torch.minimum(size - reach, size - figure_radius.view(count, 1) - shift)
+    frame_centre = low + (high - low) * uniform(0, 1, 2)
+    return figure_radius, frame_centre + shift, frame_radius, frame_centre
 
 
 def _norm(pixels: Tensor, centre: Tensor, square: Tensor) -> Tensor:
