@@ -12,11 +12,6 @@ from .comparison import NOT_MEASURED, copy_notes, spread
 from .records import LOGS, read_records, told_apart
 from .rows import Row, table_rows
 
-# In these notebooks one more cell ran between the one that builds the model and the one that trains it: for up to two
-# minutes (half an epoch) with ViN, whose first losses are those of a later epoch than all others', and for up to 54
-# seconds (a tenth) with ViT.
-BEGUN_BEFORE = {("ViN", "rope"), ("ViT", "rope")}
-
 
 def first_epochs_table(results: str | Path | None = None) -> Table:
     """Test top-1 (%) after the first epoch and the mean training loss in it: each of the authors' logs on CIFAR-10 that
@@ -27,7 +22,7 @@ def first_epochs_table(results: str | Path | None = None) -> Table:
     """
     records = told_apart(read_records(results, table=LOGS, profile="first-epoch"))
     datasets = sorted({record["dataset"] for record in records})
-    rows = []
+    rows, begun_before = [], {}
     for row in table_rows(LOGS):
         log = row.printed
         own = [record for record in records if _repeats(record, row)]
@@ -37,7 +32,9 @@ def first_epochs_table(results: str | Path | None = None) -> Table:
             cells.append(_beside([record["last_top1"] for record in here], log["top1"][0]))
             cells.append(_beside([record["history"][0]["loss"] for record in here], log["first_train_loss"]))
         took = [record["history"][0]["seconds"] / 60 for record in own]
-        mark = "‡" if (row.model, row.position) in BEGUN_BEFORE else ""
+        if "epochs_before" in log:
+            begun_before[row.model] = log["epochs_before"]
+        mark = "‡" if "epochs_before" in log else ""
         rows.append([f"{row.model}, {row.position}", f"{log['batch_size']}", f"{log['top1'][0]:.2f}{mark}",
                      f"{log['first_train_loss']:.2f}", *(cells or [NOT_MEASURED] * 2),
                      f"{median(took):.0f}" if took else "-"])
@@ -53,7 +50,8 @@ def first_epochs_table(results: str | Path | None = None) -> Table:
                   "(…): recorded mean less the log, for top-1 in points; a log is one run, of an unknown seed: a point "
                   "or two say nothing",
                   "training loss: mean cross-entropy over the batches of the epoch",
-                  "‡ probably trained before: ViN for up to half an epoch, ViT for up to a tenth",
+                  "‡ probably trained before: " + ", ".join(f"{model} for up to {epochs:g} of an epoch"
+                                                            for model, epochs in begun_before.items()),
                   *copy_notes(datasets),
                   f"{NOT_MEASURED}: python -m vixlib.reproduce --table {LOGS} --profile first-epoch trains them, on a "
                   "CPU, too"))
