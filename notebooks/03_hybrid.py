@@ -683,7 +683,7 @@ if ahead:
 #     print(name, runs[name].last_top1, "->", vix.fit(model, data, profile.train, device=device).last_top1)
 # ```
 #
-# Without positions the tokens are a set. A plain token of one pixel is then merely a colour; the Hybrid's are small pictures. And the frame of zeros tells those near the border that they are. Where a class is a matter of *places*, as in the data set of `smoke`, the set is not enough for either: both lose most of what they had (seed 0: ViT a little more). On photographs the easy guess is wrong: in the records of `quick` (04, section 8) the Hybrid loses more than ViT.
+# Without positions the tokens are a set. A plain token of one pixel is then merely a colour; the Hybrid's are small pictures. And the frame of zeros tells those near the border that they are. Where a class is a matter of *places*, as in the data set of `smoke`, the set is not enough for either: both lose most of what they had (seed 0: ViT a little more). On photographs the easy guess finds no support: in the records of `quick` (04, section 8) the Hybrid loses more than ViT on average, by a difference that three seeds do not decide.
 # </details>
 #
 # **4. Build it in, or show it?** Train the plain ViT on pictures that are moved at random (`augment=("crop",)`) and repeat section 10. Does it become as steady as the Hybrid?

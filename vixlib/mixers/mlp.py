@@ -1,4 +1,4 @@
-"""The token-mixing MLP: every token a fixed, learned mixture of all others."""
+"""The token-mixing MLP: every token a learned function of all, the same for every picture."""
 from __future__ import annotations
 
 import torch.nn.functional as F

@@ -15,7 +15,7 @@ class SoftmaxAttention(HeadsQKV):
     """softmax(q kᵀ / √d) v: Vaswani et al., "Attention is all you need", eq. (1).
 
     fused: through F.scaled_dot_product_attention, which never stores the N×N matrix where a fused kernel
-    exists; False materialises it, as every implementation of 2021 did (same result, O(N²) memory), its scores in
+    exists; False materialises it, as was usual in 2021 (same result, O(N²) memory), its scores in
     float32 whatever the precision.
     bias_grid: (rows, columns) of the tokens, to add a learned bias to each head's scores for every distance in
     rows and columns (Graham et al., "LeViT: a Vision Transformer in ConvNet's Clothing for Faster Inference", eq.

@@ -52,7 +52,7 @@ SYSTEMS: dict[str, System] = {
                   {"shared_head": False, "shared_kv": False, "mlp_dim": 512}),
     "ViN": System(ViX, "Nyströmformer: landmarks", NYSTROM, {**WIDE, "mlp_dim": 512}),
     "FNet": System(ViX, "Fourier transform, no attention", {"mixer": "fourier"}),
-    "MLPMixer": System(ViX, "a learned matrix over the tokens",
+    "MLPMixer": System(ViX, "learned matrices over the tokens",
                        {"mixer": "mlp", "position": "none", "pool": "mean", "mlp_dim": 128}),
 }
 # The same with the convolutional embedding; the paper's HybridViL shares one key/value head, unlike its ViL.

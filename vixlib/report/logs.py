@@ -47,8 +47,8 @@ def first_epochs_table(results: str | Path | None = None) -> Table:
                   "not repeated: stabilisers of Performer and Nyström that all pictures of a batch share; accuracy as "
                   "a mean over batches",
                   f"recorded on: {'; '.join(devices)}" if devices else "none is recorded yet",
-                  "(…): recorded mean less the log, for top-1 in points; a log is one run, of an unknown seed: a point "
-                  "or two say nothing",
+                  "(…): recorded mean less the log, for top-1 in points; a log is one run, of an unknown seed: two or "
+                  "three points say nothing",
                   "training loss: mean cross-entropy over the batches of the epoch",
                   "‡ probably trained before: " + ", ".join(f"{model} for up to {epochs:g} of an epoch"
                                                             for model, epochs in begun_before.items()),

@@ -34,7 +34,7 @@ LOSS_COLOUR, ACCURACY_COLOUR = "#0072B2", "#D55E00"  # told apart with any colou
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. The defaults are the protocol of "Vision Xformers: Efficient Attention for Image
-    Classification" (arXiv 2107.02239), section 4 and its published scripts: AdamW, batch 64, 40 epochs.
+    Classification" (arXiv 2107.02239), section 5 and its published scripts: AdamW, batch 64, 40 epochs.
 
     precision: "auto" suits the device (see `pick_precision`). augment: any of "flip", "crop".
     eval_batch_size: None takes four times batch_size; it changes speed and memory only, not results.
