@@ -76,7 +76,6 @@ def measure(theirs: nn.Module, ours: nn.Module, x: Tensor, rounds: int, mode: st
     return result
 
 
-@training_kernels(deterministic=False)  # as fit trains
 def compare(model: str, against: str, shape: Shape, device: torch.device, seed: int, rounds: int,
             build: Callable[[nn.Sequential], nn.Module], options: dict | None = None, mode: str | None = None) -> dict:
     """One row. build: makes their stack with the weights of vixlib's. options: of vixlib's for the difference.
@@ -86,11 +85,12 @@ def compare(model: str, against: str, shape: Shape, device: torch.device, seed: 
     x = torch.randn(shape.batch, shape.tokens, shape.dim).to(device)
     row = {"model": model, "against": against, "mlp_dim": shape.mlp_dim, "status": "measured"}
     try:
-        theirs = build(ours).to(device)
-        twin = vixlib_stack(model, shape, **(options or {})).to(device)
-        twin.load_state_dict(ours.state_dict())
-        row |= differences(theirs, twin, x[:2])
-        return {**row, "measured": measure(theirs, ours, x, rounds, mode)}
+        with training_kernels(deterministic=False):  # as fit trains; after the first use of a GPU, which it asks
+            theirs = build(ours).to(device)
+            twin = vixlib_stack(model, shape, **(options or {})).to(device)
+            twin.load_state_dict(ours.state_dict())
+            row |= differences(theirs, twin, x[:2])
+            return {**row, "measured": measure(theirs, ours, x, rounds, mode)}
     except torch.OutOfMemoryError:
         return {**row, "status": "out of memory"}
 

@@ -227,6 +227,14 @@ def test_records_come_back_as_written_and_the_readme_shows_them(tmp_path, monkey
     assert "stopped before its end" in summary.summary(tmp_path)
 
 
+@pytest.mark.parametrize("model", stacks.MODELS)
+def test_what_a_stack_keeps_is_seen_though_it_ends_in_a_custom_operation(model):
+    """In torch 2.11 and before, the graph of such a result ends with the result itself."""
+    shape = stacks.Shape(batch=2, tokens=65, depth=2, landmarks=16)
+    x = torch.randn(shape.batch, shape.tokens, shape.dim)
+    assert timing.kept_bytes(stacks.vixlib_stack(model, shape), x, "float32") > 4 * x.nbytes
+
+
 def test_each_pair_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     first, second = (peers.in_own_process(surroundings) for _ in range(2))
@@ -298,7 +306,19 @@ def test_roofline_counts_what_a_step_costs():
     # Four blocks' two linear maps on 1025 tokens, three products each (forward and two gradients), 2 FLOPs a pair.
     assert row["flops"] == pytest.approx(2 * 1025 * 4 * 2 * 128 * 256 * 3 * 2, rel=0.01)
     assert row["bound"] == "compute" and row["floor_seconds"] == row["flops"] / 1e9
-    assert row["moved_bytes"] > row["least_bytes"] > 0
+    assert row["moved_bytes"] > row["least_bytes"] > 0 and "compiled_seconds" not in row
+
+
+def test_roofline_measures_a_compiled_step_beside_the_eager_one(tmp_path, monkeypatch, capsys):
+    asked = []  # not compiled in truth, which needs a C++ compiler
+    monkeypatch.setattr(torch, "compile", lambda model, *, mode: (asked.append(mode), model)[1])
+    assert roofline.main(["--device", "cpu", "--quick", "--batch", "1", "--models", "FNet", "--compile", "default",
+                          "--results", str(tmp_path)]) == 0
+    (found,) = benchmarks.read(tmp_path)
+    assert asked == ["default"] * len(found["rows"]) and asked
+    assert [len(found["rows"][0][which]) for which in ("seconds", "compiled_seconds")] == [3, 3]
+    text = str(roofline.table(found))
+    assert text in capsys.readouterr().out and "compiled: by torch.compile, mode 'default'" in text
 
 
 @pytest.mark.parametrize("groups", [1, 4, 8])

@@ -134,6 +134,14 @@ def test_a_job_that_does_not_heed_its_end_is_killed(tmp_path, monkeypatch):
     assert not multiprocessing.active_children()
 
 
+def test_jobs_that_do_not_heed_their_end_are_waited_for_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "GRACE", 8.0)  # enough for their processes to start
+    begun = time.time()
+    jobs = [Deaf(str(number)) for number in range(4)]
+    workers.at_once(jobs, make_shapes(train=20, test=20), Place(tmp_path, tmp_path, at_once=4), deadline=begun)
+    assert time.time() - begun < 4 * 8  # twice: until they are told to end, and until they are killed
+
+
 def test_a_job_whose_gpu_does_not_work_is_not_trained_on_a_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(workers, "pick_device", lambda: torch.device("cpu"))

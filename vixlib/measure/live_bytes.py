@@ -17,7 +17,11 @@ def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     autograd's own operations, a custom one or a checkpoint.
     """
     with Living((*model.parameters(), *model.buffers())) as living:
-        graph = forward().grad_fn  # the result itself is let go, unless an operation keeps its output
+        result = forward()
+        # The result itself is let go, unless an operation keeps its output. Through a view, since a graph that ends in
+        # a custom operation ends with the result in older torch (2.11).
+        graph = result.view_as(result).grad_fn
+        del result
     # A model may make a buffer, a mask for instance, in its first call.
     own = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
            for tensor in (*model.parameters(), *model.buffers())}

@@ -26,8 +26,10 @@ MEMORY_SECONDS = 15  # of a model, a guess: training steps in three ways, mostly
 
 
 FIRST = ("No run is recorded on a GPU yet: times are unknown, and every part is taken to fill one block. Before them,",
-         "where pytest is at hand, what a GPU computes is held to what the CPU does:",
-         "  python -m pytest -q -x tests/test_first_contact.py",
+         "where pytest is at hand, what a GPU computes is held to what the CPU does, first without the compiler, then,",
+         "which takes minutes of compiling (with pytest-xdist, -n 6), through it:",
+         "  python -m pytest -q --maxfail 20 tests/test_first_contact.py -k 'not compiled and not graphs'",
+         "  python -m pytest -q --maxfail 20 tests/test_first_contact.py -k 'compiled or graphs'",
          "Then minutes of rehearsal show what fails, with small models on drawn pictures; the first table is begun,",
          "packed and gone on with; one system is trained at full size, as it is and then through CUDA graphs, and its",
          "memory and largest batch are measured:",
@@ -44,12 +46,13 @@ FIRST = ("No run is recorded on a GPU yet: times are unknown, and every part is 
          f"--memory-gb {CARD_GB} $TRIAL",
          "  python -m vixlib.reproduce.memory --names ViN --to TRIAL/memory")
 ALONE = "images/s and seconds to the paper's accuracy count for runs alone on the GPU; in the end, one more seed, 3:"
-SPEED = ("Speed and memory against the authors' forms, minutes each: eager, compiled, with CUDA graphs. What is in OUT",
-         "then belongs into data/benchmarks; if compiled steps are faster, --compile yes or graphs shortens blocks:",
-         "  for mode in default reduce-overhead; do",
-         "      python -m benchmarks.peers --device cuda --compile $mode --results OUT; done",
-         "  python -m benchmarks.scaling --device cuda --results OUT; python -m benchmarks.roofline --device cuda "
-         "--results OUT", "")
+SPEED = ("Speed and memory against the authors' forms: eager, compiled, with CUDA graphs. Each line takes minutes,",
+         "most of them for compiling. What is in OUT then belongs into data/benchmarks; if compiled steps are faster,",
+         "--compile yes or graphs shortens blocks:",
+         "  python -m benchmarks.peers --device cuda --compile reduce-overhead --results OUT",
+         "  python -m benchmarks.peers --device cuda --compile default --results OUT",
+         "  python -m benchmarks.roofline --device cuda --compile reduce-overhead --results OUT",
+         "  python -m benchmarks.scaling --device cuda --results OUT", "")
 
 AnyJob = Job | BatchJob | ColumnsJob
 
@@ -122,8 +125,9 @@ def describe_agenda(dataset: str, results: Path, checkpoints: Path, minutes: flo
     blocks = _blocks(dataset, results, checkpoints, minutes, estimator)
     if not blocks:
         return "Nothing is missing: every run, largest batch and memory column is recorded."
-    lines = ["On the GPU's machine, with the data set, data/results and data/checkpoints taken along, and without .git",
-             f"VIX_COMMIT set to its commit; one block is one call, which ends by itself within {minutes:g} minutes:",
+    lines = ["On the GPU's machine, with data/results, data/checkpoints and the data set taken along (as an archive:",
+             "the folder and its cache are many times as large), and without .git VIX_COMMIT set to its commit; one",
+             f"block is one call, which ends by itself within {minutes:g} minutes:",
              f"  python -m vixlib.reproduce --next --data {dataset} --minutes {minutes:g} --jobs {AT_ONCE} "
              f"--memory-gb {CARD_GB} --export OUT",
              "At home, with what it left in OUT; then ask again, for the plan follows what is there:",

@@ -157,8 +157,9 @@ def at_once(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
             report.interrupted = True
             for _, _, process in running.values():
                 process.terminate()
+            until = time.monotonic() + GRACE  # for all of them together
             for receiver, (_, job, process) in running.items():
-                while (told := _told(receiver, process)) == AN_EPOCH:
+                while (told := _told(receiver, process, until)) == AN_EPOCH:
                     pass
                 _finish(told, job, process, report, clock)
     return report
@@ -181,11 +182,13 @@ def _start(job: Performable, data: Path, place: Place, clock: Clock, threads: in
     return receiver, process
 
 
-def _told(receiver: Connection, ending: multiprocessing.Process | None = None) -> Outcome | str | None:
+def _told(receiver: Connection, ending: multiprocessing.Process | None = None,
+          until: float = 0.0) -> Outcome | str | None:
     """What a process says next: AN_EPOCH, its outcome or error, None if it has ended without a word. ending: the
-    process, where it was told to end; it is killed if it does not, stuck in a call of a driver perhaps."""
+    process, where it was told to end; it is killed if by `until`, in seconds of time.monotonic(), it has said nothing,
+    stuck in a call of a driver perhaps."""
     try:
-        if ending is not None and not receiver.poll(GRACE):
+        if ending is not None and not receiver.poll(max(0.0, until - time.monotonic())):
             ending.kill()
         return receiver.recv()
     except (EOFError, BrokenPipeError):  # the second: Windows, once the process has gone
@@ -194,7 +197,10 @@ def _told(receiver: Connection, ending: multiprocessing.Process | None = None) -
 
 def _finish(outcome: Outcome | str | None, job: Performable, process: multiprocessing.Process, report: Report,
             clock: Clock) -> None:
-    process.join()
+    process.join(GRACE)
+    if process.is_alive():  # it has said what it had to say, and does not come to its end
+        process.kill()
+        process.join()
     if outcome is None:
         if report.interrupted:  # ended before it could do anything, let alone say so
             return
