@@ -18,10 +18,10 @@ def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     """
     with Living((*model.parameters(), *model.buffers())) as living:
         result = forward()
-        # The result itself is let go, unless an operation keeps its output. Through a view, since a graph that ends in
-        # a custom operation ends with the result in older torch (2.11).
-        graph = result.view_as(result).grad_fn
-        del result
+    # The result itself is let go, unless an operation keeps its output. The graph is held through a view, which reads
+    # nothing: one that ends in a custom operation would end with the result in older torch (2.11).
+    graph = result.view_as(result).grad_fn
+    del result
     # A model may make a buffer, a mask for instance, in its first call.
     own = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
            for tensor in (*model.parameters(), *model.buffers())}
