@@ -135,11 +135,33 @@ def test_a_job_that_does_not_heed_its_end_is_killed(tmp_path, monkeypatch):
 
 
 def test_jobs_that_do_not_heed_their_end_are_waited_for_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "GRACE", 8.0)  # enough for their processes to start
-    begun = time.time()
-    jobs = [Deaf(str(number)) for number in range(4)]
-    workers.at_once(jobs, make_shapes(train=20, test=20), Place(tmp_path, tmp_path, at_once=4), deadline=begun)
-    assert time.time() - begun < 4 * 8  # twice: until they are told to end, and until they are killed
+    class Process:  # as one that is stuck: it ends when it is killed, and says nothing
+        exitcode = -9
+
+        def __init__(self, sender):
+            self.kill = sender.close
+
+        def terminate(self):
+            pass
+
+        def join(self, timeout=None):
+            pass
+
+        def is_alive(self):
+            return False
+
+    def start(*_arguments):
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        return receiver, Process(sender)
+
+    monkeypatch.setattr(workers, "_start", start)
+    monkeypatch.setattr(workers, "GRACE", 2.0)
+    monkeypatch.setattr(workers, "STARTUP", 0.0)
+    data, deadline = make_shapes(train=20, test=20), time.time() + 2
+    report = workers.at_once([Deaf(str(number)) for number in range(4)], data, Place(tmp_path, tmp_path, at_once=4),
+                             deadline)
+    # Two times: until they are told to end, and until they are killed. One after another it would be five.
+    assert report.interrupted and not report.done and time.time() - deadline < 3.5 * 2.0
 
 
 def test_a_job_whose_gpu_does_not_work_is_not_trained_on_a_cpu(tmp_path, monkeypatch):

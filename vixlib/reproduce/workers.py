@@ -214,7 +214,17 @@ def _work(sender: Connection, job: Performable, data: Path, place: Place, deadli
     for sign in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
         signal.signal(sign, signal.SIG_IGN)  # they reach every process of a terminal; only the first one decides
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    threading.Thread(target=_end_with_parent, args=(data,), daemon=True).start()
+    ending = threading.Thread(target=_end_with_parent, args=(data,), daemon=True)
+    ending.start()
+    try:
+        sender.send(_perform(sender, job, data, place, deadline, threads, gpu))
+    except BrokenPipeError:  # nobody listens any more; what was done is in the checkpoint
+        ending.join(GRACE)  # which tidies up
+
+
+def _perform(sender: Connection, job: Performable, data: Path, place: Place, deadline: float | None, threads: int,
+             gpu: str | None) -> Outcome | str:
+    """The job's outcome or, in words, its error; a BrokenPipeError is passed on."""
     try:
         if gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # nothing has touched CUDA in this process yet
@@ -229,13 +239,13 @@ def _work(sender: Connection, job: Performable, data: Path, place: Place, deadli
             _tell(run)
             sender.send(AN_EPOCH)
 
-        sender.send(job.perform(images, place, Clock(deadline).minutes(), progress=False, on_epoch=tell))
+        return job.perform(images, place, Clock(deadline).minutes(), progress=False, on_epoch=tell)
     except BrokenPipeError:
-        pass  # nobody listens any more; what was done is in the checkpoint
+        raise
     except KeyboardInterrupt:
-        sender.send(Outcome(False, f"stopped before an epoch was done: {job.name}", interrupted=True))
+        return Outcome(False, f"stopped before an epoch was done: {job.name}", interrupted=True)
     except Exception as error:
-        sender.send(_in_words(error))
+        return _in_words(error)
 
 
 def _in_words(error: Exception) -> str:
