@@ -33,7 +33,16 @@ from vixlib.train.compiling import MODES
 from . import record
 from .packages import PACKAGES, Package, installed, load_weights
 from .stacks import MODELS, Shape, textbook_stack, vixlib_stack
-from .timing import Ratio, forward_backward, in_turns, kept_bytes, peak_bytes, precisions, training_step
+from .timing import (
+    Ratio,
+    compiled_steps,
+    forward_backward,
+    in_turns,
+    kept_bytes,
+    peak_bytes,
+    precisions,
+    training_step,
+)
 
 TEXTBOOK = "authors' form"
 NOTES = ("times faster: the median of the rounds' ratios; both take turns in each round",
@@ -68,9 +77,7 @@ def measure(theirs: nn.Module, ours: nn.Module, x: Tensor, rounds: int, mode: st
     steps = {(precision, side): training_step(model, x, precision)
              for precision in result for side, model in copy.deepcopy(models).items()}
     if mode:
-        torch.compiler.reset()  # after a few models of one class the compiler would leave the next as it is
-        steps |= {(precision, "compiled"): training_step(torch.compile(copy.deepcopy(ours), mode=mode), x, precision)
-                  for precision in result}
+        steps |= {(precision, "compiled"): step for precision, step in compiled_steps(ours, x, result, mode).items()}
     for (precision, side), taken in in_turns(steps, rounds, x.device).items():
         result[precision]["seconds"][side] = taken
     return result

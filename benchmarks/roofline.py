@@ -13,7 +13,6 @@ the time that it takes to launch its kernels.
 """
 from __future__ import annotations
 
-import copy
 import math
 import sys
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ from vixlib.train.compiling import MODES
 
 from . import record
 from .stacks import MODELS
-from .timing import in_turns, kept_bytes, peak_bandwidth, peak_flops, precisions, training_step
+from .timing import compiled_steps, in_turns, kept_bytes, peak_bandwidth, peak_flops, precisions, training_step
 
 ADAMW_BYTES = 7 * 4  # a parameter: reads weight, gradient and both moments, writes all but the gradient
 
@@ -89,8 +88,7 @@ def measure(name: str, batch: int, device: torch.device, precision: str, machine
         step()
     steps = {"seconds": step}
     if mode:
-        torch.compiler.reset()  # after a few models of one class the compiler would leave the next as it is
-        steps["compiled_seconds"] = training_step(torch.compile(copy.deepcopy(model), mode=mode), images, precision)
+        steps["compiled_seconds"] = compiled_steps(model, images, [precision], mode)[precision]
     taken = in_turns(steps, rounds, device)
     compute, memory = operations / machine["flops"], least / machine["bandwidth"]
     return {"model": name, "precision": precision, **taken, "flops": operations, "least_bytes": least,

@@ -1,8 +1,9 @@
 """Steps to measure, measuring them in turns, their memory, and what the machine itself can do."""
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
@@ -56,6 +57,13 @@ def training_step(model: nn.Module, x: Tensor, precision: str) -> Step:
         optimizer.step()
 
     return step
+
+
+def compiled_steps(model: nn.Module, x: Tensor, precisions: Iterable[str], mode: str) -> dict[str, Step]:
+    """precision -> the step of a copy of `model` through torch.compile in `mode`."""
+    torch.compiler.reset()  # after a few models of one class the compiler would leave the next as it is
+    return {precision: training_step(torch.compile(copy.deepcopy(model), mode=mode), x, precision)
+            for precision in precisions}
 
 
 def inference(model: nn.Module, x: Tensor, precision: str) -> Step:

@@ -22,7 +22,7 @@ def first_epochs_table(results: str | Path | None = None) -> Table:
     """
     records = told_apart(read_records(results, table=LOGS, profile="first-epoch"))
     datasets = sorted({record["dataset"] for record in records})
-    rows, begun_before = [], {}
+    rows, head_starts = [], []
     for row in table_rows(LOGS):
         log = row.printed
         own = [record for record in records if _repeats(record, row)]
@@ -32,9 +32,10 @@ def first_epochs_table(results: str | Path | None = None) -> Table:
             cells.append(_beside([record["last_top1"] for record in here], log["top1"][0]))
             cells.append(_beside([record["history"][0]["loss"] for record in here], log["first_train_loss"]))
         took = [record["history"][0]["seconds"] / 60 for record in own]
+        mark = ""
         if "epochs_before" in log:
-            begun_before[row.model] = log["epochs_before"]
-        mark = "‡" if "epochs_before" in log else ""
+            mark = "‡"
+            head_starts.append(f"{row.model} for up to {log['epochs_before']:g} of an epoch")
         rows.append([f"{row.model}, {row.position}", f"{log['batch_size']}", f"{log['top1'][0]:.2f}{mark}",
                      f"{log['first_train_loss']:.2f}", *(cells or [NOT_MEASURED] * 2),
                      f"{median(took):.0f}" if took else "-"])
@@ -50,8 +51,7 @@ def first_epochs_table(results: str | Path | None = None) -> Table:
                   "(…): recorded mean less the log, for top-1 in points; a log is one run, of an unknown seed: two or "
                   "three points say nothing",
                   "training loss: mean cross-entropy over the batches of the epoch",
-                  "‡ probably trained before: " + ", ".join(f"{model} for up to {epochs:g} of an epoch"
-                                                            for model, epochs in begun_before.items()),
+                  f"‡ probably trained before: {', '.join(head_starts)}",
                   *copy_notes(datasets),
                   f"{NOT_MEASURED}: python -m vixlib.reproduce --table {LOGS} --profile first-epoch trains them, on a "
                   "CPU, too"))

@@ -152,7 +152,7 @@ def at_once(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
                 for receiver in ready:
                     moved = True
                     if (told := _told(receiver)) != AN_EPOCH:
-                        _finish(told, *running.pop(receiver)[1:], report, clock)
+                        _finish(told, *running.pop(receiver)[1:], report, clock, time.monotonic() + GRACE)
         except KeyboardInterrupt:
             report.interrupted = True
             for _, _, process in running.values():
@@ -161,7 +161,7 @@ def at_once(jobs: Sequence[Performable], data: ImageData, place: Place, deadline
             for receiver, (_, job, process) in running.items():
                 while (told := _told(receiver, process, until)) == AN_EPOCH:
                     pass
-                _finish(told, job, process, report, clock)
+                _finish(told, job, process, report, clock, until)
     return report
 
 
@@ -188,16 +188,21 @@ def _told(receiver: Connection, ending: multiprocessing.Process | None = None,
     process, where it was told to end; it is killed if by `until`, in seconds of time.monotonic(), it has said nothing,
     stuck in a call of a driver perhaps."""
     try:
-        if ending is not None and not receiver.poll(max(0.0, until - time.monotonic())):
+        if ending is not None and not receiver.poll(_left(until)):
             ending.kill()
         return receiver.recv()
     except (EOFError, BrokenPipeError):  # the second: Windows, once the process has gone
         return None
 
 
+def _left(until: float) -> float:
+    """Seconds until then, of time.monotonic()."""
+    return max(0.0, until - time.monotonic())
+
+
 def _finish(outcome: Outcome | str | None, job: Performable, process: multiprocessing.Process, report: Report,
-            clock: Clock) -> None:
-    process.join(GRACE)
+            clock: Clock, until: float) -> None:
+    process.join(_left(until))
     if process.is_alive():  # it has said what it had to say, and does not come to its end
         process.kill()
         process.join()
