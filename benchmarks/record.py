@@ -10,19 +10,31 @@ from pathlib import Path
 import torch
 
 from vixlib.device import pick_device
+from vixlib.errors import require_room
 from vixlib.files import file_part, require_writable, write_atomic
 from vixlib.provenance import environment, now
 from vixlib.report.benchmarks import BENCHMARKS
-from vixlib.reproduce.arguments import count, seed
+from vixlib.reproduce.arguments import count, folder, seed
 
 
 def writable_folder(text: str) -> Path:
     """A folder that can be written to, from the command line: before anything is measured that could not be kept."""
+    path = folder(text)
     try:
-        require_writable(Path(text) / "any")
+        require_writable(path / "any")
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    return Path(text)
+    return path
+
+
+def batch_size(text: str) -> int:
+    """A batch whose tokens alone this machine can hold."""
+    size = count(text)
+    try:
+        require_room(size * 1025 * 128, batch=size)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return size
 
 
 def named_device(text: str) -> torch.device:
@@ -39,7 +51,7 @@ def parser(description: str, batch: tuple[int, int]) -> argparse.ArgumentParser:
     """--device --batch --seed --quick --results. batch: the usual one on a CPU and on a GPU."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", type=named_device, help="cpu or cuda; the GPU if there is none named and one works")
-    parser.add_argument("--batch", type=count, help=f"images a step; on a CPU {batch[0]}, on a GPU {batch[1]}")
+    parser.add_argument("--batch", type=batch_size, help=f"images a step; on a CPU {batch[0]}, on a GPU {batch[1]}")
     parser.add_argument("--seed", type=seed, default=0, help="of weights and inputs")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller steps; has its own file")
     parser.add_argument("--results", type=writable_folder, default=BENCHMARKS, help="the folder to write to")

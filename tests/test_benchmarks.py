@@ -330,7 +330,7 @@ def test_flops_of_a_grouped_convolution(groups):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--batch", "0"], "whole number of at least 1"), (["--device", "tpu"], "device='tpu' is no device"),
-    (["--seed", "-1"], "'-1' must be an integer from 0 to below 2**63"), (["--results", __file__], "cannot write"),
+    (["--seed", "-1"], "-1 must be an integer from 0 to below 2**32"), (["--results", __file__], "cannot write"),
     pytest.param(["--device", "cuda"], "no CUDA GPU", marks=pytest.mark.skipif(torch.cuda.is_available(),
                                                                                reason="of a machine without a GPU"))])
 def test_bad_arguments_are_named(arguments, message, capsys):

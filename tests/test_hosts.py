@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 import vixlib as vix
-from vixlib.mixers import MIXERS
+from vixlib.mixers import MIXERS, HeadsQKV
 from vixlib.models import CCT, CXV, CvT, LeViT
 from vixlib.models.levit import ShrinkingAttention
 from vixlib.models.vix import SequencePool
@@ -135,6 +135,34 @@ def test_command_line_lists_every_system():
     assert set(vix.names()) <= set(lines) and "1,588,234" in lines["ViP"]
 
 
+@pytest.mark.parametrize("name", ["CPV", "CNV", "CLTV"])
+def test_a_convolutional_xformers_layer_is_in_the_order_of_its_authors_code(name):
+    """x = norm(conv(x)), x = x + attention(x), x = x + ff(x): the residual line itself is normalised."""
+    model = vix.build(name, seed=0, image_size=8, dim=16, heads=2, dim_head=4, mlp_dim=12,
+                      **vix.applicable(name, {"num_landmarks": 8})).double().eval()
+    for block in model.blocks:
+        nn.init.normal_(block.norm.gain)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    scores = model(x)
+    x = model.stem(x)
+    for block in model.blocks:
+        x = block.conv(x)
+        x = (x - x.mean(1, keepdim=True)) / (x.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+        x = (x.movedim(1, -1) * block.norm.gain + block.norm.shift).flatten(1, 2)
+        x = block.mixer(x) + x
+        x = (block.ff(x) + x).mT.unflatten(2, (8, 8))
+    assert torch.allclose(model.head(x.mean((2, 3))), scores, atol=1e-10)
+    assert [block.dropout.p for block in model.blocks] == [0.0 if name == "CLTV" else 0.5] * 5
+
+
+def test_cltv_scales_queries_and_keys_as_its_authors_do():
+    mixer = vix.build("CLTV", seed=0, image_size=4, dim=16, heads=2, dim_head=4, depth=1).blocks[0].mixer.double()
+    x = 5 * torch.randn(2, 16, 16, dtype=torch.float64)
+    q, k, v = mixer.split(x, None)
+    by_hand = (q * 4 ** -0.25).softmax(-1) @ ((k * 4 ** -0.25).softmax(-2).mT @ v)
+    assert torch.allclose(mixer.join(by_hand), mixer(x), atol=1e-12)
+
+
 def test_levit_normalises_over_images_and_tokens():
     model = vix.build("LeViT", patch_size=4, depth=1)
     normed = model.blocks[0].mixer.qkv_norm(5 * torch.randn(8, 64, 384) + 3)
@@ -211,17 +239,31 @@ def test_hosts_without_tables_take_any_size_after_building(name):
         assert model(torch.randn(1, 3, 48, 40)).shape == (1, 10)
 
 
+@pytest.mark.parametrize(("name", "own"), [
+    ("CvT", {}), ("CLTV", {}), ("LeViT", {"attention_bias": True}), ("ViT", {"bias_grid": (4, 4), "pool": "mean"})])
+def test_a_picture_of_another_shape_is_refused_even_with_as_many_tokens(name, own):
+    options = vix.applicable(name, {"image_size": 8, "patch_size": 2, "position": "none", "dim": 8, "depth": 1,
+                                    "heads": 2, "dim_head": 4, **own})
+    model = vix.build(name, **options)
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 10)
+    with pytest.raises(ValueError, match="2x8 tokens but this .* has parts for a grid of 4x4"):
+        model(torch.randn(2, 3, 4, 16))
+
+
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: vix.build("CPV", patch_size=8), "patch_size=8 is no total stride of 2 convolution"),
     (lambda: vix.build("CPV", dim=30), "dim=30 must be divisible by 4"),
     (lambda: vix.build("LeViT", activation="relu"), "activation='relu'"),
     (lambda: vix.build("CvT", depths=(1, 0)), "depths\\[1\\]=0"),
-    (lambda: vix.build("CLTV")(torch.randn(1, 3, 16, 16)), "256 tokens, but this convolution is for a grid of 32x32"),
+    (lambda: vix.build("CLTV")(torch.randn(1, 3, 16, 16)), "16x16 tokens but this CXV has parts for a grid of 32x32"),
+    (lambda: HeadsQKV(8, 2, 4, projection="conv", grid=(4, 4)).split(torch.randn(1, 9, 8), None),
+     "9 tokens, but this convolution is for a grid of 4x4"),
+    (lambda: vix.build("LeViT", attention_bias=True, bias_grid=(3, 3)), "bias_grid=.* is what attention_bias=True"),
     (lambda: vix.build("ResNet18", num_classes=0), "num_classes=0"),
     (lambda: vix.build("LeViT", image_size=16, patch_size=2, dim=(8, 16), depth=(1, 1))(torch.rand(2, 3, 32, 32)),
-     "16x16 tokens but shrinking attention is for 8x8; build the model with this image_size"),
+     "16x16 tokens but this LeViT has parts for a grid of 8x8; build the model with this image_size"),
     (lambda: vix.build("LeViT", image_size=16, patch_size=2, dim=(8, 16), depth=(1, 1))(torch.rand(2, 3, 32, 8)),
-     "16x4 tokens but shrinking attention is for 8x8"),
+     "16x4 tokens but this LeViT has parts for a grid of 8x8"),
 ])
 def test_bad_arguments_are_named(call, words):
     with pytest.raises(ValueError, match=words):

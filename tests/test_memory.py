@@ -60,12 +60,44 @@ def test_writing_one_system_keeps_the_others_and_a_table_says_predicted(tmp_path
     (vix.names(), "measured on a-gpu", 3), (["ViT"], "predicted", 4)])
 def test_measured_figures_go_before_predicted_ones_once_they_are_complete(tmp_path, measured_models, source, peak):
     for name, models in (("predicted", vix.names()), ("a-gpu", measured_models)):
-        rows = [{"model": model, "config": "uniform", "kept_bytes_per_image": 1, "largest_batch": 2,
+        rows = [{"model": model, "config": "uniform", "parameters": 5, "kept_bytes_per_image": 1, "largest_batch": 2,
                  "peak_bytes": dict.fromkeys(memory.WAYS, 3 if name == "a-gpu" else 4)} for model in models]
         (tmp_path / f"{name}.json").write_text(json.dumps({"measured": name == "a-gpu", "device": name, "torch": "2",
                                                            "batch_size": 64, "rows": rows, "records": {}}))
     rows, said = memory.stored(tmp_path)
     assert said.startswith(source) and rows["ViT", "paper"]["peak_bytes"]["mixed, fused"] == peak
+
+
+def test_systems_computed_at_once_lose_no_row_and_an_interrupt_keeps_what_was_done(tmp_path, monkeypatch):
+    device, needs, calls = torch.device("cpu"), memory.needs, []
+
+    def with_another_meanwhile(name, config, device):
+        calls.append(name)
+        if name == "ViN":
+            raise KeyboardInterrupt
+        if len(calls) == 1:
+            memory.write(tmp_path, device, only=["MLPMixer"])
+        return needs("FNet", config, device) | {"model": name}
+
+    monkeypatch.setattr(memory, "read_records", list)
+    monkeypatch.setattr(memory, "needs", with_another_meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+        memory.write(tmp_path, device, only=["FNet", "ViN"])
+    assert {name for name, _ in memory.stored(tmp_path)[0]} == {"FNet", "MLPMixer"}
+    assert [path.name for path in tmp_path.iterdir()] == ["predicted.json"]
+
+
+@pytest.mark.parametrize("damaged", [{"peak_bytes": {}}, {"parameters": None}, {"peak_bytes": {"mixed, fused": "x"}}])
+def test_a_row_that_no_table_could_show_is_refused(tmp_path, damaged):
+    good = {"measured": False, "device": "CPU", "torch": "2", "records": {}, "rows": [
+        {"model": "ViT", "config": "uniform", "parameters": 5, "kept_bytes_per_image": 1, "largest_batch": 2,
+         "peak_bytes": dict.fromkeys(memory.WAYS, 3)}]}
+    (tmp_path / "predicted.json").write_text(json.dumps(good))
+    assert memory.stored(tmp_path)[0]["ViT", "uniform"]["largest_batch"] == 2
+    good["rows"][0].update(damaged)
+    (tmp_path / "predicted.json").write_text(json.dumps(good))  # read anew, too
+    with pytest.raises(ValueError, match=r"predicted\.json holds no memory figures"):
+        memory.stored(tmp_path)
 
 
 def test_a_folder_without_figures_is_named(tmp_path):

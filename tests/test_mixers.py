@@ -300,6 +300,10 @@ def test_front_padding_equals_the_reference_formula():
 def test_pseudo_inverse_converges_and_stays_finite():
     a = torch.softmax(torch.randn(2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), -1)
     z = newton_schulz(a, 40)
+    with pytest.raises(ValueError, match="iterations=-3 must be at least 0"):
+        newton_schulz(a, -3)
+    with pytest.raises(ValueError, match=r"a has shape \(2, 3\); expected square matrices"):
+        newton_schulz(torch.ones(2, 3), 6)
     assert (a @ z @ a - a).abs().max() < 1e-10
     constant = torch.full((1, 1, 16, 16), 1 / 16)  # a black picture: all landmarks equal, rank one
     assert newton_schulz(constant, 6).isfinite().all()

@@ -80,6 +80,16 @@ def test_points_say_whether_memory_was_measured(tmp_path):
     assert hybrid.source == "predicted" and 0 < hybrid.memory_gb < 1
 
 
+def test_another_setting_is_a_point_of_its_own_and_no_seed(tmp_path):
+    write_record(record("ViT", 40.0), tmp_path)
+    write_record(record("ViT", 50.0, seed=1), tmp_path)
+    other = record("ViT", 10.0, seed=2)
+    other["train"]["lr"] = 0.5
+    write_record(other, tmp_path)
+    (points,) = pairs.recorded_points(tmp_path).values()
+    assert sorted(point.top1 for point in points) == [10.0, 45.0]
+
+
 def test_the_papers_points_are_its_tables_with_true_parameters():
     points = {point.model: point for point in pairs.paper_points()}
     assert set(points) == set(pairs.SYSTEMS)

@@ -171,14 +171,27 @@ def test_views_of_any_layout_are_turned(columns, at):
 @pytest.mark.parametrize("name", EMBEDDINGS)
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 3, 0, 8), (1, 1, 3, 8, 8)])
 def test_an_embedding_called_by_itself_names_other_axes(name, shape):
-    with pytest.raises(ValueError, match=r"images has shape .*; expected \[B, C, H, W\]"):
+    with pytest.raises(ValueError, match=r"images has shape .*; expected \[B, 3, H, W\]"):
         EMBEDDINGS[name](3, 8)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+@pytest.mark.parametrize(("images", "error", "words"), [
+    (torch.zeros(1, 1, 8, 8), ValueError, r"expected \[B, 3, H, W\]"),
+    (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, "images has type torch.uint8"),
+    (torch.zeros(1, 3, 8, 8, dtype=torch.float64), TypeError, "but the weights are torch.float32")])
+def test_an_embedding_called_by_itself_names_other_pictures(name, images, error, words):
+    with pytest.raises(error, match=words):
+        EMBEDDINGS[name](3, 8)(images)
 
 
 @pytest.mark.parametrize(("call", "error", "words"), [
     (lambda: position(LearnedPosition).embed(torch.zeros(1, 1, 24), GRID), ValueError, r"expected .* \[B, 35, 24\]"),
     (lambda: LearnedPosition(dim=8, dim_head=4, grid=(0, 3), cls=True), ValueError, "rows=0 must be at least 1"),
     (lambda: RotaryPosition(dim=0, dim_head=4, grid=(2, 3), cls=True), ValueError, "dim=0 must be at least 1"),
+    (lambda: rotate(torch.ones(5, 4), torch.ones(1, 2)), ValueError, r"angles has shape \(1, 2\) and x \(5, 4\)"),
+    (lambda: rotate(torch.ones(5, 3), torch.ones(5, 1)), ValueError, "expected angles"),
+    (lambda: rotate(torch.ones(5, 4), torch.ones(5, 2).long()), TypeError, "angles has type torch.int64"),
     (lambda: rotate(torch.tensor([[1, 0]]), torch.tensor([[0.8]])), TypeError, "x has type torch.int64"),
 ])
 def test_what_no_position_is_for_is_named(call, error, words):

@@ -15,7 +15,7 @@ from vixlib.measure.probe import (
     shift_images,
     softmax_row,
 )
-from vixlib.mixers import LinformerAttention
+from vixlib.mixers import LinformerAttention, NystromAttention
 
 SMALL = {"image_size": 16, "patch_size": 4, "dim": 32, "depth": 1, "heads": 2, "dim_head": 8, "mlp_dim": 32}
 
@@ -130,12 +130,26 @@ def test_maps_are_those_of_evaluation_and_leave_statistics_as_they_were():
     (lambda: mixer_row(linformer(), torch.randn(1, 5, 8), 1.5), TypeError, "token=1.5 must be an integer"),
     (lambda: shift_consistency(vix.build("ViT", **SMALL), [1], torch.zeros(1)), TypeError, r"images=\[1\] must be a t"),
     (lambda: shift_consistency(vix.build("ViT", **SMALL), pictures(), None), TypeError, "labels=None must be a tensor"),
+    (lambda: nystrom_row(*torch.randn(2, 1, 2, 9, 4), 0, 3, iterations=-1), ValueError, "iterations=-1 must be at l"),
     (lambda: shift_images(torch.zeros(16, 16), 1, 0), ValueError, r"images has shape \(16, 16\); expected \[B, C"),
     (lambda: shift_images(pictures().float(), 1.5, 0), TypeError, r"shift=\(1.5, 0\) must be a pair of integers"),
 ])
 def test_bad_arguments_are_named(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("iterations", [6, 30, 40, None])
+def test_nystroms_rows_are_what_its_mixer_applies_to_the_values(iterations):
+    """Of quiet tokens, where a float32 inverse has lost all digits after 30 iterations."""
+    torch.manual_seed(0)
+    mixer = NystromAttention(16, heads=2, dim_head=8, seq_len=65, num_landmarks=16, iterations=iterations,
+                             conv_kernel=0)
+    x = 0.3 * torch.randn(1, 65, 16)
+    with torch.no_grad():
+        rows = torch.stack([mixer_row(mixer, x, token) for token in range(65)], dim=2)
+        mixed = mixer(x)
+        assert (mixer.join(rows @ mixer.split(x, None)[2]) - mixed).abs().max() < 0.03 * mixed.abs().max()
 
 
 def test_the_token_of_a_row_is_one_of_those_there_are():

@@ -153,7 +153,10 @@ def test_a_record_with_a_damaged_epoch_names_the_file(tmp_path, epoch):
 @pytest.mark.parametrize(("field", "value"), [
     ("last_top1", float("nan")), ("best_top1", float("inf")), ("last_top1", 10**400), ("last_top1", -1), ("train", {}),
     ("train", {"epochs": "x"}), ("options", {"patch_size": 0}), ("options", {"patch_size": "x"}), ("config", None),
-    ("images_per_second", "fast"), ("images_per_second", -1.0), ("params", {}), ("peak_memory_bytes", "a")])
+    ("images_per_second", "fast"), ("images_per_second", -1.0), ("params", {}), ("peak_memory_bytes", "a"),
+    ("calls", [1]), ("calls", [{"from_epoch": 1, "device": "CPU"}]), ("pictures", [1]), ("pictures", {"channels": 3}),
+    ("calls", [{"from_epoch": 1, "device": "CPU", "concurrent_runs": 0}]),
+    ("pictures", {"image_size": [32], "channels": 3, "num_classes": 10})])
 def test_a_record_with_a_value_that_no_run_has_names_the_file(tmp_path, field, value):
     path = write_record(a_record(), tmp_path)
     path.write_text(json.dumps({**a_record(), field: value}))

@@ -103,6 +103,16 @@ def test_a_run_of_this_session_has_its_own_column(tmp_path):
     assert cells(vix.compare("rope", runs=[rope], results=tmp_path), "ViP, rope")[-1] == "31.00 | 30.00"
 
 
+def test_runs_of_this_session_on_other_pictures_of_one_name_are_no_seeds_either(tmp_path):
+    data = vix.load("shapes", train=40, test=20)
+    runs = [vix.fit(vix.build("ViT", seed=0, patch_size=8, dim=8, depth=1), data.subset(0.5, seed=part),
+                    vix.TrainConfig(epochs=1, seed=seed), progress=False) for seed, part in ((0, 0), (1, 0), (0, 1))]
+    found = cells(vix.compare(1, runs=runs, results=tmp_path), "ViT")[-1].split("\n")
+    assert runs[0].digest == runs[1].digest != runs[2].digest
+    assert ["(n=2)" in line for line in found] == [True, False] and all("dataset=shapes (" in line for line in found)
+    assert "told apart by their digests" in str(vix.compare(1, runs=runs, results=tmp_path))
+
+
 def test_a_run_of_a_mixer_of_ones_own_joins_the_table(tmp_path):
     history = [{"epoch": 1, "loss": 1.0, "top1": 44.0, "top5": 90.0, "seconds": 1.0}]
     mine, vip = (vix.Run(name, "uniform", {}, "shapes", 100, vix.TrainConfig(epochs=1), "CPU", "float32", history)

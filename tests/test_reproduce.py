@@ -226,7 +226,8 @@ def test_an_unknown_name_is_a_sentence_and_no_traceback(words, named, how, capsy
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--table", "1", "--seeds", "-1"], "'-1' must be an integer from 0"),
+    (["--table", "1", "--seeds", "-1"], "-1 must be an integer from 0 to below 2**32"),
+    (["--table", "1", "--seeds", str(2**32)], "must be an integer from 0 to below 2**32"),
     (["--table", "1", "--data", ""], "--data is empty"),
     *((["--table", "1", name, ""], "is empty; name a folder") for name in ("--results", "--checkpoints", "--export")),
     (["--table", "1", "--minutes", "inf"], "inf must be above 0 and finite"),

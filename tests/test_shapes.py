@@ -24,6 +24,7 @@ def test_same_seed_gives_the_same_bits_and_another_seed_other_pictures():
     assert torch.equal(first.train_images, again.train_images)
     assert torch.equal(first.test_images, again.test_images)
     assert not digests(first.train_images) & digests(other.train_images)
+    assert not digests(first.train_images) & digests(make_shapes(200, 50, seed=2**31 - 1).train_images)
 
 
 def test_global_generator_is_neither_used_nor_moved():
@@ -61,7 +62,7 @@ def test_other_sizes_fill_the_picture():
 @pytest.mark.parametrize(("options", "message"), [
     ({"size": 16}, "size=16.*at least 24"),
     ({"train": 0}, "train=0"),
-    ({"seed": -1}, "seed=-1"),
+    ({"seed": -1}, "seed=-1"), ({"seed": 2**31}, r"seed=2147483648 .* below 2\*\*31"),
 ])
 def test_bad_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):

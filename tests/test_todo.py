@@ -83,8 +83,9 @@ def test_without_a_gpu_record_times_are_unknown_and_a_part_is_a_block(tmp_path):
 def test_a_gpus_speed_is_asked_for_until_it_is_there(tmp_path):
     assert "benchmarks.peers --device cuda" in todo.describe_agenda(DATASET, tmp_path / "results", tmp_path)
     (tmp_path / "benchmarks").mkdir()
-    (tmp_path / "benchmarks" / "peers_GPU.json").write_text(
-        '{"benchmark": "peers", "quick": false, "kind": "cuda", "device": "GPU"}')
+    (tmp_path / "benchmarks" / "peers_GPU.json").write_text(json.dumps(
+        {"benchmark": "peers", "quick": False, "kind": "cuda", "device": "GPU", "versions": {}, "started": "",
+         "settings": {}, "rows": []}))
     assert "benchmarks" not in todo.describe_agenda(DATASET, tmp_path / "results", tmp_path)
 
 

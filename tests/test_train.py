@@ -817,7 +817,8 @@ def test_a_file_that_is_no_run_is_named(tmp_path, content):
 def test_a_run_with_a_damaged_field_is_named(tmp_path):
     _, run = train()
     for field, damaged in (("train_images", None), ("history", "abc"), ("history", [1]), ("train_seconds", [1]),
-                           ("options", 3), ("finished", 1)):
+                           ("options", 3), ("finished", 1), ("calls", [{}]), ("calls", [1]), ("digest", 5),
+                           ("peak_memory_bytes", "x"), ("options", {"position": ["rope"]})):
         (tmp_path / "run.json").write_text(json.dumps({**run.to_dict(), field: damaged}))
         with pytest.raises(ValueError, match=r"run\.json.*Run\.save"):
             Run.load(tmp_path / "run.json")

@@ -40,12 +40,6 @@ def check_images(images: Tensor, channels: int, model: nn.Module) -> None:
         raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, {channels}, H, W], at least one image")
 
 
-def require_axes(images: Tensor) -> None:
-    """The same of the axes alone, for an embedding that is called by itself."""
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"images has shape {tuple(images.shape)}; expected [B, C, H, W], at least one image")
-
-
 def features_last(images: Tensor) -> Tensor:
     """The same `[B, C, H, W]` with a place's features side by side in memory, as tokens have them.
 
@@ -65,7 +59,7 @@ class LinearEmbedding(nn.Module):
     def __init__(self, channels: int, dim: int, patch_size: Size = 1) -> None:
         super().__init__()
         require_count(channels=channels, dim=dim)
-        self.patch = as_pair("patch_size", patch_size)
+        self.channels, self.patch = channels, as_pair("patch_size", patch_size)
         require_room(channels * self.patch[0] * self.patch[1] * dim, patch_size=patch_size, channels=channels, dim=dim)
         self.project = nn.Linear(channels * self.patch[0] * self.patch[1], dim)
 
@@ -78,7 +72,7 @@ class LinearEmbedding(nn.Module):
         return height // rows, width // columns
 
     def forward(self, images: Tensor) -> Tensor:
-        require_axes(images)
+        check_images(images, self.channels, self)
         self.grid(*images.shape[-2:])
         rows, columns = self.patch
         return self.project(rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=rows, q=columns))
@@ -114,9 +108,11 @@ def stage_widths(dim: int, widths: Sequence[float]) -> list[int]:
 class ConvStages(nn.Module):
     """What the convolutional embeddings share: `stages` of given `strides`, whose places become the tokens."""
 
-    def __init__(self, stages: Sequence[nn.Module], strides: Sequence[int], normalised: bool = False) -> None:
+    def __init__(self, channels: int, stages: Sequence[nn.Module], strides: Sequence[int],
+                 normalised: bool = False) -> None:
         super().__init__()
-        self.stages, self.strides, self.normalised = nn.Sequential(*stages), strides, normalised
+        self.channels, self.strides, self.normalised = channels, strides, normalised
+        self.stages = nn.Sequential(*stages)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of tokens for a picture of height × width pixels; sides are rounded up."""
@@ -125,7 +121,7 @@ class ConvStages(nn.Module):
         return height, width
 
     def forward(self, images: Tensor) -> Tensor:
-        require_axes(images)
+        check_images(images, self.channels, self)
         rows, columns = self.grid(*images.shape[-2:])
         if self.normalised:
             require_several(images.shape[0] * rows * columns, self.training, images.shape)
@@ -161,7 +157,7 @@ class ConvEmbedding(ConvStages):
                        nn.Identity() if normalisation is None else NORMS[normalisation](after),
                        ACTIVATIONS[activation]()]
         stages[-1] = nn.Identity()  # no activation after the last
-        super().__init__(stages, strides, normalised=normalisation is not None)
+        super().__init__(channels, stages, strides, normalised=normalisation is not None)
 
 
 class ConvPoolEmbedding(ConvStages):
@@ -174,9 +170,10 @@ class ConvPoolEmbedding(ConvStages):
     def __init__(self, channels: int, dim: int, patch_size: int = 1, widths: Sequence[float] = (0.5, 0.5, 1)) -> None:
         sizes = stage_sizes(channels, dim, widths)
         strides = halvings(patch_size, len(sizes))
-        super().__init__([nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.ReLU(),
-                                        nn.MaxPool2d(3, stride=stride, padding=1))
-                          for (before, after), stride in zip(sizes, strides, strict=True)], strides)
+        stages = [nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.ReLU(),
+                                nn.MaxPool2d(3, stride=stride, padding=1))
+                  for (before, after), stride in zip(sizes, strides, strict=True)]
+        super().__init__(channels, stages, strides)
 
 
 EMBEDDINGS = {"linear": LinearEmbedding, "conv": ConvEmbedding, "convpool": ConvPoolEmbedding}

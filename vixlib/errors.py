@@ -56,10 +56,11 @@ def require_rate(name: str, value: float) -> None:
     require_number(name, value, lambda rate: 0 <= rate < 1, "from 0 to below 1")
 
 
-def require_seed(name: str, value: int) -> None:
-    """`value` must be an integer that generators take: from 0 to below 2**63."""
-    if not is_integer(value) or not 0 <= value < 2**63:
-        raise ValueError(f"{name}={shown(value)} must be an integer from 0 to below 2**63")
+def require_seed(name: str, value: int, bits: int = 32) -> None:
+    """`value` must be an integer that generators tell from every other: torch's on a CPU look at its low 32 bits, so
+    that 2**32 would be 0 once more."""
+    if not is_integer(value) or not 0 <= value < 2**bits:
+        raise ValueError(f"{name}={shown(value)} must be an integer from 0 to below 2**{bits}")
 
 
 def require_flag(**values: bool) -> None:

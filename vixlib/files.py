@@ -127,6 +127,16 @@ def held(path: Path, patience: float = 0.0) -> Iterator[bool]:
                 _remove(path)
 
 
+@contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Hold `path` against others that change it in this way, too: for reading a file, changing what it says and writing
+    it again. An OSError where another process holds it for a minute."""
+    with held(path.with_name(f".{path.name}.lock"), patience=60) as free:
+        if not free:
+            raise OSError(f"cannot write {path}: another process has been changing it for a minute; try again later")
+        yield
+
+
 def _lock(file: BinaryIO) -> bool | None:
     """Hold `file` until it is closed, by this process or by its end; False where another holds it, None where the
     system has no such locks."""

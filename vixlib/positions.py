@@ -81,6 +81,10 @@ def unit_circle(angles: Tensor) -> Tensor:
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Turn neighbouring features (x₂ᵢ, x₂ᵢ₊₁) of `[..., N, d]` as complex numbers by `angles` `[N, d/2]` (radians)."""
     require_like("x", x, None)
+    require_like("angles", angles, None)
+    if x.ndim < 2 or x.shape[-1] % 2 or angles.shape != (x.shape[-2], x.shape[-1] // 2):
+        raise ValueError(f"angles has shape {tuple(angles.shape)} and x {tuple(x.shape)}; expected angles [N, d/2] for "
+                         "x [..., N, d], d even")
     return turned(x, unit_circle(angles))
 
 

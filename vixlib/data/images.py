@@ -29,6 +29,20 @@ def require_pictures(name: str, images: object, least: int = 1) -> None:
                          "pass a single one as image[None], and pixels as 0 ... 255")
 
 
+def require_labels(name: str, labels: object, count: int, classes: int) -> None:
+    """`labels` must be int64 [count], from 0 to below `classes`."""
+    require_type(name, labels, Tensor, "a tensor, int64 [N]")
+    require_strided(name, labels)
+    if labels.is_meta:
+        raise ValueError(f"{name} are on the meta device, which holds no numbers")
+    if labels.dtype != torch.int64 or labels.shape != (count,):
+        raise ValueError(f"{name} must be int64 [{count}], one for each picture, "
+                         f"got {labels.dtype} {list(labels.shape)}")
+    low, high = (int(bound) for bound in labels.aminmax())
+    if low < 0 or high >= classes:
+        raise ValueError(f"{name} run from {low} to {high}, but {classes} classes allow 0 to {classes - 1}")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
     """A labelled set of pictures, whole in memory and on one device.
@@ -57,17 +71,7 @@ class ImageData:
         for split in ("train", "test"):
             images, labels = self._split(split)
             require_pictures(f"{split}_images", images)
-            require_type(f"{split}_labels", labels, Tensor, "a tensor, int64 [N]")
-            require_strided(f"{split}_labels", labels)
-            if labels.is_meta:
-                raise ValueError(f"{split}_labels are on the meta device, which holds no numbers")
-            if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-                raise ValueError(f"{split}_labels must be int64 [{len(images)}], one for each picture, "
-                                 f"got {labels.dtype} {list(labels.shape)}")
-            low, high = (int(bound) for bound in labels.aminmax())
-            if low < 0 or high >= len(self.classes):
-                raise ValueError(f"{split}_labels run from {low} to {high}, "
-                                 f"but {len(self.classes)} classes allow 0 to {len(self.classes) - 1}")
+            require_labels(f"{split}_labels", labels, len(images), len(self.classes))
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
             raise ValueError(f"train_images are {list(self.train_images.shape[1:])} but test_images are "
                              f"{list(self.test_images.shape[1:])} [C, H, W]; resize them to one size")

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import is_integer, require_count, require_room
+from ..errors import require_count, require_room, require_seed
 from .images import ImageData
 
 STRIPES = ("horizontal", "vertical")
@@ -40,8 +40,7 @@ def make_shapes(train: int = 10_000, test: int = 2_000, seed: int = 0, size: int
     require_count(train=train, test=test, size=size)
     if size < MIN_SIZE:
         raise ValueError(f"size={size} is too small for stripes beside a frame; use at least {MIN_SIZE}")
-    if not is_integer(seed) or not 0 <= seed < 2**62:
-        raise ValueError(f"seed={seed!r} must be an integer, 0 or more and below 2**62")
+    require_seed("seed", seed, bits=31)
     drawn = (train + test + 4 * CHUNK) * 3 * size ** 2  # drawing takes several float pictures for each of a chunk
     require_room(drawn, train=train, test=test, size=size)
     with torch.device("cpu"):  # whatever torch's default device is: generators draw on their own alone

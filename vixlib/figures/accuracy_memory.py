@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..measure.parameters import count_parameters
 from ..models.zoo import build
-from ..report.comparison import Group
+from ..report.comparison import Group, by_settings
 from ..report.leads import recorded_by_group
 from ..report.memory import predicted_peak
 from ..report.paper import paper_table
@@ -45,10 +45,11 @@ def paper_points(tables: Iterable[int]) -> list[Point]:
 
 def recorded_points(systems: Iterable[str], results: str | Path | None = None) -> dict[Group, list[Point]]:
     """The recorded runs of `systems`, by group: last epoch's accuracy, mean over seeds, and a training step's memory.
+    Runs of one system with other settings are points of their own.
 
     Memory is what the run measured on its GPU, else predicted in float32 from the model that the record describes.
     """
-    return {group: [_point(name, own) for name, own in models.items()]
+    return {group: [_point(name, own) for name, records in models.items() for own in by_settings(records)]
             for group, models in recorded_by_group(systems, results).items()}
 
 

@@ -63,6 +63,9 @@ def show_pictures(images: Tensor, titles: Sequence[str] = (), columns: int = 8, 
     return figure
 
 
+FAR = 10.0  # noise may leave -1 ... 1 by some units; beyond this it is not normalised
+
+
 def as_picture(image: Tensor) -> Tensor:
     """`[C, H, W]` as uint8 or normalised float -> `[H, W, C]` in [0, 1] for imshow."""
     require_type("image", image, Tensor, "a tensor [C, H, W]")
@@ -77,6 +80,9 @@ def as_picture(image: Tensor) -> Tensor:
     if not image.isfinite().all():
         raise ValueError("image has NaN or infinite pixels, which have no colour; replace them, for instance by "
                          "torch.nan_to_num(image)")
+    if image.is_floating_point() and image.abs().max() > FAR:
+        raise ValueError(f"image has pixels up to {image.abs().max():.0f}, far from -1 ... 1, as normalised ones are; "
+                         "pass pixels of 0 ... 255 as torch.uint8")
     image = image.detach().cpu()
     image = image.float() / 255 if image.dtype == torch.uint8 else image.float() / 2 + 0.5
     return image.clamp(0, 1).permute(1, 2, 0)

@@ -17,7 +17,7 @@ PART_COLOURS = {"conv": "#56B4E9", "mixer": "#D55E00", "ff": "#CC79A7", "norm": 
 LAYERS = {
     "Hybrid ViX (03)": (["conv 3×3, three times", "CLS, positions"], [["norm", "mixer"], ["norm", "ff"]],
                         "class from CLS"),
-    "CXV": (["conv 3×3, twice"], ["conv 3×3", ["norm", "mixer"], ["ff"]], "class from the mean"),
+    "CXV": (["conv 3×3, twice"], ["conv 3×3", "norm", ["mixer"], ["ff"]], "class from the mean"),
     "CvT": (["conv 3×3, norm"], [["norm", ("conv q", "conv k", "conv v"), "mixer"], ["norm", "ff"]],
             "class from the mean"),
 }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..device import own_randomness, pick_precision, require_working
-from ..errors import require_count, require_mapping, require_type, shown
+from ..errors import require_count, require_mapping, require_number, require_type, shown
 from ..kernels import training_kernels
 from ..precision import autocast_off, computing_in
 from .live_bytes import kept_for_backward
@@ -48,6 +48,7 @@ def mixer_seconds(builders: Mapping[str, Builder], dim: int, *, device: torch.de
     """
     require_mapping("builders", builders)
     require_count(dim=dim, batch_size=batch_size, smallest=smallest, largest=largest, repeats=repeats)
+    require_number("budget", budget, lambda seconds: seconds >= 0, "of 0 or above, in seconds")
     if 4 * smallest > largest:
         raise ValueError(f"largest={largest} must be at least four times smallest={smallest}: three sizes are "
                          "measured, each twice the one before")
@@ -103,6 +104,8 @@ def crossing(tokens: Sequence[int], reference: Sequence[float], other: Sequence[
     tokens[0] if it always was; None if it is not cheaper at the last of `tokens`.
     """
     require_curves(tokens, {"reference": reference, "other": other})
+    if any(after <= before for before, after in zip(tokens, tokens[1:], strict=False)):
+        raise ValueError(f"tokens={shown(tokens)} must grow from one to the next; sort them, and the costs with them")
     gaps = [math.log(b / a) for a, b in zip(reference, other, strict=True)]  # negative where `other` is cheaper
     if gaps[-1] >= 0:
         return None

@@ -7,12 +7,15 @@ from pathlib import Path
 import torch
 
 from ..device import device_name
-from ..files import DATA, write_atomic
+from ..errors import require_kinds, require_mapping, require_type
+from ..files import DATA, changing, write_atomic
 from ..models.zoo import build
 from ..provenance import environment, now
 from .speed import throughput
 
 MINUTES = DATA / "minutes.json"
+KINDS = {**dict.fromkeys(("notebook", "profile", "data", "device", "kind", "finished"), str),
+         **dict.fromkeys(("seconds", "images_per_second"), (int, float))}
 # The yardstick's model and batch: large enough to keep the device busy, small enough for a fraction of a second.
 STEPS = {"cpu": ({"patch_size": 4, "dim": 64, "depth": 2, "dim_head": 16, "mlp_dim": 128}, 64),
          "cuda": ({"patch_size": 2}, 128)}
@@ -27,7 +30,17 @@ def yardstick(device: torch.device | str) -> float:
 
 def read_minutes(path: str | Path = MINUTES) -> list[dict]:
     """The measured notebooks, [{notebook, profile, data, seconds, images_per_second, device, kind, ...}]; none: []."""
-    return json.loads(Path(path).read_text()) if Path(path).exists() else []
+    if not Path(path).exists():
+        return []
+    try:
+        rows = json.loads(Path(path).read_bytes())
+        require_type("the file", rows, list, "a list")
+        for row in rows:
+            require_mapping("a row", row)
+            require_kinds(row, KINDS, "a row")
+    except (RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no minutes of notebooks ({error}); restore it or delete it") from error
+    return rows
 
 
 def write_minutes(notebook: str, profile: str, data: str, seconds: float, images_per_second: float,
@@ -36,8 +49,9 @@ def write_minutes(notebook: str, profile: str, data: str, seconds: float, images
     row = {"notebook": notebook, "profile": profile, "data": data, "seconds": round(seconds, 1),
            "images_per_second": round(images_per_second, 1), "kind": torch.device(device).type,
            **environment(device), "finished": now()}
-    rows = {_key(old): old for old in read_minutes(path)} | {_key(row): row}
-    write_atomic(path, json.dumps([rows[key] for key in sorted(rows)], indent=1) + "\n")
+    with changing(Path(path)):
+        rows = {_key(old): old for old in read_minutes(path)} | {_key(row): row}
+        write_atomic(path, json.dumps([rows[key] for key in sorted(rows)], indent=1) + "\n")
 
 
 def _key(row: dict) -> tuple[str, str, str, str]:

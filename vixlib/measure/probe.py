@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.images import normalised, require_pictures
+from ..data.images import normalised, require_labels, require_pictures
 from ..errors import (
     MOST,
     require_between,
@@ -25,10 +25,9 @@ from ..mixers import (
     NystromAttention,
     PerformerAttention,
     SoftmaxAttention,
-    newton_schulz,
     segment_means,
 )
-from ..mixers.nystrom import exact_inverse
+from ..mixers.nystrom import pseudo_inverse, require_iterations
 from ..positions import Rotary
 from .scoring import evaluating, logits_of, place_of, uncompiled
 
@@ -98,9 +97,10 @@ def linformer_row(q: Tensor, k: Tensor, token: int, project_k: Tensor, project_v
 
 def nystrom_row(q: Tensor, k: Tensor, token: int, landmarks: int, iterations: int | None = 6) -> Tensor:
     """The row of F A⁺ B: softmax to landmark keys, the pseudo-inverse between landmarks, softmax to all keys."""
+    require_iterations(iterations)
     q_land, k_land = segment_means(q, landmarks), segment_means(k, landmarks)
     between = SoftmaxAttention.attention(q_land, k_land)
-    inverse = exact_inverse(between) if iterations is None else newton_schulz(between, iterations)
+    inverse = pseudo_inverse(between, iterations)
     return (softmax_row(q, k_land, token).unsqueeze(2) @ inverse @ SoftmaxAttention.attention(q_land, k)).squeeze(2)
 
 
@@ -204,12 +204,9 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
     if not hasattr(model, "head"):
         raise ValueError(f"model {type(model).__name__} has no .head whose input could be taken as features")
     require_pictures("images", images, least=2)
-    require_type("labels", labels, Tensor, "a tensor, one label for each picture")
     require_type("shifts", shifts, Iterable, "numbers of pixels, such as (0, 1, 2)")
     shifts = tuple(shifts)
-    if labels.shape != images.shape[:1]:
-        raise ValueError(f"labels have shape {list(labels.shape)}, but there are {len(images)} pictures; pass one "
-                         "label for each, as data.test_labels")
+    require_labels("labels", labels, len(images), MOST)
     require_count(batch_size=batch_size)
     for pixels in shifts:
         require_between(0, MOST, pixels=pixels)
@@ -217,8 +214,8 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
     labels, seen = labels.to(device), []
     hook = model.head.register_forward_pre_hook(lambda _head, arguments: seen.append(arguments[0]))
 
-    def look(down: int, right: int) -> tuple[Tensor, Tensor]:
-        """Features [B, D] and predicted classes [B] of all pictures, moved."""
+    def look(down: int, right: int) -> tuple[Tensor, Tensor, int]:
+        """Features [B, D] and predicted classes [B] of all pictures, moved, and the number of classes."""
         seen.clear()
         guesses = []
         for part in images.split(batch_size):
@@ -226,17 +223,18 @@ def shift_consistency(model: nn.Module, images: Tensor, labels: Tensor, shifts: 
             logits = logits_of(model, normalised(moved))
             # A picture without an answer (NaN) is missed, and agrees with nothing.
             guesses.append(logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), -1))
-        return torch.cat(seen).double(), torch.cat(guesses)
+        return torch.cat(seen).double(), torch.cat(guesses), logits.shape[1]
 
     try:
         with uncompiled(model):
-            features, classes = look(0, 0)
+            features, classes, count = look(0, 0)
+            require_labels("labels", labels, len(images), count)
             mean = features.mean(dim=0)
             scores = []
             for pixels in shifts:
                 ways = [look(down * pixels, right * pixels) for down, right in (DIRECTIONS if pixels else [(0, 0)])]
                 rates = [((c == labels).double().mean(), ((c == classes) & (c >= 0)).double().mean(),
-                          F.cosine_similarity(f - mean, features - mean).mean()) for f, c in ways]
+                          F.cosine_similarity(f - mean, features - mean).mean()) for f, c, _ in ways]
                 top1, agreement, cosine = torch.tensor(rates, dtype=torch.float64).mean(dim=0).tolist()
                 scores.append(ShiftScores(pixels, 100 * top1, 100 * agreement, cosine))
     finally:

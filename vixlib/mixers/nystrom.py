@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from ..errors import require_between, require_count, require_known, require_room
+from ..errors import MOST, require_between, require_count, require_known, require_like, require_room
 from ..lean import once_differentiable, untouched
 from ..positions import Rotary
 from ..precision import autocast_off
@@ -23,6 +23,7 @@ def segment_means(x: Tensor, segments: int) -> Tensor:
 
     Run lengths differ by at most one, longer runs first, so every token is in exactly one run and none is padding.
     """
+    require_like("x", x, None)
     if x.ndim != 4:
         raise ValueError(f"x has shape {tuple(x.shape)}; expected heads [B, H, N, d]")
     require_between(1, x.shape[2], segments=segments)
@@ -52,6 +53,9 @@ def newton_schulz(a: Tensor, iterations: int, trace: list[tuple[Tensor, ...]] | 
 
     trace: a list that receives each iteration's z, az, s = 7 - az, u = 15 - az s and p = (13 - az u) / 4, `[B, m, m]`.
     """
+    if a.ndim < 2 or a.shape[-2] != a.shape[-1]:
+        raise ValueError(f"a has shape {tuple(a.shape)}; expected square matrices [..., m, m]")
+    require_between(0, MOST, iterations=iterations)
     # baddbmm is c + α a b in one kernel, but takes one batch axis: [..., m, m] becomes [B, m, m]. (bmm is @ for those.)
     flat, z = as_batch(a), as_batch(a.mT / starting_scale(a))
     identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
@@ -101,6 +105,23 @@ def exact_inverse(a: Tensor) -> Tensor:
     return inverse.where(whole, torch.full_like(inverse, torch.nan))
 
 
+def pseudo_inverse(a: Tensor, iterations: int | None) -> Tensor:
+    """Of row-stochastic `[..., m, m]`, by so many of newton_schulz's iterations; None: exactly."""
+    if iterations is None:
+        return exact_inverse(a)
+    wide = a.double() if iterations > FLOAT32_ITERATIONS else a
+    return IterativeInverse.apply(wide, iterations).to(a.dtype)
+
+
+def require_iterations(iterations: int | None) -> None:
+    """As many as do not let rounding grow beyond the result, or None."""
+    if iterations is not None:
+        require_count(iterations=iterations)
+        if iterations > MOST_ITERATIONS:
+            raise ValueError(f"iterations={iterations} lets rounding grow beyond the result; use at most "
+                             f"{MOST_ITERATIONS}, or None for the exact pseudo-inverse")
+
+
 class NystromAttention(HeadsQKV):
     """softmax(q k̃ᵀ) A⁺ softmax(q̃ kᵀ) v + conv(v), A = softmax(q̃ k̃ᵀ): Xiong et al., "Nyströmformer", eq. (13).
 
@@ -123,11 +144,7 @@ class NystromAttention(HeadsQKV):
             raise ValueError(f"num_landmarks={num_landmarks} exceeds the sequence length {seq_len}; "
                              f"use at most {seq_len}, or a smaller patch_size")
         require_known("padding", padding, (None, "front"))
-        if iterations is not None:
-            require_count(iterations=iterations)
-            if iterations > MOST_ITERATIONS:
-                raise ValueError(f"iterations={iterations} lets rounding grow beyond the result; use at most "
-                                 f"{MOST_ITERATIONS}, or None for the exact pseudo-inverse")
+        require_iterations(iterations)
         if type(conv_kernel) is not int or conv_kernel < 0 or (conv_kernel and conv_kernel % 2 == 0):
             raise ValueError(f"conv_kernel={conv_kernel} must be odd, or 0 for none, to keep the number of tokens")
         require_room(conv_kernel * heads, conv_kernel=conv_kernel, heads=heads)
@@ -158,10 +175,7 @@ class NystromAttention(HeadsQKV):
 
     def inverse(self, landmark_attention: Tensor) -> Tensor:
         """The (approximate) pseudo-inverse of `[B, H, m, m]`."""
-        if self.iterations is None:
-            return exact_inverse(landmark_attention)
-        wide = landmark_attention.double() if self.iterations > FLOAT32_ITERATIONS else landmark_attention
-        return IterativeInverse.apply(wide, self.iterations).to(landmark_attention.dtype)
+        return pseudo_inverse(landmark_attention, self.iterations)
 
     def convolves_heads(self) -> bool:
         """Whether the convolution is as it was built: nobody has put another, a hook or other settings in its place."""

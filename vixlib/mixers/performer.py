@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import require_count, require_known, require_number, require_room
+from ..errors import require_count, require_known, require_number, require_room, require_type
 from ..lean import as_new, once_differentiable
 from ..positions import Rotary
 from ..precision import at_least_float32, autocast_off
@@ -21,6 +21,7 @@ def orthogonal_features(num_features: int, dim_head: int, generator: torch.Gener
     estimate unbiased and lower its variance.
     """
     require_count(num_features=num_features, dim_head=dim_head)
+    require_type("generator", generator, (torch.Generator, type(None)), "a torch.Generator, or None for torch's own")
     blocks = math.ceil(num_features / dim_head)
     default = torch.get_default_dtype()
     wide = torch.promote_types(default, torch.float32)  # QR knows no half precision

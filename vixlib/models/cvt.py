@@ -8,7 +8,7 @@ from ..embeddings import Size, as_pair, check_images, features_last
 from ..errors import require_count, require_depth, require_known, require_rate, require_room
 from ..precision import as_residual
 from .norms import ChannelNorm
-from .options import distribute, mixer_class, over_grid, stacked
+from .options import distribute, knows_places, mixer_class, over_grid, require_own_grid, stacked
 from .vix import Block
 
 
@@ -55,6 +55,7 @@ class CvT(nn.Module):
                                 mlp_dim, dropout, norm=ChannelNorm),
                 depth, sum(depths), depths=depths, image_size=image_size, dim=dim, heads=heads, dim_head=dim_head,
                 mlp_dim=mlp_dim))
+        self.one_grid = knows_places(self.stages)
         self.head = nn.Linear(dim, num_classes)
 
     @staticmethod
@@ -72,6 +73,7 @@ class CvT(nn.Module):
         x = features_last(images)
         for embed, norm, blocks in zip(self.embed, self.norms, self.stages, strict=True):
             x = embed(x)
+            require_own_grid(self, x.shape[2:])
             rows = x.shape[2]
             tokens = as_residual(norm(rearrange(x, "b d h w -> b (h w) d")))
             for block in blocks:

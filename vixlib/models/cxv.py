@@ -9,23 +9,30 @@ from ..errors import require_count, require_depth, require_known, require_mixed,
 from ..precision import as_residual
 from .feedforward import FeedForward
 from .norms import ChannelNorm, lean_norm
-from .options import distribute, mixer_class, over_grid, stacked
+from .options import distribute, knows_places, mixer_class, over_grid, require_own_grid, stacked
 
 
 class CXVLayer(nn.Module):
-    """conv(x), then x + mixer(norm(x)), then x + ff(x): `[B, D', H, W] -> [B, D, H, W]`."""
+    """norm(conv(x)), then x + mixer(x), then x + ff(x): `[B, D', H, W] -> [B, D, H, W]`.
 
-    def __init__(self, channels: int, dim: int, mixer: nn.Module, mlp_dim: int, dropout: float) -> None:
+    Unlike a Block's, the norm stands in the line itself and not in a branch, as in the authors' published code.
+    mixer_dropout: None for `dropout`, which the feed-forward has.
+    """
+
+    def __init__(self, channels: int, dim: int, mixer: nn.Module, mlp_dim: int, dropout: float,
+                 mixer_dropout: float | None = None) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, dim, 3, padding=1)
-        self.norm, self.mixer, self.dropout = ChannelNorm(dim), mixer, nn.Dropout(dropout)
+        self.norm, self.mixer = ChannelNorm(dim), mixer
+        self.dropout = nn.Dropout(dropout if mixer_dropout is None else mixer_dropout)
         self.ff = FeedForward(dim, mlp_dim, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         rows = x.shape[2]
-        x = as_residual(rearrange(x, "b d h w -> b (h w) d"))  # as tokens: as a picture it would be laid out anew
-        mixed = self.mixer(lean_norm(self.norm, x))
+        x = rearrange(x, "b d h w -> b (h w) d")  # as tokens: as a picture it would be laid out anew
+        x = as_residual(lean_norm(self.norm, as_residual(x)))
+        mixed = self.mixer(x)
         require_mixed(mixed, x, self.mixer)
         x = x + self.dropout(mixed)
         x = x + self.ff(x)
@@ -37,6 +44,7 @@ class CXV(nn.Module):
 
     Jeevan and Sethi, "Convolutional Xformers for Vision": a stem of 3×3 convolutions to dim/4 and dim/2 channels,
     then layers of convolution, mixer and feed-forward; the convolutions tell places apart.
+    dropout: after mixer and feed-forward.   mixer_dropout: another one after the mixer, where not None (CLTV).
     projection: "linear", or "conv" for 3×3 convolutions as the mixer's maps (CLTV), for one image size.
     patch_size: the stride of the stem, 1, 2 or 4.
     """
@@ -44,7 +52,7 @@ class CXV(nn.Module):
     def __init__(self, *, mixer: str | type[nn.Module] = "performer", projection: str = "linear",
                  image_size: Size = 32, patch_size: int = 1, num_classes: int = 10, channels: int = 3, dim: int = 128,
                  depth: int = 5, heads: int = 4, dim_head: int = 32, mlp_dim: int = 256, dropout: float = 0.5,
-                 **options) -> None:
+                 mixer_dropout: float | None = None, **options) -> None:
         super().__init__()
         require_count(num_classes=num_classes, channels=channels, dim=dim, heads=heads, dim_head=dim_head,
                       mlp_dim=mlp_dim)
@@ -53,6 +61,8 @@ class CXV(nn.Module):
             raise ValueError(f"dim={dim} must be divisible by 4: the stem has dim/4 and dim/2 channels")
         require_known("projection", projection, ("linear", "conv"))
         require_rate("dropout", dropout)
+        if mixer_dropout is not None:
+            require_rate("mixer_dropout", mixer_dropout)
         mixing = mixer_class(mixer)
         own, = distribute(type(self).__name__, options, mixing)
 
@@ -66,8 +76,10 @@ class CXV(nn.Module):
         own |= over_grid(mixing, projection, grid)
         self.blocks = stacked(
             lambda i: CXVLayer(dim if i else dim // 2, dim, mixing(dim, heads=heads, dim_head=dim_head,
-                                                                   seq_len=grid[0] * grid[1], **own), mlp_dim, dropout),
+                                                                   seq_len=grid[0] * grid[1], **own), mlp_dim, dropout,
+                               mixer_dropout),
             depth, depth=depth, image_size=image_size, dim=dim, heads=heads, dim_head=dim_head, mlp_dim=mlp_dim)
+        self.one_grid = knows_places(self.blocks)
         self.head = nn.Linear(dim, num_classes)
 
     @staticmethod
@@ -78,6 +90,7 @@ class CXV(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.channels, self)
         x = self.stem(features_last(images))
+        require_own_grid(self, x.shape[2:])
         for block in self.blocks:
             x = block(x)
         return self.head(x.mean(dim=(2, 3)))

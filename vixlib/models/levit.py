@@ -18,7 +18,7 @@ from ..errors import (
 from ..mixers import BatchNormTokens
 from ..precision import as_residual
 from .feedforward import FeedForward
-from .options import constructor_arguments, distribute, mixer_class, stacked
+from .options import constructor_arguments, distribute, knows_places, mixer_class, require_own_grid, stacked
 
 
 class LeViTBlock(nn.Module):
@@ -89,6 +89,9 @@ class LeViT(nn.Module):
         if attention_bias and "bias_grid" not in constructor_arguments(mixing):
             raise ValueError(f"attention_bias=True needs the attention matrix that {mixing.__name__} never forms: the "
                              "bias is added to its scores; use mixer='softmax' or attention_bias=False")
+        if attention_bias and "bias_grid" in options:
+            raise ValueError(f"bias_grid={options['bias_grid']!r} is what attention_bias=True chooses for each stage; "
+                             "leave out one of them")
 
         self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
         self.embedding = embedding(channels, dims[0], patch_size, **embedding_options)
@@ -105,6 +108,7 @@ class LeViT(nn.Module):
                     mixing(width, heads=heads, dim_head=dim_head, seq_len=grid[0] * grid[1], **own), width, mlp_dim,
                     activation, dropout),
                 blocks, depth=depth, image_size=image_size, dim=dim, heads=heads, dim_head=dim_head, mlp_dim=mlp_dim)
+        self.one_grid = bool(self.shrink) or knows_places(self.blocks)
         self.head = nn.Linear(dims[-1], num_classes)
 
     @staticmethod
@@ -118,9 +122,7 @@ class LeViT(nn.Module):
     def tokens(self, images: Tensor) -> Tensor:
         """The tokens after the last block, `[B, N, D]`."""
         check_images(images, self.channels, self)
-        if self.shrink and (grid := self.embedding.grid(*images.shape[-2:])) != self.grid:
-            raise ValueError(f"the image gives {grid[0]}x{grid[1]} tokens but shrinking attention is for "
-                             f"{self.grid[0]}x{self.grid[1]}; build the model with this image_size, or with one stage")
+        require_own_grid(self, self.embedding.grid(*images.shape[-2:]))
         x = as_residual(self.embedding(images))
         for i, block in enumerate(self.blocks):
             if str(i) in self.shrink:

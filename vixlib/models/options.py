@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import require_known, require_room
 from ..mixers import MIXERS, HeadsQKV
+from ..mixers.heads import GridConv
 
 # Arguments that the host fills in itself.
 COMMON = {"dim", "heads", "dim_head", "seq_len", "channels", "patch_size", "grid", "cls"}
@@ -42,6 +43,19 @@ def over_grid(mixing: type[nn.Module], projection: str, grid: tuple[int, int]) -
         raise ValueError(f"projection={projection!r} makes queries, keys and values by convolution, but "
                          f"{mixing.__name__} does not take them so; use projection='linear'")
     return {"projection": projection, "grid": grid}
+
+
+def knows_places(blocks: nn.Module) -> bool:
+    """Whether some part of `blocks` was built for a grid of places: by the number of tokens alone it would take a
+    picture of 4×16 for one of 8×8, and wrong places for neighbours."""
+    return any(isinstance(part, GridConv) or getattr(part, "bias_grid", None) for part in blocks.modules())
+
+
+def require_own_grid(model: nn.Module, grid: tuple[int, int]) -> None:
+    """Where `model.one_grid` says that its parts know places, pictures must give the grid that it was built for."""
+    if model.one_grid and tuple(grid) != tuple(model.grid):
+        raise ValueError(f"the image gives {grid[0]}x{grid[1]} tokens but this {type(model).__name__} has parts for a "
+                         f"grid of {model.grid[0]}x{model.grid[1]}; build the model with this image_size")
 
 
 def constructor_arguments(part: type) -> dict[str, inspect.Parameter]:

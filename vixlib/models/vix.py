@@ -10,7 +10,7 @@ from ..positions import POSITIONS, Rotary
 from ..precision import as_residual
 from .feedforward import FeedForward
 from .norms import apply_norm, lean_norm
-from .options import distribute, mixer_class, stacked
+from .options import distribute, knows_places, mixer_class, require_own_grid, stacked
 
 
 class Block(nn.Module):
@@ -93,6 +93,7 @@ class ViX(nn.Module):
                                                           **mixer_options), mlp_dim, dropout),
                               depth, depth=depth, image_size=image_size, dim=dim, heads=heads, dim_head=dim_head,
                               mlp_dim=mlp_dim)
+        self.one_grid = knows_places(self.blocks)
         self.norm = nn.LayerNorm(dim)
         self.pool = SequencePool(dim) if pool == "sequence" else None
         self.head = nn.Linear(dim, num_classes)
@@ -120,6 +121,7 @@ class ViX(nn.Module):
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = self.dropout(self.position.embed(x, grid))
+        require_own_grid(self, grid)
         rotary = self.position.rotary(grid, x.device)
         for block in self.blocks:
             x = block(x, rotary)

@@ -78,7 +78,7 @@ SYSTEMS |= {
     "CPV": System(CXV, "a convolution in every layer, Performer", PERFORMER),
     "CNV": System(CXV, "a convolution in every layer, Nyströmformer", NYSTROM),
     "CLTV": System(CXV, "a convolution in every layer, linear attention",
-                   {"mixer": "linear", "projection": "conv", "qkv_bias": True}),
+                   {"mixer": "linear", "projection": "conv", "qkv_bias": True, "scaled": True, "mixer_dropout": 0.0}),
     "ResNet18": System(ResNet18, "residual convolutions, the baseline"),
 }
 CONFIGS = ("uniform", "paper")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import linear_regression
 
-from ..files import DATA
+from ..errors import require_kinds, require_mapping
+from ..files import DATA, listed
 from ..measure.cost import crossing
 from ..table import Table
 
@@ -16,16 +17,29 @@ UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 LONG = 512  # slopes are fitted from here on, where the work outweighs the calls
 REFERENCE = "softmax, fused"
 PHASES = ("training", "inference")
+KINDS = {"benchmark": str, "device": str, "kind": str, "quick": bool, "versions": dict, "started": str,
+         "settings": dict, "rows": list}  # of a record
 COSTS = [(what, phase) for what in ("seconds", "bytes") for phase in PHASES]
 
 
 def read(folder: Path = BENCHMARKS, benchmark: str | None = None) -> list[dict]:
     """The records of a folder (of one benchmark) by file name; where a device has a full one, not its quick one."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))]
+    records = [_record(path) for path in listed(Path(folder), ".json")]
     full = {(record["benchmark"], record["device"]) for record in records if not record["quick"]}
     return [record for record in records
             if benchmark in (None, record["benchmark"])
             and (not record["quick"] or (record["benchmark"], record["device"]) not in full)]
+
+
+def _record(path: Path) -> dict:
+    """The benchmark in the file `path`; the ValueError for something else names it."""
+    try:
+        record = json.loads(path.read_bytes())
+        require_mapping("it", record)
+        require_kinds(record, KINDS, "it")
+    except (OSError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no benchmark ({error}); restore it or delete it") from error
+    return record
 
 
 def published_peaks() -> list[tuple[dict[str, int], str]]:

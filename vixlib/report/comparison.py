@@ -110,7 +110,7 @@ def _notes(table: int | str, groups: Sequence[Group], recorded: Sequence[dict], 
     settings = dict.fromkeys(f"{run.dataset}, {_epochs(run)} epoch(s), {run.device}" for run in runs)
     notes += [f"this run: {'; '.join(settings)}"] if runs else []
     notes += [MARKED_LOGS] if marked else []
-    notes += copy_notes((*(group.dataset for group in groups), *(run.dataset for run in runs)))
+    notes += copy_notes((*(group.dataset for group in groups), *(record["dataset"] for record in run_records(runs))))
     if left_out := groups_left_out(recorded):
         notes.append(f"not shown: {'; '.join(left_out)}: one system, trained to compare ways of training (see "
                      "report.reasons_table)")
@@ -154,7 +154,7 @@ def checked_runs(runs: Iterable[Run]) -> list[Run]:
 
 def run_records(runs: Iterable[Run]) -> list[dict]:
     """Runs of this session that have an epoch, with the fields that tables and pairs read of records."""
-    return each_once(_as_record(run) for run in checked_runs(runs) if run.history)
+    return each_once(told_apart(_as_record(run) for run in checked_runs(runs) if run.history))
 
 
 def _position(run: Run) -> str:
@@ -168,8 +168,10 @@ def _as_record(run: Run) -> dict:
     train = {**run.config.to_dict(), "train_images": run.train_images}
     if len(run.history) < run.config.epochs:
         train["stopped_after"] = len(run.history)
-    return {"profile": THIS_RUN, "dataset": run.dataset, "model": run.model, "config": run.model_config or "uniform",
-            "position": _position(run), "options": options, "seed": run.config.seed, "train": train,
+    known = {"digest": run.digest} if run.digest else {}
+    return {**known, "profile": THIS_RUN, "dataset": run.dataset, "model": run.model,
+            "config": run.model_config or "uniform", "position": _position(run), "options": options,
+            "seed": run.config.seed, "train": train,
             "history": run.history, "best_top1": run.best_top1, "last_top1": run.last_top1, "device": run.device}
 
 
@@ -242,17 +244,23 @@ def _build(row: Row, table: int | str) -> nn.Module:
 def _cell(records: list[dict], score: str, without: str) -> str:
     """A line "best | last" for each setting of a system's `records`, whose seeds count together; several say how they
     differ. without: what to say where there are no records."""
-    found: dict[str, list[dict]] = {}
-    for record in records:
-        found.setdefault(as_text(_settings(record)), []).append(record)
-    told, lines = [_settings(own[0]) for own in found.values()], []
-    for settings, own in zip(told, found.values(), strict=True):
+    found = by_settings(records)
+    told, lines = [_settings(own[0]) for own in found], []
+    for settings, own in zip(told, found, strict=True):
         curves = [[epoch[score] for epoch in record["history"]] for record in own]
         apart = ", ".join(f"{key}={value}" for key, value in settings.items()
                           if any(one.get(key) != told[0].get(key) for one in told))
         lines.append(f"{max(map(max, curves)):.2f} | {spread([curve[-1] for curve in curves])}"
                      + (f" ({apart})" if apart else ""))
     return "\n".join(lines) or without
+
+
+def by_settings(records: Iterable[dict]) -> list[list[dict]]:
+    """`records` of one system, together those that nothing but the seed tells apart."""
+    found: dict[str, list[dict]] = {}
+    for record in records:
+        found.setdefault(as_text(_settings(record)), []).append(record)
+    return list(found.values())
 
 
 def _settings(record: dict) -> dict:

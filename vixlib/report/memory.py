@@ -6,7 +6,7 @@ which it shows.
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -14,12 +14,12 @@ from torch import nn
 
 from ..device import device_name, is_out_of_memory, pick_device
 from ..errors import as_path, require_kinds
-from ..files import DATA, file_part, require_writable, write_atomic
+from ..files import DATA, changing, file_part, require_writable, write_atomic
 from ..measure.memory import CARD_GB, MARGIN, max_batch_size, peak_memory, predict_peak_memory, saved_bytes_per_image
 from ..models.zoo import CONFIGS, applicable, build, names, settings
 from ..provenance import environment
 from ..table import Table
-from ..train.rules import NUMBER
+from ..train.rules import NUMBER, OR_NONE
 from .records import read_records, record_name
 from .rows import table_rows
 from .speeds import SPEED_HEADER, SPEED_NOTE, speed_cells
@@ -64,24 +64,32 @@ def write(folder: Path = MEMORY, device: torch.device | None = None, only: list[
     device = device or pick_device()
     path = folder / f"{'predicted' if device.type == 'cpu' else file_part(device_name(device))}.json"
     require_writable(path)  # before minutes are spent on what could not be kept
-    before = read_needs(path) if path.exists() else {"rows": []}
-    known = before.get("records", {}) if only else {}  # computed by an older vixlib, they may no longer be true
-    rows = {(row["model"], row["config"]): row for row in before["rows"]}
+    if path.exists():
+        read_needs(path)
     for name in only or names():
         for config in CONFIGS:
             # Where both configurations are the same model, one row serves both.
             if config == "uniform" or settings(name, config) != settings(name, "uniform"):
-                rows[name, config] = needs(name, config, device)
-                print(f"{name} {config}: {rows[name, config]['peak_bytes']}")
-    content = {"measured": device.type == "cuda", "batch_size": BATCH, "memory_gb": CARD_GB, **environment(device),
-               "rows": [rows[key] for key in sorted(rows)],
-               # Of recorded runs predictions alone are read, and a borrowed GPU's minutes are dear.
-               "records": {} if device.type == "cuda" else
-               {record_name(record): known.get(record_name(record)) or _predict_peak(record)
-                for record in read_records()}}
-    write_atomic(path, json.dumps(content, indent=1) + "\n")
-    _file.cache_clear()
+                row = needs(name, config, device)
+                _update(path, device, row=row)
+                print(f"{name} {config}: {row['peak_bytes']}")
+    known = read_needs(path)["records"] if only else {}  # computed by an older vixlib, they may no longer be true
+    # Of recorded runs predictions alone are read, and a borrowed GPU's minutes are dear.
+    _update(path, device, records={} if device.type == "cuda" else
+            {record_name(record): known.get(record_name(record)) or _predict_peak(record)
+             for record in read_records() if record["model"] in names()})
     return path
+
+
+def _update(path: Path, device: torch.device, row: dict | None = None, records: dict | None = None) -> None:
+    """Put a system's `row`, or what was predicted of `records`, into the file, whatever else others put there."""
+    with changing(path):
+        held = read_needs(path) if path.exists() else {"rows": [], "records": {}}
+        rows = {(one["model"], one["config"]): one for one in (*held["rows"], *([row] if row else []))}
+        content = {"measured": device.type == "cuda", "batch_size": BATCH, "memory_gb": CARD_GB, **environment(device),
+                   "rows": [rows[key] for key in sorted(rows)],
+                   "records": held["records"] if records is None else records}
+        write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
 def _predict_peak(record: dict) -> int:
@@ -109,14 +117,24 @@ def read_needs(path: Path) -> dict:
 def parse_needs(content: bytes) -> dict:
     """The figures in the content of a file; a KeyError, TypeError or ValueError says what is wrong with it."""
     held = json.loads(content)
-    require_kinds(held, {"rows": list, "device": str, "torch": str, "measured": bool}, "a memory file")
+    require_kinds(held, {"rows": list, "device": str, "torch": str, "measured": bool, "records": dict}, "a memory file")
+    require_kinds(held["records"], dict.fromkeys(held["records"], int), "records")
     for row in held["rows"]:
-        require_kinds(row, {"model": str, "config": str, "kept_bytes_per_image": NUMBER, "peak_bytes": dict,
-                            "largest_batch": int}, "a row")
+        require_kinds(row, {"model": str, "config": str, "parameters": int, "kept_bytes_per_image": NUMBER,
+                            "peak_bytes": dict, "largest_batch": int}, "a row")
+        require_kinds({way: row["peak_bytes"][way] for way in WAYS}, dict.fromkeys(WAYS, OR_NONE), "peak_bytes")
     return held
 
 
-_file = cache(read_needs)
+def _file(path: Path) -> dict:
+    """What `path` holds, read anew where it has changed: a notebook may live for days."""
+    changed = path.stat()
+    return _read_once(path, changed.st_mtime_ns, changed.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read_once(path: Path, *_changed: int) -> dict:
+    return read_needs(path)
 
 
 def predicted_peak(record: dict) -> int:
@@ -156,7 +174,7 @@ def cost_table(table: int | str, results: str | Path | None = None) -> Table:
                          "table=1 or table=3, which have the same systems")
     rows, source = stored()
     # Of the paper's layers: as a whole configuration, or where a system has but one.
-    records = [record for record in read_records(results) if not record["options"]
+    records = [record for record in read_records(results) if not record["options"] and record["model"] in names()
                and settings(record["model"], record["config"]) == settings(record["model"], "paper")]
     lines = []
     for row in table_rows(table):

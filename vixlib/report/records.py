@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..files import DATA, listed, write_atomic
 from ..models.zoo import CONFIGS
-from ..train.rules import NUMBER, is_percentage, require_epochs, require_settings
+from ..train.rules import NUMBER, OR_NONE, is_percentage, require_calls, require_epochs, require_settings
 
 RESULTS = DATA / "results"
 OF_DIGEST = re.compile(r" \([0-9a-f]{8}\)$")  # what told_apart adds to a name
@@ -34,7 +34,6 @@ FIELDS = (*IDENTITY, "table", "train", "params", "history", "best_top1", "last_t
           "images_per_second", "device", "memory_limit_gb", "torch", "vixlib", "commit", "started",
           "finished")
 
-OR_NONE = (*NUMBER, type(None))
 PLAIN = (*OR_NONE, str)  # values of options, or lists of these
 # Of the fields that tables and verdicts compute with.
 KINDS = {"dataset": str, "profile": str, "model": str, "config": str, "position": str, "options": dict, "seed": int,
@@ -42,6 +41,7 @@ KINDS = {"dataset": str, "profile": str, "model": str, "config": str, "position"
          "last_top1": NUMBER, "peak_memory_bytes": OR_NONE, "images_per_second": OR_NONE, "memory_limit_gb": OR_NONE,
          "device": str, "finished": (str, type(None))}
 TRAIN_KINDS = {"epochs": int, "batch_size": int}
+PICTURE_KINDS = {"image_size": list, "channels": int, "num_classes": int}
 PARAMS_KINDS = {"true": int, "as_paper": int}
 
 
@@ -150,7 +150,12 @@ def _require_values(record: dict) -> None:
     require_known("config", record["config"], CONFIGS)
     require_seed("seed", record["seed"])
     require_count(concurrent_runs=record.get("concurrent_runs", 1))
-    require_kinds({"calls": [], "digest": "", **record}, {"calls": list, "digest": str}, "the record")
+    known = {"calls": [], "digest": "", "pictures": {}, **record}
+    require_kinds(known, {"calls": list, "digest": str, "pictures": dict}, "the record")
+    require_calls(known["calls"])
+    if known["pictures"]:
+        require_kinds(known["pictures"], PICTURE_KINDS, "pictures")
+        as_pair("image_size", known["pictures"]["image_size"])
     for name, value in record["options"].items():
         if not all(isinstance(one, PLAIN) for one in (value if isinstance(value, list) else [value])):
             raise TypeError(f"option {name}={shown(value)} must be a number, text, True, False, None or a list of them")

@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import require_seed
+from ..errors import as_path, require_seed
 from . import parcels
 
 PLACES = {"results", "checkpoints"}
@@ -25,7 +25,10 @@ def folder(text: str) -> Path:
     """A path, which an empty text, as from a variable that is not set, is not."""
     if not text:
         raise argparse.ArgumentTypeError("is empty; name a folder, or leave it out")
-    return Path(text)
+    try:
+        return as_path("folder", text)  # a shell expands no ~ after a =
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive(text: str) -> float:
@@ -40,12 +43,15 @@ def positive(text: str) -> float:
 
 
 def seed(text: str) -> int:
-    """An integer that generators take."""
+    """An integer that generators tell apart."""
     try:
         value = int(text)
-        require_seed("seed", value)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} must be an integer from 0 to below 2**63") from None
+        value = text
+    try:
+        require_seed("seed", value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("seed=")) from None
     return value
 
 

@@ -2,17 +2,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..models.zoo import names
 from ..report.memory import MEMORY, fits_table, write
+from .arguments import folder
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m vixlib.reproduce.memory", description=__doc__)
     parser.add_argument("--names", nargs="+", choices=names(), metavar="NAME", help="only these systems")
-    parser.add_argument("--to", type=Path, default=MEMORY, help="folder of the files")
+    parser.add_argument("--to", type=folder, default=MEMORY, help="folder of the files")
     parser.add_argument("--show", action="store_true", help="print what fits, from the file")
     chosen = parser.parse_args(arguments)
     if chosen.show and chosen.names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,6 +11,7 @@ from pathlib import Path
 from ..files import held
 from . import parallel
 
+LONGEST = 255  # bytes that file systems allow a name
 PATIENCE = 3.0  # seconds; a process that was killed takes a moment until it is gone
 
 
@@ -23,7 +25,10 @@ def alone(path: Path | None) -> Iterator[None]:
     sign = None
     if path is not None and parallel.rank() == 0:
         real = Path(os.path.realpath(path))  # a link is written through
-        sign = real.with_name(f".{real.name}.lock")
+        name = f".{real.name}.lock"
+        if len(os.fsencode(name)) > LONGEST:
+            name = f".{hashlib.sha256(os.fsencode(real.name)).hexdigest()}.lock"
+        sign = real.with_name(name)
     with held(sign, PATIENCE) if sign else nullcontext(True) as free:
         if not parallel.from_first(free):
             raise CheckpointInUse(f"checkpoint {path} is that of a run which is being trained at this moment; wait for "

@@ -179,7 +179,8 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
               options=json.loads(json.dumps(own_options if isinstance(own_options, dict) else {}, default=_in_words,
                                             skipkeys=True), parse_constant=str),  # NaN would differ from itself
               dataset=data.name, train_images=len(data.train_labels), config=config,
-              device=f"{count} x {device_name(device)}" if count > 1 else device_name(device), precision=precision)
+              device=f"{count} x {device_name(device)}" if count > 1 else device_name(device), precision=precision,
+              digest=data.digest)
     training = Training(model, forward, torch.amp.GradScaler("cuda", enabled=precision == "float16"),
                         order=torch.Generator().manual_seed(config.seed),
                         augmentation=torch.Generator(device).manual_seed(config.seed),

@@ -72,7 +72,17 @@ RULES: dict[str, Callable[[str, object], None]] = {
     "compile": _one_of(False, *MODES, "auto"), "deterministic": _one_of(False, True)}
 
 NUMBER = (int, float)
+OR_NONE = (*NUMBER, type(None))
+CALL_KINDS = {"from_epoch": int, "device": str, "concurrent_runs": int}
 EPOCH_KINDS = {"epoch": int, "loss": NUMBER, "top1": NUMBER, "top5": NUMBER, "seconds": NUMBER}
+
+
+def require_calls(calls: list) -> None:
+    """The entries of a run's `calls` must be as training writes them; TypeError or ValueError says what is not."""
+    for call in calls:
+        require_mapping("a call", call)
+        require_kinds(call, CALL_KINDS, "a call")
+        require_count(from_epoch=call["from_epoch"], concurrent_runs=call["concurrent_runs"])
 
 
 def is_percentage(value: float) -> bool:

@@ -16,10 +16,11 @@ from ..errors import (
     require_kinds,
     require_mapping,
     require_number,
+    require_type,
 )
 from ..files import write_atomic
 from ..provenance import SHARED_BY, now, versions
-from .rules import NUMBER, require_epochs, require_settings
+from .rules import NUMBER, OR_NONE, require_calls, require_epochs, require_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 # Of the fields that a Run computes with.
 KINDS = {"model": str, "dataset": str, "options": dict, "config": Mapping, "train_images": int, "device": str,
          "precision": str, "train_seconds": NUMBER, "timed_epochs": int, "history": list, "finished": bool,
-         "interrupted": bool, "calls": list}
+         "interrupted": bool, "calls": list, "peak_memory_bytes": OR_NONE, "digest": (str, type(None))}
 LOSS_COLOUR, ACCURACY_COLOUR = "#0072B2", "#D55E00"  # told apart with any colour vision (Okabe and Ito, 2008)
 
 
@@ -102,6 +103,7 @@ class Run:
     started, finished_at: of the first and the last epoch so far, in UTC.
     calls: one {from_epoch, device, precision, concurrent_runs, torch, vixlib, commit} for each call of fit that trained
     a part of it.
+    digest: of the pictures, which tells them from others of the same name; None in runs of before it was noted.
     """
 
     model: str
@@ -121,6 +123,7 @@ class Run:
     started: str = field(default_factory=now)
     finished_at: str | None = None
     calls: list[dict] = field(default_factory=list)
+    digest: str | None = None
 
     def begin_call(self) -> None:
         """Note on what the epochs that follow are trained."""
@@ -194,12 +197,14 @@ class Run:
         """The run that `to_dict` described; KeyError names a field that is missing, TypeError one of another type."""
         require_mapping("a run", saved)
         # Runs of before these were noted have no calls, and count every epoch.
-        saved = {"calls": [], "timed_epochs": len(saved.get("history") or ()), **saved}
+        saved = {"calls": [], "timed_epochs": len(saved.get("history") or ()), "digest": None, **saved}
         values = {item.name: saved[item.name] for item in fields(cls)}
         require_kinds(values, KINDS, "the run")
         require_count(train_images=values["train_images"])
         require_number("train_seconds", values["train_seconds"], lambda seconds: seconds >= 0, "of 0 or above")
         require_epochs(values["history"])
+        require_calls(values["calls"])
+        require_type("position", values["options"].get("position", ""), str, "a name")
         require_between(0, len(values["history"]), timed_epochs=values["timed_epochs"])
         return cls(**{**values, "config": TrainConfig(**saved["config"])})
 
