@@ -154,6 +154,13 @@ def test_traffic_counts_reads_and_writes_but_no_views():
     assert traffic.bytes == 4 * 100 * 4                                           # each of two operators: in and out
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"benchmark": "peers"}'])
+def test_a_damaged_benchmark_is_named(tmp_path, content):
+    (tmp_path / "peers_CPU.json").write_text(content)
+    with pytest.raises(ValueError, match=r"peers_CPU\.json holds no benchmark .*restore it or delete it"):
+        benchmarks.read(tmp_path)
+
+
 @pytest.mark.parametrize("power", [0.0, 1.0, 1.5, 2.0])
 def test_slope_recovers_a_power_law(power):
     tokens = [65, 129, 257, 1025]
@@ -329,7 +336,8 @@ def test_flops_of_a_grouped_convolution(groups):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--batch", "0"], "whole number of at least 1"), (["--device", "tpu"], "device='tpu' is no device"),
+    (["--batch", "0"], "whole number of at least 1"), (["--results", ""], "is empty; name a folder"),
+    (["--batch", "1000000000"], "batch=1000000000: that takes"), (["--device", "tpu"], "device='tpu' is no device"),
     (["--seed", "-1"], "-1 must be an integer from 0 to below 2**32"), (["--results", __file__], "cannot write"),
     pytest.param(["--device", "cuda"], "no CUDA GPU", marks=pytest.mark.skipif(torch.cuda.is_available(),
                                                                                reason="of a machine without a GPU"))])

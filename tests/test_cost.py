@@ -56,6 +56,8 @@ def test_crossing_at_the_ends():
     (lambda: mixer_seconds({"a": softmax(True)}, 16, smallest=64, largest=128), "largest=128 must be at least four ti"),
     (lambda: mixer_bytes({"a": softmax(True)}, [4, 0], dim=16), r"tokens\[1\]=0 must be at least 1"),
     (lambda: mixer_seconds({}, 16, device="tpu"), "device='tpu' is no device"),
+    (lambda: crossing([256, 128, 64], [1, 2, 3], [4, 2.5, 1]), r"tokens=\[256, 128, 64\] must grow"),
+    (lambda: mixer_seconds({"a": softmax(True)}, 16, budget=-1), "budget=-1 must be a finite number of 0 or above"),
     (lambda: mixer_seconds({"a": softmax(True)}, -1), "dim=-1 must be at least 1"),
     (lambda: mixer_bytes({"a": softmax(True)}, [4], dim=0), "dim=0 must be at least 1"),
 ])

@@ -39,6 +39,7 @@ def curves(tokens, values):
     (lambda: figures.cut_into_patches(PICTURE, 5), "patch_size=5 does not divide a picture of 32x32"),
     (lambda: figures.cut_into_patches(PICTURE, 0), "patch_size=0 must be at least 1"),
     (lambda: figures.cut_into_patches(PICTURE, 8, gap=0), "gap=0 must be at least 1"),
+    (lambda: figures.show_pictures([torch.full((3, 4, 4), 255.0)]), "pixels up to 255, far from -1 ... 1"),
     (lambda: figures.slope_guides(None, [], {1: 2.0}), r"tokens=\[\] must be finite numbers above 0"),
     (lambda: figures.slope_guides(None, [4, 8], {1: 0.0}), r"ends\[1\]=\[0.0, 0.0\] must be finite numbers above 0"),
     (lambda: hosts.stage_drawing({}), "traces={} holds nothing to draw"),

@@ -354,6 +354,11 @@ def test_bad_arguments_are_named(call, words):
         call()
 
 
+def test_a_seed_is_no_generator():
+    with pytest.raises(TypeError, match="generator=0 must be a torch.Generator"):
+        orthogonal_features(4, 4, 0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_performers_directions_are_drawn_whatever_torchs_default_type_is(dtype):
     torch.set_default_dtype(dtype)

@@ -151,6 +151,13 @@ def test_the_wheel_attached_at_kaggle_has_the_package_and_its_tables(machine, wh
     assert minutes == len(durations.read_minutes())
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"notebook": "01_vit"}]'])
+def test_damaged_minutes_are_named(tmp_path, content):
+    (tmp_path / "minutes.json").write_text(content)
+    with pytest.raises(ValueError, match=r"minutes\.json holds no minutes of notebooks .*restore it or delete it"):
+        durations.notebook_time("01_vit", "smoke", "shapes", "cpu", tmp_path / "minutes.json")
+
+
 def test_a_copy_of_the_package_alone_says_what_is_missing(tmp_path):
     shutil.copytree(ROOT / "vixlib", tmp_path / "vixlib", ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run([sys.executable, "-c", "import vixlib; vixlib.paper_table(1)"], cwd=tmp_path, text=True,

@@ -225,6 +225,12 @@ def test_an_unknown_name_is_a_sentence_and_no_traceback(words, named, how, capsy
     assert named in capsys.readouterr().err
 
 
+def test_a_tilde_is_the_home_folder_even_behind_an_equals_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    chosen = reproduce._parser().parse_args(["--table", "1", "--results=~/records"])
+    assert chosen.results == tmp_path / "records"
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--table", "1", "--seeds", "-1"], "-1 must be an integer from 0 to below 2**32"),
     (["--table", "1", "--seeds", str(2**32)], "must be an integer from 0 to below 2**32"),

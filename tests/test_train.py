@@ -1237,6 +1237,13 @@ def test_a_model_that_looks_at_numbers_cannot_be_predicted():
         predict_peak_memory(Looking(), 2, image_size=(8, 8))
 
 
+def test_a_checkpoint_of_the_longest_name_is_held_as_well(tmp_path, monkeypatch):
+    monkeypatch.setattr(in_use, "PATIENCE", 0.0)
+    path = tmp_path / ("r" * 252 + ".pt")
+    with in_use.alone(path), pytest.raises(in_use.CheckpointInUse), in_use.alone(path):
+        pass
+
+
 def test_a_pipe_is_no_checkpoint(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="is a pipe or device"):

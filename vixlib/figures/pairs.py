@@ -115,14 +115,16 @@ def map_grid(picture: Tensor, rows: Mapping[str, Tensor], columns: int = 8, size
     figure, axes = plt.subplots(len(rows), columns + 1, figsize=(size * (columns + 1), (size + 0.2) * len(rows)),
                                 squeeze=False, layout="constrained")
     for line, (label, maps) in zip(axes, rows.items(), strict=True):
-        for ax in line:
-            ax.axis("off")
         line[0].imshow(as_picture(picture))
-        line[0].set_title(label, fontsize=8.5)
+        line[0].set(xticks=[], yticks=[])
+        line[0].spines[:].set_visible(False)
+        line[0].set_ylabel(label, fontsize=8.5)
+        for ax in line[1:]:
+            ax.axis("off")
         for ax, one in zip(line[1:], maps.detach().cpu(), strict=False):
             largest = one.abs().max().clamp(min=1e-12)
             ax.imshow(one / largest, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
-    for ax, title in zip(axes[0, 1:], titles, strict=False):
+    for ax, title in zip(axes[0], ("picture", *titles) if titles else (), strict=False):
         ax.set_title(title, fontsize=8.5)
     return figure
 

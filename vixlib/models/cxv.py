@@ -31,6 +31,7 @@ class CXVLayer(nn.Module):
         x = self.conv(x)
         rows = x.shape[2]
         x = rearrange(x, "b d h w -> b (h w) d")  # as tokens: as a picture it would be laid out anew
+        # In float32 before the norm, which then keeps half of it, and behind it, whatever type its weights have.
         x = as_residual(lean_norm(self.norm, as_residual(x)))
         mixed = self.mixer(x)
         require_mixed(mixed, x, self.mixer)
