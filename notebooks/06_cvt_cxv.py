@@ -21,7 +21,7 @@
 #
 # **The question.** The Hybrid of notebook 03 has three convolutions *in front of* the transformer and none in it. What changes if there is one *inside every layer*, and the class token and the positions are left out in exchange?
 #
-# **The answer.** [*Convolutional Xformers for Vision*](https://arxiv.org/abs/2201.10271) (CXV) is by the authors of this series' paper. A summary of it in the newsletter *The Batch* quotes three accuracies on CIFAR-10: **91.42 %** for CPV, a CXV with Performer; **77.54 %** for a HybridViP with about as many parameters and nearly twice the memory; 86.29 % for a ResNet-18 with eight times CPV's parameters. This notebook had the summary, the abstract and the authors' code, not the article's own tables: what is called *missing* below is missing there. Section 7 says what is confirmed here so far, and section 8 takes such a layer apart to see which of its three parts does the work.
+# **The answer.** [*Convolutional Xformers for Vision*](https://arxiv.org/abs/2201.10271) (CXV) is by the authors of this series' paper. A summary of it in the newsletter *The Batch* quotes three accuracies on CIFAR-10: **91.42 %** for CPV, a CXV with Performer; **77.54 %** for a HybridViP with about as many parameters and nearly twice the memory; 86.29 % for a ResNet-18 with eight times CPV's parameters. This notebook had the summary, the abstract and the authors' code, not the article's own tables: what is called *missing* below is missing there. What we find: the 3 × 3 convolution in each layer takes the place of positions (section 3), and of a layer's three parts it is the one that is missed most (section 8). It is half of CPV's parameters, and CPV keeps 13 times ResNet-18's bytes for the backward pass (section 5). The quoted accuracies stand unconfirmed: section 7 has what is recorded here so far.
 #
 # Before this: [02 · Linear attention](02_linear_attention.ipynb) for the mixers and [03 · The Hybrid](03_hybrid.ipynb) for what a convolution is.
 
@@ -137,7 +137,7 @@ diagrams.layer_stacks();
 # %% [markdown]
 # - **The Hybrid** turns the picture into tokens once, by convolution. From there on tokens meet in the mixer alone, and a table of positions has to say where they are.
 # - **CXV** ([Jeevan and Sethi](https://arxiv.org/abs/2201.10271)) begins each layer with a convolution of 3 × 3 *tokens*. Neighbours are brought together again and again, in features that get more and more abstract. Note what is missing: no CLS, no positions, no line around the convolution (a *residual connection*), no norm before the feed-forward (*ff*). And note where the one norm stands: not in a branch, as in ViT, but in the line itself, so that what the convolution delivers goes on normalised. (So it is in [the authors' code](https://github.com/pranavphoenix/CXV); parameter counts would not tell.)
-# - **CvT** ([Wu et al., *CvT: Introducing Convolutions to Vision Transformers*](https://arxiv.org/abs/2103.15808)) keeps the layer of ViT and puts the convolutions into the maps that make queries, keys and values. It has three stages, and each begins with a convolution and a norm of its own (the drawing shows one stage).
+# - **CvT** ([Wu et al., *CvT: Introducing Convolutions to Vision Transformers*](https://arxiv.org/abs/2103.15808)) keeps the layer of ViT and puts the convolutions into the maps that make queries, keys and values. It has three stages, and each begins with a convolution and a norm of its own (the drawing shows one stage). Here, as in the authors' CvN and CvP, all stages have one grid and one width. Wu et al.'s own is a pyramid: the grid shrinks and the width grows from stage to stage, a CLS token reads the class in the last, and keys and values are taken with stride 2, so that N queries meet N/4 keys.
 #
 # A CXV layer as code. Tokens and picture are the same numbers in two arrangements, `[B, N, D]` and `[B, D, H, W]`, so that convolution and mixer can take turns:
 
@@ -191,12 +191,12 @@ print("convolutions alone:", ", ".join(f"{name} {height} × {width}" for name, (
 assert list(windows.values()) == [(5 + 2 * layer, 5 + 2 * layer) for layer in range(6)]
 
 # %% [markdown]
-# Convolutions alone would need fourteen layers before the middle sees all of a 32 × 32 picture, and even then the far end only faintly: in the lower row the corners of the window fade, because few paths lead there. With a mixer the whole picture is in view from the first layer on, at a level that is low and *nearly even*; near places stand out through the convolutions. So the two divide the work: **the convolution knows what is near, the mixer what else there is.** A number for it, the share of the squared answer that comes from beyond the convolutions' window:
+# Convolutions alone would need fourteen layers before the middle sees all of a 32 × 32 picture, and even then the far end only faintly: in the lower row the corners of the window fade, because few paths lead there. With a mixer the whole picture is in view from the first layer on, at a level that is low (some thousandths of the largest answer) but does not fall off: far places count as much as less far ones. Near places stand out through the convolutions. So the two divide the work: **the convolution knows what is near, the mixer what else there is.** A number for it, the share of the squared answer that comes from beyond the convolutions' window:
 
 # %%
 for name, strength in list(reached["whole"].items())[1:]:
     beyond = strength[reached["without mixer"][name] == 0].square().sum() / strength.square().sum()
-    print(f"{name}: {beyond:.1%} from beyond the window")
+    print(f"{name}: {beyond:.2%} from beyond the window")
 
 # %% [markdown]
 # ### Linear attention without random numbers
@@ -205,7 +205,7 @@ for name, strength in list(reached["whole"].items())[1:]:
 #
 # $$\underbrace{\mathrm{softmax}_{\text{features}}(Q)}_{N \times d}\;\Big(\underbrace{\mathrm{softmax}_{\text{tokens}}(K)^\top}_{d \times N}\; \underbrace{V}_{N \times d}\Big)$$
 #
-# Read it from the right. Each of the d rows of the middle matrix is *one way to look at the picture*: weights over all N tokens that add up to one. It makes one summary of the values. Then each token mixes the d summaries, with weights of its own, out of its query. ([Katharopoulos et al., *Transformers are RNNs*](https://arxiv.org/abs/2006.16236), eqs. 4 and 7, take φ = ψ = elu + 1 instead and divide by the sums.)
+# Read it from the right. Each of the d rows of the middle matrix is *one way to look at the picture*: weights over all N tokens that add up to one. It makes one summary of the values. Then each token mixes the d summaries, with weights of its own, out of its query. What a token takes of all tokens adds up to one, because both softmaxes do: Σₙ Σ_c φ(q)_c ψ(k)ₙ_c = Σ_c φ(q)_c (Σₙ ψ(k)ₙ_c) = Σ_c φ(q)_c = 1. (CLTV's code divides q and k by d^¼ first, as softmax of q·k would the product by √d.) ([Katharopoulos et al., *Transformers are RNNs*](https://arxiv.org/abs/2006.16236), eqs. 4 and 7, take φ = ψ = elu + 1 instead and divide by the sums.)
 
 # %%
 import torch.nn.functional as F
@@ -316,7 +316,7 @@ for name in ("CvT", "CvN", "CvP"):
           + (f"{logged:,}" if logged else "-"))
 
 # %% [markdown]
-# Wherever a count is known, it agrees. HybridViP-6/8 (six layers of eight heads) has 1.3 million only in the paper's way of counting, which passes over its 131,200 numbers of positions and the 128 of CLS (notebook 01, section 6); truly it has 1.4. (Table 3's HybridViP also counts the Performer's layers twice. This row can't have been counted so: it would be far above 1.3 million.) CPV has no positions to pass over.
+# Wherever a count is known, it agrees. HybridViP-6/8 (six layers of eight heads) has 1.3 million only in the paper's way of counting, which passes over its 131,200 numbers of positions and the 128 of CLS (notebook 01, section 6); truly it has 1.4. (Table 3's HybridViP also counts the Performer's layers twice. This row can't have been counted so: it would be far above 1.3 million.) CPV has no positions; what its true count has more, 1,280, are its five norms, whose scales and shifts are bare parameters in the authors' code, which torchsummary passes over as well. CvT's 2,816 are its eleven.
 #
 # Where are CPV's parameters? And what does a convolution cost as a *map to queries, keys and values*? CvT uses *separable* ones: first one 3 × 3 filter for each channel alone, then a 1 × 1 map that mixes channels. CLTV uses full 3 × 3 ones, which explains its size.
 
@@ -413,7 +413,7 @@ print(f"here: {source}")
 #
 # CXV's authors train with two optimisers in turn: AdamW first, which gets anywhere fast, then **SGD** with momentum 0.9 for the last epochs. `TrainConfig(sgd_from=..., sgd_lr=...)` does that: from epoch `sgd_from` on the same weights go on under the other rule. Neither the epoch nor the rate is quoted; here it is the last quarter of the epochs (`switch_epoch`), and the dotted line in the curves marks it. (With a single epoch, as at `quick` on a CPU, there is no second phase.) Every system below trains with the same settings, so that none has the advantage of the second phase alone.
 #
-# **A slow start, again.** As in 03, section 6, convolutions in a row start *quiet*: PyTorch draws their weights from ±1/√n for n inputs, so that unrelated inputs come out smaller by a factor of √3. In a CXV only the mixer has a norm before it. All else takes the numbers as loud as they come, and for small ones the GELU of the feed-forward is nearly a straight line. [He et al., *Delving Deep into Rectifiers*](https://arxiv.org/abs/1502.01852) ask for a variance of 2/n, as a uniform draw ±√6/√n; they derive it for a ReLU after each convolution, which a CXV has not, so that its features may even grow. How loud do the features start?
+# **A slow start, again?** As in 03, section 6, convolutions in a row start *quiet*: PyTorch draws their weights from ±1/√n for n inputs, so that unrelated inputs come out smaller by a factor of √3. In a CXV a norm follows the convolution of each layer and makes all loud again. Two things it does not undo. A convolution adds a *bias*, drawn from ±1/√n as well; beside a quiet input that is much of what the norm then makes loud, and it is the same for every picture. And AdamW moves each weight by about the learning rate, however large the weight is: before a norm, where only the *ratio* of the weights counts, small weights are turned over by steps that large ones hardly feel. [He et al., *Delving Deep into Rectifiers*](https://arxiv.org/abs/1502.01852) ask for a variance of 2/n, as a uniform draw ±√6/√n (for a ReLU after each convolution, which a CXV has not). How much of the features differs from picture to picture at the start? (Behind a norm, all that varies, from picture to picture or not, has a variance of 1.)
 
 # %%
 from torch import nn
@@ -450,7 +450,7 @@ for way, loud in (("PyTorch's", False), ("He's", True)):
 print("below:", "He's start" if he else "PyTorch's start")
 
 # %% [markdown]
-# A long training gets over the quiet start. For the few hundred steps of `smoke`, and only there, `initialisation="auto"` takes He's weights for the convolutions of CXV and CvT (a ResNet starts that way in any case).
+# A long training may get over the quiet start. For the thousand steps of `smoke`, and only there, `initialisation="auto"` takes He's weights for the convolutions of CXV and CvT (a ResNet starts that way in any case). Try `"torch"` to see what it is worth here; a smaller learning rate makes up for a part of it, as one would expect of steps that were too large for small weights.
 
 # %%
 AUTO = {"smoke": ["CPV", "CvT", "CvP"], "quick": ["CPV", "CvT", "CvP", "ResNet18"]}
@@ -486,9 +486,21 @@ for name, run in runs.items():
               f"top-1 {before['top1']:.1f} -> {after['top1']:.1f} %")
 
 # %% [markdown]
-# On `shapes`, guessing gives 10 %, and a system that stays near 20 % has learned how the stripes run and not yet where they are (section 8). Three epochs of few pictures are a race, not a verdict.
+# On `shapes`, guessing gives 10 %, and a system that stays near 20 % has learned how the stripes run and not yet where they are (section 8). Five epochs of few pictures are a race, not a verdict.
 #
-# Before you praise SGD for a jump at the dotted line: what changes there is not only the rule but the *size of the steps*. AdamW moves every weight by about its learning rate in every step, however small the gradient; SGD's steps shrink with it. Any optimiser that is slowed down at the end stops jumping about the minimum. Exercise 1 separates the two.
+# Before you praise SGD for a jump at the dotted line: would AdamW have jumped, too? The control costs one more training:
+
+# %%
+if switch and 1 < switch <= profile.train.epochs and "CPV" in runs:
+    adam = trained(fresh("CPV"), "CPV AdamW alone", replace(profile.train, sgd_from=None))
+    for way, run in (("with SGD at the end", runs["CPV"]), ("AdamW throughout", adam)):
+        if run.history:
+            print(f"CPV, {way:20} training loss {run.history[-1]['loss']:.2f}, top-1 {run.last_top1:.1f} %")
+else:
+    print("no second phase in this training: nothing to compare")
+
+# %% [markdown]
+# What changes at the line is not only the rule but the *size of the steps*. AdamW moves every weight by about its learning rate in every step, however small the gradient; SGD's steps shrink with it. Any optimiser that is slowed down at the end stops jumping about the minimum; and where training is not near a minimum yet, as after a few epochs, slowing down gains nothing. Exercise 1 separates the two.
 #
 # ## 7 · The table
 #
@@ -509,13 +521,16 @@ differs = {"data": (data.name, "cifar10"), "tokens": (num_tokens, 1024), "epochs
 print("this run: one seed" + "".join(f", {what} {here} instead of {there}" for what, (here, there) in differs.items()
                                      if here != there))
 
+# %% [markdown]
+# Your run and the records may rank these systems differently. They are about different pictures: on `shapes` the class *is* a detail and a place, on photographs it is neither. And `smoke` gives the convolutions He's start and CXV no dropout, which the records do not. Neither order speaks of the other's data.
+
 # %%
 from vixlib.report import verdict_table
 
 verdict_table("06")
 
 # %% [markdown]
-# The last claim is the abstract's: CXV outperforms FNet and MLP-Mixer, ViT, CCT and CvT (and ConvMixer, which is not tried here), "in scenarios with limited data and GPU resources". (An interval over three seeds is 4.3 standard errors to either side. Two would leave 12.7, and decide nothing here.) The abstract also says that training with two optimisers helps many architectures. The records of one epoch cannot speak to that; exercise 1 does.
+# The last claim is the abstract's: CXV outperforms FNet and MLP-Mixer, ViT, CCT and CvT, hybrid X-formers and ResNets (the first two claims; and ConvMixer, which is not tried here), "in scenarios with limited data and GPU resources". (An interval over three seeds is 4.3 standard errors to either side. Two would leave 12.7, and decide nothing here.) The abstract also says that training with two optimisers helps many architectures. The records of one epoch cannot speak to that; exercise 1 does.
 #
 # Where CPV is behind ResNet-18 in a short training: is that the architecture, or the dropout of 0.5, which the ResNet does not have? One option changed:
 
@@ -535,7 +550,7 @@ for name in ("CvN", "CvP"):
 # ### What agrees, what does not, and why
 #
 # - **Parameters agree**: 1.3, 11.2 and 1.3 million, the last in the paper's way of counting.
-# - **The accuracies stand unconfirmed** as long as the column *recorded, paper protocol* says "not measured". Runs of the other profiles have larger tokens and fewer epochs; they are about the *order* of systems in one short training, not about 91.42. And that training is equal in data, steps and optimiser, but not in what the systems bring along: CXV its dropout of 0.5, with PyTorch's quiet start (section 6), the others no dropout, ResNet a start of its own. A CPV that is behind in one epoch has not lost anything yet; the experiment above trains it without dropout. If that brings little, the quiet start is the next suspect (`initialisation = "he"`).
+# - **The accuracies stand unconfirmed** as long as the column *recorded, paper protocol* says "not measured". Runs of the other profiles have larger tokens and fewer epochs; they are about the *order* of systems in one short training, not about 91.42. And that training is equal in data, steps and optimiser, but not in what the systems bring along: CXV its dropout of 0.5, with PyTorch's quiet start (section 6), the others no dropout, ResNet a start of its own. A CPV that is behind in one epoch has not lost anything yet. Nor is it the dropout that holds it back there: without, it gets no further (the experiment above). Whether the quiet start does, nobody has tried on photographs yet (`initialisation = "he"`).
 # - **The settings are missing from the summary.** It quotes the three numbers without epochs, batch, augmentation, number of seeds, or the epoch at which the optimiser was switched. Dropout and layer sizes are those of the authors' code. Whoever finds 88 or 93 has neither refuted nor confirmed anything.
 # - **The summary calls HybridViP a model "without convolutions".** It has three, in front of its layers: that is what "Hybrid" means in this series. The 13.9 points between CPV and HybridViP-6/8 are thus not about whether there are any. The two rows differ in where the convolutions stand and how many there are, in CLS and positions, in depth and heads, in a norm before the feed-forward, and perhaps in dropout and the two-phase training, of which it is not said whether HybridViP had them. "A convolution in every layer beats one in front" is one reading of that.
 # - **86.29 % is not what a ResNet-18 can do.** The much-copied training scripts [kuangliu/pytorch-cifar](https://github.com/kuangliu/pytorch-cifar) list 93.02 % for it, with random crops and flips, SGD, and learning rates in three steps over 350 epochs. That a CXV beats a ResNet with eight times its parameters can hold for some trainings at best, not for all (see the recorded short one above). Exercise 4 is about that.
@@ -547,7 +562,7 @@ for name in ("CvN", "CvP"):
 #
 # - **without conv**: a 1 × 1 convolution instead (the middle weights of the 3 × 3, three times as large, because there are nine times fewer inputs). The stem stays, so that this is a model with convolutions *in front* alone, the Hybrid's idea, with neither positions nor CLS.
 # - **without mixer**: nothing is added; what remains is a small convolutional network with residual feed-forwards.
-# - **without ff**: the only non-linearity left in a layer is the mixer, with the norm before it.
+# - **without ff**: the non-linearities left in a layer are the norm and the mixer.
 #
 # Write down your guess of the order before you run the cell.
 
@@ -588,7 +603,7 @@ print(f"{ablation_seeds} seed(s) each: " + ("even ten points between two of them
 # What to make of your order:
 #
 # - On the pictures of `smoke` a class is a detail (which way stripes about two pixels wide run) *and* a relation (where the striped figure is, seen from the frame). Knowing the detail alone gives one in five, 20 %; the relation alone gives one in two, 50 %. Without the convolution the tokens have seen the detail in the stem, but are a set from there on, apart from what the zeros at the edges betray: **what is where has been lost, and a mixer that sees a set cannot bring it back** (Nyström sees more, section 3). A run near 20 % says just that.
-# - Without the mixer the relation has to be found by windows of convolution. At `smoke` two layers see 23 of 32 pixels, nearly enough; and in four pictures of five the striped figure's place *in the picture*, which a window with the edge in it knows, gives the answer away. So this variant may well do better than one would think of a transformer without attention. With single pixels as tokens the window is 15 of 32.
+# - Without the mixer the relation has to be found by windows of convolution. At `smoke` two layers see 23 of 32 pixels, nearly enough; and in four pictures of five the striped figure's place *in the picture*, which a window with the edge in it knows, gives the answer away. So this variant may well do better than one would think of a transformer without attention. Where it comes out beside the whole, these runs do not show that CPV uses its Performer at all. With single pixels as tokens the window is 15 of 32.
 # - Without the feed-forward the model is short of *non-linearity*, and of the parameters too. Is it the parameters? Compare the numbers beside the bars: the variants without mixer and without feed-forward are of one size, so that what lies between them is no matter of parameters; the one without convolution is smaller.
 # - An ablation shows what *this* training misses on *this* data. It does not show that a part is useless: what one part could do is often done by another once the first is gone. And one seed is one draw: set `ablation_seeds = 3` and see which differences stay.
 #
@@ -662,17 +677,24 @@ for name in list(start)[1:]:
 # <details><summary>Solution</summary>
 #
 # ```python
-# bare = layers.without(layers.without(fresh("CPV"), "mixer"), "ff")
+# import copy
+#
+# normed = layers.without(layers.without(fresh("CPV"), "mixer"), "ff")
+# affine = copy.deepcopy(normed)
+# for block in affine.blocks:
+#     block.norm = nn.Identity()
 # x, y = torch.randn(2, 1, data.channels, *data.image_size)
-# zero = bare(torch.zeros_like(x))
-# print("additive:", torch.allclose(bare(x + y), bare(x) + bare(y) - zero, atol=1e-4))
-# print(vix.fit(bare, data, profile.train, device=device))
+# for name, bare in (("with norms", normed), ("without", affine)):
+#     with torch.no_grad():
+#         additive = torch.allclose(bare(x + y), bare(x) + bare(y) - bare(torch.zeros_like(x)), atol=1e-4)
+#     print(f"{name}: additive {additive}")
+#     print(vix.fit(bare, data, profile.train, device=device))
 # ```
 #
-# Convolutions, a mean, a linear head: the whole model is one affine map, f(x + y) = f(x) + f(y) − f(0). And away from the border the mean over all places makes it the *same* weights everywhere (with patches of 4 pixels: the same 4 × 4 pattern of weights repeated over the picture), so that it can tell little more than the mean colour. `shapes` is made such that this does not help: expect guessing, 10 %.
+# Convolutions, norms, a mean, a linear head. The norms are the last non-linearity: each place is divided by its own σ. Without them the whole model is one affine map, f(x + y) = f(x) + f(y) − f(0). And away from the border the mean over all places makes it the *same* weights everywhere (with patches of 4 pixels: the same 4 × 4 pattern of weights repeated over the picture), so that it can tell little more than the mean colour. `shapes` is made such that this does not help: expect guessing, 10 %. With the norms a place can at least tell a strong answer from a weak one; at `smoke` that is worth a few points, if any.
 # </details>
 #
-# **3. CvT as its authors meant it.** Give CvP the separable maps of CvT, and CvT the linear ones. Which of the two differences in the table mattered, the maps or the mixer?
+# **3. CvT's own maps.** Give CvP the separable maps of CvT, and CvT the linear ones. Which of the two differences in the table mattered, the maps or the mixer?
 #
 # <details><summary>Solution</summary>
 #
@@ -683,7 +705,7 @@ for name in list(start)[1:]:
 #     print(projection, swapped, "instead of", before)
 # ```
 #
-# (At `smoke` no run gets far beyond the stripes, 20 %, and the loud start of section 6 is one of the convolutions, which linear maps are not: set `pictures = 10000` and `initialisation = "torch"` for a fair comparison.) Four runs, two differences: maps (separable, linear) and mixer (softmax, Performer). If the effect of one is about the same whatever the other is, you may speak of *the* effect of the maps.
+# Four runs, two differences: maps (separable, linear) and mixer (softmax, Performer). If the effect of one is about the same whatever the other is, you may speak of *the* effect of the maps. At `smoke` they weigh more than the mixer: where the class is a place, it pays that queries and keys know their neighbours, and linear maps do not. (He's start of section 6 is one of the convolutions, so the separable maps have a little help.)
 # </details>
 #
 # **4. A fair ResNet.** Train ResNet-18 and CPV with `augment=("crop", "flip")`. Does the order of the two stay? (On `shapes` leave out "flip": it turns *left of* into *right of* without changing the label.)
