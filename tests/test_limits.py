@@ -103,8 +103,9 @@ def pretend_gpu(monkeypatch):
         folder.mkdir(exist_ok=True)
         path = folder / "pretended.json"
         rows = json.loads(path.read_text())["rows"] if path.exists() else []
-        row = {"config": "uniform", "kept_bytes_per_image": 1, "peak_bytes": {}, "largest_batch": 1}
-        path.write_text(json.dumps({"measured": True, "device": "pretended", "torch": "2",
+        row = {"config": "uniform", "parameters": 1, "kept_bytes_per_image": 1, "largest_batch": 1,
+               "peak_bytes": dict.fromkeys(memory.WAYS, 1)}
+        path.write_text(json.dumps({"measured": True, "device": "pretended", "torch": "2", "records": {},
                                     "rows": [*rows, *({"model": model, **row} for model in only)]}))
 
     monkeypatch.setattr(gpu_jobs, "pick_device", lambda: type("Device", (), {"type": "cuda"})())
