@@ -36,8 +36,8 @@ class Nothing(nn.Module):
 def without(model: CXV, part: str) -> CXV:
     """A copy of an untrained `model` in which every layer lacks one part; all other weights are as they were.
 
-    part: "mixer" or "ff": that branch adds nothing.   "conv": each 3×3 convolution
-    becomes a 1×1 one, a map of each place by itself, since the first layer also changes the width; the stem stays.
+    part: "mixer" or "ff": that branch adds nothing.   "conv": each 3×3 convolution becomes a 1×1 one, a map of each
+    place by itself, since the first layer also changes the width; the stem stays.
     Convolutions inside a mixer (CLTV's maps, Nyström's) belong to the mixer. The copy is named "CPV without conv".
     """
     _require_cxv(model)

@@ -16,7 +16,17 @@ from ..models.zoo import SYSTEMS, applicable, position_of
 from ..positions import POSITIONS
 from ..table import Table
 from ..train.run import Run, training_settings
-from .comparison import NOT_MEASURED, THIS_RUN, Group, as_text, each_once, groups_left_out, groups_of, run_records
+from .comparison import (
+    NOT_MEASURED,
+    THIS_RUN,
+    Group,
+    as_text,
+    by_settings,
+    each_once,
+    groups_left_out,
+    groups_of,
+    run_records,
+)
 from .paper import MARKED_LOGS, authors_runs, log_marks
 from .records import IDENTITY, KINDS, TRAIN_KINDS, read_records, told_apart
 from .rows import ROPE_MODELS, ROPE_POSITIONS
@@ -237,10 +247,9 @@ def _cell(records: list[dict], model: str, position: str) -> str:
     of_system = [r for r in records if (r["model"], r["position"]) == (model, position)]
     if not of_system:
         return NOT_MEASURED
-    scores: dict[str, list[float]] = {}
-    for record in of_system:  # runs of one group may still differ in a setting, and are no seeds of each other then
-        scores.setdefault(as_text([record["options"], training_settings(record)]), []).append(record["last_top1"])
-    accuracy = "; ".join(f"{fmean(s):.2f}{f', n={len(s)}' if len(s) > 1 else ''}" for s in scores.values())
+    # Runs of one group may still differ in a setting, and are no seeds of each other then.
+    scores = ([record["last_top1"] for record in seeds] for seeds in by_settings(of_system))
+    accuracy = "; ".join(f"{fmean(s):.2f}{f', n={len(s)}' if len(s) > 1 else ''}" for s in scores)
     if position == "learned":
         return accuracy
     gains = [_gain(found) for found in compared(f"{model}/{position}", f"{model}/learned", records)]
