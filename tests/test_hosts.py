@@ -232,6 +232,61 @@ def test_cct_is_local_before_it_is_global():
     assert changed.min() >= 16 - 6 and changed.max() <= 16 + 6 and len(changed) > 0
 
 
+@pytest.mark.parametrize("name", ["CCT", "CCP", "CCL", "CCN"])
+def test_a_cct_layer_is_in_the_order_of_its_authors_code(name):
+    """x = norm(x + attention(norm(x))), x = x + ff(x): the second norm stands in the residual line."""
+    model = vix.build(name, seed=0, image_size=8, dim=16, heads=2, dim_head=4, mlp_dim=12,
+                      **vix.applicable(name, {"num_landmarks": 8, "rank": 8})).double().eval()
+    for part in model.blocks.modules():
+        if isinstance(part, nn.LayerNorm):
+            nn.init.normal_(part.weight)
+
+    def norm(x, layer):
+        return (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() \
+            * layer.weight + layer.bias
+
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    scores = model(x)
+    x = model.embedding(x) + model.position.table
+    for block in model.blocks:
+        x = norm(block.mixer(norm(x, block.mixer_norm)) + x, block.ff_norm)
+        x = block.ff(x) + x
+    x = norm(x, model.norm)
+    weights = (x @ model.pool.score.weight[0]).softmax(1)
+    assert torch.allclose(model.head((weights[..., None] * x).sum(1)), scores, atol=1e-10)
+
+
+def test_cct_starts_as_its_authors_code_does():
+    model = vix.build("CCN", seed=0)
+    maps = [part for part in model.modules() if isinstance(part, nn.Linear)]
+    assert len(maps) == 4 * 4 + 2 and not any(part.bias is not None and part.bias.any() for part in maps)
+    for part in maps:
+        assert part.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    assert model.position.table.std().item() == pytest.approx(0.2, rel=0.02)
+    for part in model.embedding.modules():
+        if isinstance(part, nn.Conv2d):
+            assert part.weight.std().item() == pytest.approx((2 / (9 * part.in_channels)) ** 0.5, rel=0.1)
+    assert vix.build("CCT", position_std=1.0).position.table.std().item() == pytest.approx(1, rel=0.02)
+    assert not list(vix.build("CCT", position="none").position.parameters())
+
+
+def test_cct_leaves_branches_out_ever_more_often_in_training_alone():
+    model = vix.build("CCT", seed=0, patch_size=8, dim=16, heads=2, dim_head=4, drop_path=0.3)
+    assert [block.drop_path.p for block in model.blocks] == pytest.approx([0, 0.1, 0.2, 0.3])
+    x, block = torch.randn(4000, 16, 16), model.blocks[-1]
+    block.ff[3].weight.data.zero_()  # so that the first branch alone is seen
+    line = block.ff_norm(x)
+    torch.manual_seed(0)
+    left_out = (block(x) - line).abs().amax((1, 2)) < 1e-6
+    assert left_out.float().mean().item() == pytest.approx(0.3, abs=0.03)
+    mixed = block.ff_norm(x + block.mixer(block.mixer_norm(x)) / 0.7)
+    torch.manual_seed(0)
+    assert torch.allclose(block(x)[~left_out], mixed[~left_out], atol=1e-5), "what is kept makes up for the rest"
+    assert torch.equal(block.eval()(x), block(x))
+    with pytest.raises(ValueError, match="drop_path=1"):
+        vix.build("CCT", drop_path=1)
+
+
 @pytest.mark.parametrize("name", ["CPV", "CNV", "CvP", "CvN", "LeViN"])
 def test_hosts_without_tables_take_any_size_after_building(name):
     model = vix.build(name, **vix.applicable(name, {"patch_size": 4, "num_landmarks": 16})).eval()

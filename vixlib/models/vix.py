@@ -59,6 +59,8 @@ class ViX(nn.Module):
     options: whatever the chosen mixer, embedding or position takes, e.g. num_landmarks=16.
     """
 
+    block: type[Block] = Block
+
     def __init__(self, *, mixer: str | type[nn.Module] = "softmax", embedding: str = "linear",
                  position: str = "learned", image_size: Size = 32, patch_size: Size = 1,
                  num_classes: int = 10, channels: int = 3, dim: int = 128, depth: int = 4,
@@ -89,8 +91,9 @@ class ViX(nn.Module):
         self.position = position_class(dim=dim, dim_head=dim_head, grid=self.grid, cls=pool == "cls",
                                        **position_options)
         self.dropout = nn.Dropout(emb_dropout)
-        self.blocks = stacked(lambda _: Block(dim, mixing(dim, heads=heads, dim_head=dim_head, seq_len=self.seq_len,
-                                                          **mixer_options), mlp_dim, dropout),
+        self.blocks = stacked(lambda _: self.block(dim, mixing(dim, heads=heads, dim_head=dim_head,
+                                                               seq_len=self.seq_len, **mixer_options),
+                                                   mlp_dim, dropout),
                               depth, depth=depth, image_size=image_size, dim=dim, heads=heads, dim_head=dim_head,
                               mlp_dim=mlp_dim)
         self.one_grid = knows_places(self.blocks)
