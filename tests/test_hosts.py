@@ -270,6 +270,20 @@ def test_cct_starts_as_its_authors_code_does():
     assert not list(vix.build("CCT", position="none").position.parameters())
 
 
+def test_cct_leaves_maps_alone_that_do_not_know_their_size_yet():
+    class Lazy(nn.Module):
+        """A mixer whose map learns its width from the first tokens."""
+
+        def __init__(self, dim, **_):
+            super().__init__()
+            self.map = nn.LazyLinear(dim)
+
+        def forward(self, x, rotary=None):
+            return self.map(x)
+
+    assert vix.build("CCT", mixer=Lazy, patch_size=8, dim=16).eval()(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
 def test_cct_leaves_branches_out_ever_more_often_in_training_alone():
     model = vix.build("CCT", seed=0, patch_size=8, dim=16, heads=2, dim_head=4, drop_path=0.3)
     assert [block.drop_path.p for block in model.blocks] == pytest.approx([0, 0.1, 0.2, 0.3])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..embeddings import LinearEmbedding
 from ..errors import require_known, require_mapping, require_type
 from ..measure.scoring import uncompiled
+from ..models.cct import CCTBlock
 from ..models.levit import LeViT, LeViTBlock, ShrinkingAttention
 from ..models.vix import Block, ViX
 from ..models.zoo import settings
@@ -51,7 +52,7 @@ class Stage(NamedTuple):
 
 
 KINDS = {nn.Conv2d: "conv", nn.MaxPool2d: "max-pool", LinearEmbedding: "linear map", Block: "block",
-         LeViTBlock: "block", ShrinkingAttention: "shrink"}
+         CCTBlock: "block", LeViTBlock: "block", ShrinkingAttention: "shrink"}
 STAGE_COLOURS = {"conv": "#56B4E9", "max-pool": "#CC79A7", "linear map": "#F0E442", "block": "#999999",
                  "shrink": "#E69F00"}
 

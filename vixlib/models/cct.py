@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import require_mixed, require_rate
+from ..positions import Rotary
 from ..precision import as_residual
 from .norms import lean_norm
 from .vix import Block, ViX
@@ -20,7 +22,7 @@ class CCTBlock(Block):
         super().__init__(*args, **options)
         self.drop_path = nn.Identity()
 
-    def forward(self, x: Tensor, rotary=None) -> Tensor:
+    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         mixed = self.mixer(lean_norm(self.mixer_norm, x), rotary=rotary)
         require_mixed(mixed, x, self.mixer)
         x = x + self.drop_path(self.mixer_dropout(mixed))
@@ -38,8 +40,8 @@ class CCT(ViX):
     works, too.
     drop_path: the share of pictures that leave out a branch of the last block in training, growing from 0 in the
     first (Huang et al., "Deep Networks with Stochastic Depth").
-    As there, linear maps start normal at 0.02, the mixer's included, and their biases at 0; the tokenizer's
-    convolutions by He et al. The dropout of 0.1 on the attention matrix, which only softmax forms, is left out.
+    As in the published code, linear maps start normal at 0.02, the mixer's included, and their biases at 0; the
+    tokenizer's convolutions by He et al. Its dropout on the attention matrix, which only softmax forms, is left out.
     """
 
     block = CCTBlock
@@ -59,7 +61,7 @@ class CCT(ViX):
     def start(self) -> None:
         """Draw the starting weights of linear maps and convolutions."""
         for part in (*self.blocks.modules(), *(self.pool or nn.Identity()).modules(), self.head):
-            if isinstance(part, nn.Linear):
+            if isinstance(part, nn.Linear) and not is_lazy(part.weight):
                 nn.init.normal_(part.weight, std=0.02)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)

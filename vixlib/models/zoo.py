@@ -1,9 +1,9 @@
 """Names to configurations: every system of the paper as data, `build("ViN")` as a model.
 
 "uniform": one set of sizes for every mixer of a host (ViX: 4 heads × 32, feed-forward 256), as the paper's later
-version trains them; compare mechanisms with it.   "paper": the layers that the printed parameter counts of tables
-1, 3 and 4 add up to, which differ from row to row; reproduce the tables with it. Systems that these tables do not
-print have one configuration under both names.
+version trains them; compare mechanisms with it.   "paper": the layers that the printed parameter counts and sizes of
+tables 1, 3 and 4 add up to, which differ from row to row; reproduce the tables with it. Systems that these tables do
+not print have one configuration under both names.
 Performer rows use the "favor" kernel, which is what the paper's published code ran (its text says ReLU).
 """
 from __future__ import annotations
@@ -47,7 +47,7 @@ BATCH_NORM = {"qkv_norm": True, "out_activation": "gelu"}
 
 SYSTEMS: dict[str, System] = {
     "ViT": System(ViX, "softmax attention", SOFTMAX, WIDE),
-    "ViP": System(ViX, "Performer: random features", PERFORMER, {**WIDE, "out_bias": False}, "blocks"),
+    "ViP": System(ViX, "Performer: random features", PERFORMER, {"mlp_dim": 512}, "blocks"),
     "ViL": System(ViX, "Linformer: a projected sequence", LINFORMER,
                   {"shared_head": False, "shared_kv": False, "mlp_dim": 512}),
     "ViN": System(ViX, "Nyströmformer: landmarks", NYSTROM, {**WIDE, "mlp_dim": 512}),
