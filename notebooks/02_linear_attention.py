@@ -267,7 +267,7 @@ print("with as many landmarks as tokens and the exact inverse it is softmax atte
 # %% [markdown]
 # ## 4 · What each keeps in memory
 #
-# Training must keep, between the forward and the backward pass, whatever the backward pass needs. `kept` is that, in bytes, for one mixer and one picture; it is a count, the same on every machine. Width 128 and m = 64 landmarks or mixtures, as in the paper; four heads of 32 for all (Table 1's ViT, ViP and ViN have 64), which gives Performer 110 features. Softmax appears twice: *materialised*, as was usual in 2021, and *fused*, today's kernel, which recomputes the matrix piece by piece in the backward pass.
+# Training must keep, between the forward and the backward pass, whatever the backward pass needs. `kept` is that, in bytes, for one mixer and one picture; it is a count, the same on every machine. Width 128 and m = 64 landmarks or mixtures, as in the paper; four heads of 32 for all (Table 1's ViT and ViN have 64), which gives Performer 110 features. Softmax appears twice: *materialised*, as was usual in 2021, and *fused*, today's kernel, which recomputes the matrix piece by piece in the backward pass.
 
 # %%
 from vixlib.measure import crossing, mixer_bytes, mixer_seconds
@@ -326,7 +326,7 @@ larger = [name for name, ratio in zip(("ViP", "ViL", "ViN"), now, strict=True) i
 print("A clearly larger batch than fused softmax allows today:", ", ".join(larger) or "none of the three")
 
 # %% [markdown]
-# The predicted numbers need not equal the paper's, for reasons that lie on both sides. vixlib's mixers are leaner than the published ones (Nyström's tall softmaxes are fused calls and its pseudo-inverse is recomputed; Linformer never forms its long keys), so ViN and ViL fit more pictures. A Performer's memory is mostly its features: their number follows the head's width, d·ln d, so the paper's wide heads make it expensive in either code. And how the paper read its gigabytes is not said. In both columns of 2021 all three fit more than ViT, and ViL by far the most; ViN and ViP have changed places, and the formulas do not say why: in these layers a Performer keeps more than a Nyström by its published formula, too. What has changed most since is the ratio to ViT.
+# The predicted numbers need not equal the paper's, for reasons that lie on both sides. vixlib's mixers are leaner than the published ones (Nyström's tall softmaxes are fused calls and its pseudo-inverse is recomputed; Linformer never forms its long keys), so ViN and ViL fit more pictures. A Performer's memory is mostly its features, d·ln d of them a head. And how the paper read its gigabytes is not said. But both columns of 2021 have one order: all three fit more than ViT, ViL by far the most, then ViP, then ViN. What has changed most since is the ratio to ViT.
 #
 # ## 6 · When is it worth it today?
 #
@@ -369,7 +369,7 @@ for table in (table for found in read(benchmark="scaling") for table in relative
         print(f"  {what} than fused softmax, by more than 5 %: {', '.join(cheaper) or 'none of the three'}")
 
 # %% [markdown]
-# Read the crossing point as a property of *your machine and this code*, not of the mechanisms. On a GPU expect another N, because its fused kernel is tuned harder than the rest, and with a wider model, whose linear maps cost the same for every mixer and hide the difference; a busy machine shifts it from run to run. On a GPU in half precision there is one more reason: Performer's features and sums, and Nyström's inverse, are computed in float32 whatever the precision, because halves would be too coarse for them, so that they miss the fast units for halves that fused softmax uses. (Table 1's ViT, ViP and ViN have heads of 64: change `builders` and measure.) What is certain is the shape: a slope of two meets a slope of one somewhere, and beyond that point softmax loses more with each doubling. Below the crossing no time is won. **What is left there is accuracy**, and that takes training; and memory, for a mixer whose memory crosses before its time does (look for one in the second table). (The tables have two more rows for scale: *linear* is a softmax of q over features and of k over tokens, the mixer of notebook 06; *fourier*, the FNet of the next table, has no attention at all but a Fourier transform. MLPMixer, below as well, learns two N × N matrices.)
+# Read the crossing point as a property of *your machine and this code*, not of the mechanisms. On a GPU expect another N, because its fused kernel is tuned harder than the rest, and with a wider model, whose linear maps cost the same for every mixer and hide the difference; a busy machine shifts it from run to run. On a GPU in half precision there is one more reason: Performer's features and sums, and Nyström's inverse, are computed in float32 whatever the precision, because halves would be too coarse for them, so that they miss the fast units for halves that fused softmax uses. (Table 1's ViT and ViN have heads of 64: change `builders` and measure.) What is certain is the shape: a slope of two meets a slope of one somewhere, and beyond that point softmax loses more with each doubling. Below the crossing no time is won. **What is left there is accuracy**, and that takes training; and memory, for a mixer whose memory crosses before its time does (look for one in the second table). (The tables have two more rows for scale: *linear* is a softmax of q over features and of k over tokens, the mixer of notebook 06; *fourier*, the FNet of the next table, has no attention at all but a Fourier transform. MLPMixer, below as well, learns two N × N matrices.)
 #
 # ## 7 · Training all four
 #
@@ -443,7 +443,7 @@ verdict_table("02")
 # %% [markdown]
 # ### The parameters, to the digit
 #
-# The printed counts of Table 1 can be reproduced exactly, and that is how the layers behind each row were found. The rule of the tool that printed them, *torchsummary*: add up every module's `weight` and `bias`. It passes over the position table, the class token and Linformer's P, which are bare parameters, and it counts a module twice if it can be reached by two paths. In the published ViP, the whole transformer can.
+# The printed counts of Table 1 can be reproduced exactly, and that is how most of the layers behind each row were found. The rule of the tool that printed them, *torchsummary*: add up every module's `weight` and `bias`. It passes over the position table, the class token and Linformer's P, which are bare parameters, and it counts a module twice if it can be reached by two paths. In the published ViP, the whole transformer can.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -462,16 +462,26 @@ print(f"     printed {2 * once + rest:,} = 2 × {once:,} + {rest:,}   true {once
 assert 2 * once + rest == 1_588_234 and once + rest + bare == vix.count_parameters(vip).true
 
 # %% [markdown]
-# So ViP is not twice ViT's size. It is 2,560 parameters larger: its q, k, v maps have biases, its output map has none.
+# So ViP is not twice ViT's size. It is 2,560 parameters larger: half as wide in its attention, twice as wide in its feed-forward part, with biases for q, k and v. Is that certain? A count can come out to the digit with the wrong layers:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+wide_heads = {"dim_head": 64, "mlp_dim": 256, "out_bias": False}
+for widths, instead in {"heads of 32, hidden width 512": {}, "heads of 64, hidden width 256": wide_heads}.items():
+    model = vix.build("ViP", config="paper", **instead)
+    print(f"{widths}  {vix.count_parameters(model).as_paper:,} parameters, {model.blocks[0].mixer.directions.shape[0]} features a head")
+
+# %% [markdown]
+# Three things speak for the first. *Size (MB)*, the tool's estimate from the outputs of all modules, knows widths: it gives the printed 218.30 for the first and 202.29 for the second (`tests/test_sizes.py` does the sum, for all rows of Tables 1 and 3). The published code has 110 features a head. And Table 2 fits more pictures with ViP than with ViN, which section 5 gets with the first only.
 #
 # ### What agrees, what does not, and why
 #
 # - **Parameter counts agree** for all four rows, to the digit.
-# - **The rows are not the same network with another mixer.** The text gives the feed-forward part 256 hidden units for all; the counts of ViL and ViN only come out with **512**. ViN also has its 33-token convolution, and ViL has heads of 32 where the others have 64. So "Nyström beats softmax by 10.8 points" is a statement about two packages. For a fair comparison take `config="uniform"` (the default of `vix.build` and of the profiles `smoke` and `quick`), which gives all of them the same widths; the authors used equal sizes in their later version, too. Nyström keeps its convolution even there.
+# - **The rows are not the same network with another mixer.** The text gives the feed-forward part 256 hidden units for all; ViP's, ViL's and ViN's numbers only come out with **512**. ViN also has its 33-token convolution, and ViT and ViN have heads of 64 where the other two have 32. So "Nyström beats softmax by 10.8 points" is a statement about two packages. For a fair comparison take `config="uniform"` (the default of `vix.build` and of the profiles `smoke` and `quick`), which gives all of them the same widths; the authors used equal sizes in their later version, too. Nyström keeps its convolution even there.
 # - **The Performer's kernel.** The text says ReLU; the published code runs the random features of section 3, and never redraws them. vixlib follows the code, and offers `kernel="relu"` (section 10 tries it).
 # - **GPU memory.** The 15.0 GB of ViT are float32: the scripts put only the loss under mixed precision. A stored matrix has 64 × 4 × 1025 × 1025 floats, 1.0 of the table's GB. With one in each of the four layers the whole step comes to about half of the 15.0 (the table above). The published formulas keep one matrix per layer, too, so that the other half is unexplained; how the paper read its gigabytes is not said. Mixed precision does not shrink a stored matrix (01, section 6); with a fused kernel it is gone (section 4).
 # - **Accuracy is the best test epoch of the best of three runs**, a maximum chosen on the test pictures. "last" in our tables is the last epoch, in which nothing was chosen. (That the authors' log of ViT shows more than Table 1 prints is another matter: it belongs to a later and smaller configuration.)
-# - **Size (MB)** in the paper is torchsummary's estimate for one picture. It depends on how modules are nested; the bytes of section 4 do not, so that column is not repeated here.
+# - **Size (MB)** in the paper is torchsummary's estimate for one picture. It depends on how modules are nested; the bytes of section 4 do not, so that column is not repeated here. Its use was to find ViP's layers.
 #
 # ## 9 · How good are the approximations?
 #

@@ -111,7 +111,7 @@ print(f"data      {data}")
 # |---|---|---|---|
 # | tokens from | one linear map of each patch | three convolutions | three times convolution, ReLU, max-pooling |
 # | places | a learned table | nothing but those convolutions | a learned table |
-# | normalisation | LayerNorm before mixer and feed-forward | BatchNorm inside the mixer, none elsewhere | LayerNorm, as ViT |
+# | normalisation | LayerNorm before mixer and feed-forward | BatchNorm inside the mixer, none elsewhere | LayerNorm before the mixer, and between mixer and feed-forward in the line itself |
 # | one vector | an extra token, CLS | mean of all tokens | weighted mean, *sequence pooling* |
 #
 # Sources: [Graham et al., *LeViT: a Vision Transformer in ConvNet's Clothing for Faster Inference*](https://arxiv.org/abs/2104.01136), [Hassani et al., *Escaping the Big Data Paradigm with Compact Transformers*](https://arxiv.org/abs/2104.05704). LeViT's own design has more to it (stages, a bias for distances), which the paper left out; section 10 puts it back.
@@ -335,7 +335,7 @@ assert facts["LeViL"][3:5] == (0, 0) and facts["CCN"][0] == 8
 # - **LeViL normalises nothing, anywhere.** LeViT's normalisation sits inside its mixer. The paper's Linformer brings none along, and LeViT's layers have no LayerNorm to fall back on. CCL has the same Linformer between nine LayerNorms. Both, as in HybridViL, share one key head of width 32, whose values are the keys.
 # - **LeViP** has a larger embedding and normalises once a layer instead of twice.
 # - **CCN** has eight heads where its neighbours have four.
-# - What counts cannot tell: `vixlib`'s CCT has ViX's blocks between CCT's own tokenizer and pooling. In the published code the norm before the feed-forward stands in the residual line itself, x = norm(x + attention(norm(x))), then x + ff(x); branches are dropped at random in training; and weights and positions start smaller. The runs below are of `vixlib`'s.
+# - What counts cannot tell: CCT's block is not ViT's. As in the published code, the norm before the feed-forward stands in the residual line itself, x = norm(x + attention(norm(x))), then x + ff(x). In training a picture leaves out a branch at random (*stochastic depth*), never in the first layer and one time in ten in the last. Weights and positions start smaller. Left out here is a dropout on CCT's own attention matrix, which linear mixers do not form.
 # - The LeViT rows have a hidden width of 256, the CCT rows 512, and another embedding. Table 4 compares mixers within a host; it does not compare LeViT with CCT.
 #
 # Every printed difference to softmax can be written as a sum of these:
@@ -473,7 +473,7 @@ else:
     print(f"{data.name}: a class here is not made of two facts that could be told apart")
 
 # %% [markdown]
-# Look at the last column. In the few steps of `smoke`, CCT, which is told its places, learns them; LeViT, to whose layers a picture is a set, learns the stripes first and may still be guessing about places. But being a set is not the whole reason: a CCT without its table is one as well, and may get far (change `seed` in the form: sometimes it does, sometimes not, and with the table it does more often). All that a set has to find places by are overlapping windows and the zeros around the picture, and that takes longer: try `pictures = 10000`. Nor does an order of its own help LeViN much, whose layers are no set (section 3). The rest of the distance is in what the hosts do not share: embedding, normalisation, pooling, the width of the feed-forward.
+# Look at the last column. In the few steps of `smoke`, CCT, which is told its places, learns them; LeViT, to whose layers a picture is a set, learns the stripes first and may still be guessing about places. But being a set cannot be the reason: a CCT without its table is one as well, and gets far, too (change `seed` in the form: now it is behind the one with the table, now ahead). All that a set has to find places by are overlapping windows and the zeros around the picture; they are enough, and LeViT finds them as well if it is given longer: try `pictures = 10000`. Nor does an order of its own help LeViN much, whose layers are no set (section 3). The distance is in what the hosts do not share: embedding, normalisation, starting weights, pooling, the width of the feed-forward.
 #
 # Do not take the column for proof of *relations* (where one figure lies, seen from the other), though: in four pictures of five, where the striped figure stands *in the picture* gives its place away, since a figure that is left of something cannot be at the right edge. Up to about 80 % no relation need have been learned; only what is beyond that asks for one.
 #
@@ -558,8 +558,8 @@ for name, without in LOGGED.items():
 #
 # - **All eight counts agree**, and so does the order of memory at both ends.
 # - **Neither of the two clean swaps loses accuracy in the paper**: LeViN +4.76, CCP +0.25. The other three that lose no more than three points changed something else as well (CCN's heads, LeViP's embedding, CCL's key head).
-# - **LeViN's gain is not evidence for Nyström attention** alone. It is the one LeViT row with neighbourhood built in; LeViL knows places as well (section 3), but has no normalisation (next point). Where a position table tells everyone, in CCT, the paper's gain is 0.86, with twice the heads. That fits, and does not prove it; in the recorded short runs the same two differences are undecided. Exercise 2 takes the convolution out.
-# - **LeViL's fall is not evidence against Linformer** alone. The same Linformer loses 2.2 points in CCT, between LayerNorms, and 13.9 in a model without normalisation. But the missing normalisation is a suspect, not a culprit. Against it speak two things. In the recorded `quick` runs (one epoch of 64 tokens) LeViL lacks it as well and is *ahead* of softmax, the only LeViT row that is decided either way. And the authors' logged LeViP and LeViN have none, either, and LeViP's 41.05 % is above CCP's 40.12 %, in 39 epochs against 22. It may matter in long trainings, or with 1024 tokens. Exercise 3 is an experiment on it.
+# - **LeViN's gain is not evidence for Nyström attention** alone. It is the one LeViT row with neighbourhood built in; LeViL knows places as well (section 3), but has no normalisation (next point). Where a position table tells everyone, in CCT, the paper's gain is 0.86, with twice the heads. That fits, and does not prove it. The recorded short runs do not bear it out: CCN, with as many heads as CCT, is ahead of it as well, and whether LeViN is ahead of LeViT is undecided there. Exercise 2 takes the convolution out.
+# - **LeViL's fall is not evidence against Linformer** alone. The same Linformer loses 2.2 points in CCT, between LayerNorms, and 13.9 in a model without normalisation. But the missing normalisation is a suspect, not a culprit. Against it speak two things. In the recorded `quick` runs (one epoch of 64 tokens) LeViL lacks it as well and is *ahead* of softmax, the only LeViT row that is decided either way (and CCL, between LayerNorms, is ahead of CCT). And the authors' logged LeViP and LeViN have none, either, and LeViP's 41.05 % is above CCP's 40.12 %, in 39 epochs against 22. It may matter in long trainings, or with 1024 tokens. Exercise 3 is an experiment on it.
 # - **The logs have a Nyström and a Performer in each host and no softmax**, so they cannot say what a swap costs. What they do say: these runs had LeViT's layers without any BatchNorm and CCN with four heads, and Performer and Nyström came out close together in CCT (40.1 and 40.8 %).
 # - **Accuracies are best test epochs** of the best of three runs, and *Size (MB)* is torchsummary's estimate, as before.
 #
@@ -768,7 +768,7 @@ assert at_start and not in_any_order(biased)
 #     print(f"{pool:9} {vix.count_parameters(model).true:,}", vix.fit(model, data, profile.train, device=device))
 # ```
 #
-# CLS adds a token and a row to the position table, sequence pooling a vector and a number that does nothing. At `smoke`, seed 0, the order is the reverse of that of the parameters: the mean has the fewest and is best, CLS has the most and is last. In short trainings CLS is often behind: gradients reach the tokens only through its attention, which has to learn where to look before it can pass on anything. One seed proves little; run three.
+# CLS adds a token and a row to the position table, sequence pooling a vector and a number that does nothing. At `smoke`, seed 0, sequence pooling is far ahead, the mean with the fewest parameters second, and CLS last, which has the most. In short trainings CLS is often behind: gradients reach the tokens only through its attention, which has to learn where to look before it can pass on anything. One seed proves little; run three.
 # </details>
 
 # %% [markdown]
