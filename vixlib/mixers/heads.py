@@ -62,7 +62,8 @@ class GridConv(nn.Module):
 class HeadsQKV(nn.Module):
     """The maps that softmax, Performer, Nyström and linear attention share: x -> q, k, v -> out.
 
-    qkv_bias, out_bias: of the maps.   qkv_norm, out_norm: batch normalisation after them (LeViT).
+    qkv_bias, out_bias: of the maps.   qkv_norm, out_norm: batch normalisation after them (LeViT); the gain of out_norm
+    starts at zero, so that a layer starts without its mixer.
     out_activation: None or "gelu", "hardswish" before the last map (LeViT).
     projection: "linear", or over a `grid` of tokens "separable" (CvT) or full "conv" 3×3 convolutions.
     `split(x)`: `[B, N, D] -> q, k, v` each `[B, H, N, d]`;  `join(heads)`: `[B, H, N, d] -> [B, N, D]`.
@@ -93,6 +94,8 @@ class HeadsQKV(nn.Module):
         self.to_out = GridConv(inner, dim, grid, False, out_bias) if projection == "conv" else \
             nn.Linear(inner, dim, bias=out_bias)
         self.out_norm = BatchNormTokens(dim) if out_norm else nn.Identity()
+        if out_norm:
+            nn.init.zeros_(self.out_norm.weight)
 
     def qkv(self, x: Tensor) -> Tensor:
         """q, k and v side by side, `[B, N, D] -> [B, N, 3·H·d]`."""
