@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from gains import awake
 
 import vixlib as vix
 from vixlib.train.compiling import FEWEST_STEPS, Compiled, compile_mode
@@ -120,7 +121,7 @@ def test_blocks_that_are_computed_again_may_be_compiled(name):
 @pytest.mark.parametrize("name", ["ViN", "HybridViL", "LeViT", "CvT", "ResNet18"])
 def test_a_model_is_exported_for_any_number_of_pictures(name):
     options = {"patch_size": 2, **vix.applicable(name, {"num_landmarks": 16, "rank": 16})}
-    model = vix.build(name, seed=0, image_size=16, **options).eval()
+    model = awake(vix.build(name, seed=0, image_size=16, **options)).eval()
     images = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     any_number = {"images": {0: torch.export.Dim("pictures", min=1, max=64)}}
     exported = torch.export.export(model, (images[:3],), dynamic_shapes=any_number, strict=False).module()

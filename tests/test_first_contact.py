@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 import torch
+from gains import awake
 
 import vixlib as vix
 from benchmarks import peers
@@ -27,7 +28,7 @@ FEW = ("ViT", "ViP", "ViN", "CPV")  # where another way of compiling is tried: e
 
 
 def small(name: str, **more) -> torch.nn.Module:
-    return vix.build(name, seed=0, **vix.applicable(name, {**SMALL, **more}))
+    return awake(vix.build(name, seed=0, **vix.applicable(name, {**SMALL, **more})))
 
 
 def shapes(train: int = 72) -> vix.ImageData:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from gains import awake
 from torch import nn
 from torchvision.models import resnet18
 
@@ -167,6 +168,16 @@ def test_levit_normalises_over_images_and_tokens():
     model = vix.build("LeViT", patch_size=4, depth=1)
     normed = model.blocks[0].mixer.qkv_norm(5 * torch.randn(8, 64, 384) + 3)
     assert normed.mean((0, 1)).abs().max() < 1e-4 and (normed.std((0, 1)) - 1).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("name", ["LeViT", "LeViN"])
+def test_a_levit_layer_starts_without_its_mixer_and_can_learn_to_have_it(name):
+    model = vix.build(name, seed=0, patch_size=4, depth=2, **vix.applicable(name, {"num_landmarks": 16}))
+    x, block = torch.randn(2, 64, 128), model.blocks[0]
+    assert torch.equal(block(x), x + block.ff(x))
+    model(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    assert block.mixer.out_norm.weight.grad.abs().min() > 0
+    assert not torch.equal(awake(model).blocks[0](x), x + block.ff(x))
 
 
 def test_attention_bias_is_added_to_the_scores_and_depends_on_distance_alone():

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from gains import awake
 from torch import nn
 from torch.nn.utils import prune
 
@@ -144,7 +145,7 @@ def test_feature_attention_backward_twice_gives_the_same():
 @pytest.mark.parametrize("name", ["ViT", "ViP", "HybridViN", "LeViT", "CCL", "CvT", "CPV"])
 def test_checkpointing_changes_memory_and_nothing_else(name):
     options = {**vix.applicable(name, {**SMALL, "num_landmarks": 8, "rank": 8}), "dropout": 0.2}
-    plain, thrifty = (vix.build(name, seed=0, checkpointing=on, **options).train() for on in (False, True))
+    plain, thrifty = (awake(vix.build(name, seed=0, checkpointing=on, **options)).train() for on in (False, True))
     assert vix.saved_bytes_per_image(thrifty) < 0.6 * vix.saved_bytes_per_image(plain)
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     results = []

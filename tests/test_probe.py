@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from gains import awake
 from torch import nn
 
 import vixlib as vix
@@ -95,7 +96,7 @@ def test_errors_name_what_to_do():
 
 
 def test_a_models_own_bias_is_part_of_its_maps_and_each_module_keeps_its_mode():
-    model = vix.build("LeViT", seed=0, patch_size=8, attention_bias=True, qkv_norm=False, depth=1)
+    model = awake(vix.build("LeViT", seed=0, patch_size=8, attention_bias=True, qkv_norm=False, depth=1))
     mixer = model.blocks[0].mixer
     nn.init.normal_(mixer.distance_bias, std=5.0)
     mixer.out_norm.eval()
@@ -112,7 +113,7 @@ def test_a_models_own_bias_is_part_of_its_maps_and_each_module_keeps_its_mode():
 
 
 def test_maps_are_those_of_evaluation_and_leave_statistics_as_they_were():
-    model = vix.build("LeViT", seed=0, image_size=16, patch_size=4, depth=2)
+    model = awake(vix.build("LeViT", seed=0, image_size=16, patch_size=4, depth=2))
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trained = attention_maps(model, images)
