@@ -68,6 +68,7 @@ EXPERIMENTS = (
     Variant("and is RoPE ahead of a table that starts quietly?", "04", "ViL", ("position_std", 0.02),
             ("position", "rope")),
     Variant("does its dropout of 0.5 hold CPV back in a short training?", "06", "CPV", ("dropout", 0.0)),
+    Variant("do its convolutional maps keep CLTV from learning at once?", "06", "CLTV", ("projection", "linear")),
 )
 RECIPES = (Recipe("does today's way of training pay within ten epochs?", "03", "HybridViT", "long-modern", "long"),)
 # What the runs of the authors' logs had beside the uniform configuration: a key head for each query head, as their
