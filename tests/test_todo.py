@@ -66,7 +66,7 @@ def test_blocks_hold_what_fits_by_recorded_times(tmp_path):
     text = todo.describe_agenda(DATASET, tmp_path, tmp_path / "none", minutes=9)
     assert "times by the records of Some GPU" in text and "--next" in text and "--import" in text
     assert "Table 1, seed 0" not in text and "Table 3, seed 0: HybridMLPMixer\n" in text
-    assert "Experiments on the reasons, seed 0: ViP with kernel=relu, " in text
+    assert "Experiments on the reasons, seed 0: CLTV with projection=linear, ViP with kernel=relu, " in text
     blocks = text.split("\n\nblock ")[1:]
     seed1 = [block for block in blocks if "Table 1, seed 1" in block]
     assert [block.count("\n") for block in seed1] == [1, 1] and all(", about 8 min" in block for block in seed1)
