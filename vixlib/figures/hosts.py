@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from ..embeddings import LinearEmbedding
 from ..errors import require_known, require_mapping, require_type
 from ..measure.scoring import uncompiled
-from ..models.cct import CCTBlock
 from ..models.levit import LeViT, LeViTBlock, ShrinkingAttention
 from ..models.vix import Block, ViX
 from ..models.zoo import settings
@@ -52,7 +51,7 @@ class Stage(NamedTuple):
 
 
 KINDS = {nn.Conv2d: "conv", nn.MaxPool2d: "max-pool", LinearEmbedding: "linear map", Block: "block",
-         CCTBlock: "block", LeViTBlock: "block", ShrinkingAttention: "shrink"}
+         LeViTBlock: "block", ShrinkingAttention: "shrink"}
 STAGE_COLOURS = {"conv": "#56B4E9", "max-pool": "#CC79A7", "linear map": "#F0E442", "block": "#999999",
                  "shrink": "#E69F00"}
 
@@ -76,9 +75,8 @@ def trace(model: nn.Module) -> list[Stage]:
 
     parts = (*model.embedding.modules(), *model.blocks, *getattr(model, "shrink", {}).values())
     with ExitStack() as hooks, uncompiled(model):
-        for part in parts:
-            if type(part) in KINDS:
-                hooks.enter_context(part.register_forward_hook(lambda part, _x, out: note(KINDS[type(part)], out)))
+        for part, kind in ((part, kind) for part in parts for of, kind in KINDS.items() if isinstance(part, of)):
+            hooks.enter_context(part.register_forward_hook(lambda _part, _x, out, kind=kind: note(kind, out)))
         hooks.enter_context(model.head.register_forward_pre_hook(lambda _part, x: note("one vector", x[0])))
         hooks.enter_context(model.head.register_forward_hook(lambda _part, _x, out: note("classes", out)))
         model(picture)

@@ -4,7 +4,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import require_mixed, require_rate
+from ..errors import require_rate
 from ..positions import Rotary
 from ..precision import as_residual
 from .norms import lean_norm
@@ -23,9 +23,7 @@ class CCTBlock(Block):
         self.drop_path = nn.Identity()
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
-        mixed = self.mixer(lean_norm(self.mixer_norm, x), rotary=rotary)
-        require_mixed(mixed, x, self.mixer)
-        x = x + self.drop_path(self.mixer_dropout(mixed))
+        x = x + self.drop_path(self.mixed(x, rotary))
         x = as_residual(lean_norm(self.ff_norm, x))
         return x + self.drop_path(self.ff(x))
 

@@ -24,10 +24,14 @@ class Block(nn.Module):
         self.ff_norm, self.ff = norm(dim), FeedForward(dim, mlp_dim, dropout)
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        x = x + self.mixed(x, rotary)
+        return self.ff(x, self.ff_norm, residual=True)
+
+    def mixed(self, x: Tensor, rotary: Rotary | None) -> Tensor:
+        """mixer(norm(x)), what the first branch adds."""
         mixed = self.mixer(lean_norm(self.mixer_norm, x), rotary=rotary)
         require_mixed(mixed, x, self.mixer)
-        x = x + self.mixer_dropout(mixed)
-        return self.ff(x, self.ff_norm, residual=True)
+        return self.mixer_dropout(mixed)
 
 
 class SequencePool(nn.Module):

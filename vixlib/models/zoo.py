@@ -1,9 +1,9 @@
 """Names to configurations: every system of the paper as data, `build("ViN")` as a model.
 
 "uniform": one set of sizes for every mixer of a host (ViX: 4 heads × 32, feed-forward 256), as the paper's later
-version trains them; compare mechanisms with it.   "paper": the layers that the printed parameter counts and sizes of
-tables 1, 3 and 4 add up to, which differ from row to row; reproduce the tables with it. Systems that these tables do
-not print have one configuration under both names.
+version trains them; compare mechanisms with it.   "paper": the layers that the printed parameter counts of tables
+1, 3 and 4 add up to, which differ from row to row; reproduce the tables with it. Where a count leaves the widths open
+(ViP's), the printed size decides. Systems that these tables do not print have one configuration under both names.
 Performer rows use the "favor" kernel, which is what the paper's published code ran (its text says ReLU).
 """
 from __future__ import annotations
