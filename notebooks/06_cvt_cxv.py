@@ -416,9 +416,6 @@ print(f"here: {source}")
 # **A slow start, again?** As in 03, section 6, convolutions in a row start *quiet*: PyTorch draws their weights from ±1/√n for n inputs, so that unrelated inputs come out smaller by a factor of √3. In a CXV a norm follows the convolution of each layer and makes all loud again. Two things it does not undo. A convolution adds a *bias*, drawn from ±1/√n as well; beside a quiet input that is much of what the norm then makes loud, and it is the same for every picture. And AdamW moves each weight by about the learning rate, however large the weight is: before a norm, where only the *ratio* of the weights counts, small weights are turned over by steps that large ones hardly feel. [He et al., *Delving Deep into Rectifiers*](https://arxiv.org/abs/1502.01852) ask for a variance of 2/n, as a uniform draw ±√6/√n (for a ReLU after each convolution, which a CXV has not). How much of the features differs from picture to picture at the start? (Behind a norm, all that varies, from picture to picture or not, has a variance of 1.)
 
 # %%
-from torch import nn
-from vixlib.models import CXV, CvT
-
 side_tokens = [-(-side // (patch_size or profile.options.get("patch_size", 1))) for side in data.image_size]
 num_tokens = side_tokens[0] * side_tokens[1]
 own = {"num_landmarks": min(profile.options.get("num_landmarks", 64), num_tokens)}  # what you choose is taken as it is
@@ -427,27 +424,24 @@ own |= {name: value for name, value in dict(patch_size=patch_size, dim=dim, dept
 own |= dict(image_size=data.image_size, channels=data.channels, num_classes=data.num_classes, feature_map=feature_map)
 if stages := own.get("depth", profile.options.get("depth")):
     own["depths"] = (1,) * stages
-he = initialisation == "he" or (initialisation == "auto" and smoke)
+own["conv_init"] = initialisation if initialisation != "auto" else "he" if smoke else "torch"
 
 
-def fresh(name, seed=seed, he=he, **more):
+def fresh(name, seed=seed, **more):
     named = ("depth", "heads") if name == "HybridViP-6/8" else ()  # its name says them
     options = {option: value for option, value in profile.options_for(name, **own | more).items() if option not in named}
-    model = vix.build(name, config=profile.config, seed=seed, **options)
-    for part in model.modules() if he and isinstance(model, (CXV, CvT)) else ():
-        if isinstance(part, nn.Conv2d):
-            part.weight.data *= 6**0.5  # from ±1/√n to ±√6/√n
-    return model
+    return vix.build(name, config=profile.config, seed=seed, **options)
 
 # %%
 some = data.batch(torch.arange(min(128, len(data.train_labels))))[0]
-for way, loud in (("PyTorch's", False), ("He's", True)):
-    model = fresh("CPV", he=loud)
+ways = {"torch": "PyTorch's", "he": "He's"}
+for start, way in ways.items():
+    model = fresh("CPV", conv_init=start)
     with torch.no_grad():
         volume = [x.std(dim=0).mean().item() for x in (some, *layers.layer_maps(model, some).values())]
     print(f"{way:9} start: pixels, stem and layers vary from picture to picture by",
           ", ".join(f"{v:.2f}" for v in volume))
-print("below:", "He's start" if he else "PyTorch's start")
+print(f"below: {ways[own['conv_init']]} start")
 
 # %% [markdown]
 # A long training may get over the quiet start. For the thousand steps of `smoke`, and only there, `initialisation="auto"` takes He's weights for the convolutions of CXV and CvT (a ResNet starts that way in any case). Try `"torch"` to see what it is worth here; a smaller learning rate makes up for a part of it, as one would expect of steps that were too large for small weights.
@@ -683,7 +677,7 @@ for name in list(start)[1:]:
 # normed = layers.without(layers.without(fresh("CPV"), "mixer"), "ff")
 # affine = copy.deepcopy(normed)
 # for block in affine.blocks:
-#     block.norm = nn.Identity()
+#     block.norm = torch.nn.Identity()
 # x, y = torch.randn(2, 1, data.channels, *data.image_size)
 # for name, bare in (("with norms", normed), ("without", affine)):
 #     with torch.no_grad():

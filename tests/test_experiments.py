@@ -1,6 +1,8 @@
 """Experiments on the reasons: one thing changed, paired by seed, and never mistaken for a seed of the plain system."""
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from test_differences import record
 
@@ -65,8 +67,8 @@ def test_other_training_is_no_pair_and_nothing_recorded_says_so(tmp_path):
 
 
 def test_recipes_compare_the_same_model_trained_as_long_on_the_same_pictures(tmp_path):
-    for recipe in RECIPES:
-        changed, plain = PROFILES[recipe.profile], PROFILES[recipe.plain]
+    for recipe, device in product(RECIPES, ("cpu", "cuda")):
+        changed, plain = (PROFILES[name].on(device) for name in (recipe.profile, recipe.plain))
         assert (changed.data, changed.config, changed.options, changed.train.epochs, changed.train.batch_size) == \
             (plain.data, plain.config, plain.options, plain.train.epochs, plain.train.batch_size)
         assert changed.train != plain.train
@@ -80,9 +82,23 @@ def test_recipes_compare_the_same_model_trained_as_long_on_the_same_pictures(tmp
     assert row[2:6] == [f"{recipe.model}, profile {recipe.profile}", "73.50", "70.50", "+3.00 ± 12.71 (n=2)"]
     header = "".join(vix.compare(3, results=tmp_path).header)
     assert recipe.plain + ":" not in header  # a column of one system compares nothing
+    assert "not shown: long of HybridViT; long-modern of HybridViT" in str(vix.compare(3, results=tmp_path))
     write_record(record("ViT", "learned", 60.0, profile=recipe.plain), tmp_path)
     write_record(record("ViN", "learned", 60.0, profile=recipe.plain), tmp_path)
     assert recipe.plain + ":" in "".join(vix.compare(1, results=tmp_path).header)
+
+
+def test_what_was_trained_for_a_recipe_alone_is_no_column_and_all_else_is_one(tmp_path):
+    write_record(record("CPV", "none", 40.0, profile="quick"), tmp_path)
+    assert "quick:" in "".join(vix.compare("cxv", results=tmp_path).header)  # nothing to compare it with yet
+    for model in ("CPV", "CLTV"):  # each for a recipe of its own
+        write_record(record(model, "none", 50.0, lr=3e-4, profile="quick-slow"), tmp_path)
+    write_record(record("CvT", "none", 45.0, profile="quick"), tmp_path)
+    header = "".join(vix.compare("cxv", results=tmp_path).header)
+    assert "quick:" in header and "quick-slow:" not in header
+    assert "not shown: quick-slow of CLTV, CPV: trained" in str(vix.compare("cxv", results=tmp_path))
+    write_record(record("CvT", "none", 55.0, lr=3e-4, profile="quick-slow"), tmp_path)
+    assert "quick-slow:" in "".join(vix.compare("cxv", results=tmp_path).header)
 
 
 def test_an_experiment_is_no_seed_of_the_table(tmp_path):

@@ -281,6 +281,20 @@ def test_cct_starts_as_its_authors_code_does():
     assert not list(vix.build("CCT", position="none").position.parameters())
 
 
+@pytest.mark.parametrize("name", ["CPV", "CLTV", "CvT"])
+def test_hes_start_is_louder_by_the_root_of_six_and_changes_convolutions_alone(name):
+    quiet, loud = (vix.build(name, seed=0, patch_size=4, conv_init=start) for start in ("torch", "he"))
+    convolutions = {f"{at}.weight" for at, part in quiet.named_modules() if isinstance(part, nn.Conv2d)}
+    assert len(convolutions) >= 4
+    for (at, ours), theirs in zip(quiet.named_parameters(), loud.parameters(), strict=True):
+        if at in convolutions:
+            bound = ours[0].numel() ** -0.5
+            assert 0.8 * bound < ours.abs().max().item() <= bound * 1.0001  # a depthwise one draws few numbers
+            assert 0.8 * bound < theirs.abs().max().item() / 6**0.5 <= bound * 1.0001
+        else:
+            assert torch.equal(ours, theirs)
+
+
 def test_cct_leaves_maps_alone_that_do_not_know_their_size_yet():
     class Lazy(nn.Module):
         """A mixer whose map learns its width from the first tokens."""
@@ -332,6 +346,7 @@ def test_a_picture_of_another_shape_is_refused_even_with_as_many_tokens(name, ow
 
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: vix.build("CPV", patch_size=8), "patch_size=8 is no total stride of 2 convolution"),
+    (lambda: vix.build("CPV", conv_init="xavier"), "conv_init='xavier' is unknown"),
     (lambda: vix.build("CPV", dim=30), "dim=30 must be divisible by 4"),
     (lambda: vix.build("LeViT", activation="relu"), "activation='relu'"),
     (lambda: vix.build("CvT", depths=(1, 0)), "depths\\[1\\]=0"),

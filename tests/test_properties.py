@@ -25,7 +25,7 @@ OPTIONS = {
     "image_size": odd(SMALL, st.tuples(SMALL, SMALL)), "patch_size": odd(1, 2, 4, 3, st.tuples(SMALL, SMALL)),
     "depths": odd((1,), (1, 2), (0,), ("1",)), "conv_kernel": odd(1, 3, 4), "bias_grid": odd((2, 2)),
     **dict.fromkeys(("dropout", "emb_dropout", "epsilon", "position_std"), odd(0.1, 0.9, 1.0)),
-    "rope_base": odd(10, 100.0),
+    "rope_base": odd(10, 100.0), "conv_init": odd("he"),
     "pool": odd("cls", "mean", "sequence"), "position": odd(*POSITIONS), "mixer": odd(*MIXERS), "kernel": odd("relu"),
     "embedding": odd(*EMBEDDINGS), "projection": odd("linear", "conv", "separable"), "padding": odd("front"),
     "activation": odd("relu", "gelu", "hardswish"), "normalisation": odd("batch"), "feature_map": odd("elu"),

@@ -278,12 +278,13 @@ def test_pictures_that_share_a_name_are_no_seeds_of_each_other(tmp_path):
 
 def test_devices_are_those_of_the_runs_shown_and_what_is_left_out_is_said(tmp_path):
     lonely = {**BLANK, "profile": "long", "model": "HybridViT", "device": "A100"}
-    write_record(lonely, tmp_path)
+    for profile in ("long", "long-modern"):
+        write_record({**lonely, "profile": profile}, tmp_path)
     for table in (vix.compare(3, results=tmp_path), rope_table(results=tmp_path)):
         assert "A100" not in str(table) and "long of HybridViT" in str(table)
     write_record({**lonely, "model": "HybridViN"}, tmp_path)
     for table in (vix.compare(3, results=tmp_path), rope_table(results=tmp_path)):
-        assert "A100" in str(table) and "long of" not in str(table)
+        assert "A100" in str(table) and "long-modern of" in str(table) and "long of" not in str(table)
 
 
 def test_the_papers_protocol_is_missing_until_its_own_layers_are_trained(tmp_path):

@@ -52,14 +52,19 @@ SIZED_DOWN = {"patch_size": 4, "num_landmarks": 16, "rank": 16}  # 64 tokens and
 MODERN = TrainConfig(batch_size=128, lr=2e-3, weight_decay=0.05, augment=("flip", "crop"), warmup_epochs=3,
                      schedule="cosine", label_smoothing=0.1)
 
+QUICK_ON_GPU = {"train": TrainConfig(epochs=10, batch_size=128),
+                "options": {"patch_size": 2, "num_landmarks": 32, "rank": 32}}
+
 PROFILES = {profile.name: profile for profile in (
     Profile("smoke", "everything runs and learns, on any CPU, in minutes", "shapes", "uniform",
             TrainConfig(epochs=2, batch_size=64, lr=2e-3),
             {**SIZED_DOWN, "dim": 64, "depth": 2, "dim_head": 16, "mlp_dim": 128}),
     Profile("quick", "real pictures in minutes: 4×4 patches on a CPU, 2×2 on a GPU", "cifar10", "uniform",
             TrainConfig(epochs=1, batch_size=128), SIZED_DOWN,
-            gpu={"train": TrainConfig(epochs=10, batch_size=128),
-                 "options": {"patch_size": 2, "num_landmarks": 32, "rank": 32}}),
+            gpu=QUICK_ON_GPU),
+    Profile("quick-slow", "the same, at three tenths of the learning rate", "cifar10", "uniform",
+            TrainConfig(epochs=1, batch_size=128, lr=3e-4), SIZED_DOWN,
+            gpu={**QUICK_ON_GPU, "train": replace(QUICK_ON_GPU["train"], lr=3e-4)}),
     Profile("long", "what quick trains on a CPU, ten epochs of it", "cifar10", "uniform",
             TrainConfig(epochs=10, batch_size=128), SIZED_DOWN),
     Profile("long-modern", "the same, trained as one would today", "cifar10", "uniform",

@@ -8,7 +8,7 @@ from ..embeddings import Size, as_pair, check_images, features_last
 from ..errors import require_count, require_depth, require_known, require_rate, require_room
 from ..precision import as_residual
 from .norms import ChannelNorm
-from .options import distribute, knows_places, mixer_class, over_grid, require_own_grid, stacked
+from .options import distribute, knows_places, mixer_class, over_grid, require_own_grid, stacked, start_convolutions
 from .vix import Block
 
 
@@ -21,12 +21,13 @@ class CvT(nn.Module):
     queries and keys, one image size), or "linear", as the authors' CvN and CvP have them.
     patch_size: the stride p of the first stage's convolution; the others keep the number of tokens. Its windows are
     2p - 1 pixels wide (3 at least), so that they overlap: 7×7 at stride 4, as CvT's own.
+    conv_init: how convolutions start, "torch" (the authors') or "he"; see options.start_convolutions.
     """
 
     def __init__(self, *, mixer: str | type[nn.Module] = "softmax", projection: str = "separable",
                  image_size: Size = 32, patch_size: int = 1, num_classes: int = 10, channels: int = 3, dim: int = 128,
                  depths: tuple[int, ...] = (1, 1, 2), heads: int = 4, dim_head: int = 32, mlp_dim: int = 256,
-                 dropout: float = 0.0, **options) -> None:
+                 dropout: float = 0.0, conv_init: str = "torch", **options) -> None:
         super().__init__()
         if not isinstance(depths, (tuple, list)) or not depths:
             raise TypeError(f"depths={depths!r} must be a tuple with the blocks of each stage, such as (1, 1, 2)")
@@ -57,6 +58,7 @@ class CvT(nn.Module):
                 mlp_dim=mlp_dim))
         self.one_grid = knows_places(self.stages)
         self.head = nn.Linear(dim, num_classes)
+        start_convolutions(self, conv_init)
 
     @staticmethod
     def parts(settings: dict) -> tuple[type, ...]:

@@ -9,7 +9,7 @@ from ..errors import require_count, require_depth, require_known, require_mixed,
 from ..precision import as_residual
 from .feedforward import FeedForward
 from .norms import ChannelNorm, lean_norm
-from .options import distribute, knows_places, mixer_class, over_grid, require_own_grid, stacked
+from .options import distribute, knows_places, mixer_class, over_grid, require_own_grid, stacked, start_convolutions
 
 
 class CXVLayer(nn.Module):
@@ -48,12 +48,13 @@ class CXV(nn.Module):
     dropout: after mixer and feed-forward.   mixer_dropout: another one after the mixer, where not None (CLTV).
     projection: "linear", or "conv" for 3×3 convolutions as the mixer's maps (CLTV), for one image size.
     patch_size: the stride of the stem, 1, 2 or 4.
+    conv_init: how convolutions start, "torch" (the authors') or "he"; see options.start_convolutions.
     """
 
     def __init__(self, *, mixer: str | type[nn.Module] = "performer", projection: str = "linear",
                  image_size: Size = 32, patch_size: int = 1, num_classes: int = 10, channels: int = 3, dim: int = 128,
                  depth: int = 5, heads: int = 4, dim_head: int = 32, mlp_dim: int = 256, dropout: float = 0.5,
-                 mixer_dropout: float | None = None, **options) -> None:
+                 mixer_dropout: float | None = None, conv_init: str = "torch", **options) -> None:
         super().__init__()
         require_count(num_classes=num_classes, channels=channels, dim=dim, heads=heads, dim_head=dim_head,
                       mlp_dim=mlp_dim)
@@ -82,6 +83,7 @@ class CXV(nn.Module):
             depth, depth=depth, image_size=image_size, dim=dim, heads=heads, dim_head=dim_head, mlp_dim=mlp_dim)
         self.one_grid = knows_places(self.blocks)
         self.head = nn.Linear(dim, num_classes)
+        start_convolutions(self, conv_init)
 
     @staticmethod
     def parts(settings: dict) -> tuple[type, ...]:

@@ -45,6 +45,15 @@ def over_grid(mixing: type[nn.Module], projection: str, grid: tuple[int, int]) -
     return {"projection": projection, "grid": grid}
 
 
+def start_convolutions(model: nn.Module, conv_init: str) -> None:
+    """Draw the weights of a model's convolutions anew for conv_init="he": uniform in ±√(6/n), n the inputs of an
+    output (He et al., "Delving Deep into Rectifiers", eq. (10)). "torch" leaves them at PyTorch's ±√(1/n)."""
+    require_known("conv_init", conv_init, ("torch", "he"))
+    for part in model.modules() if conv_init == "he" else ():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_uniform_(part.weight, nonlinearity="relu")
+
+
 def knows_places(blocks: nn.Module) -> bool:
     """Whether some part of `blocks` was built for a grid of places: by the number of tokens alone it would take a
     picture of 4×16 for one of 8×8, and wrong places for neighbours."""

@@ -20,7 +20,6 @@ from .records import IDENTITY, OF_DIGEST, read_records, told_apart
 from .rows import LARGEST, RECIPES, TABLES, Row, table_rows
 
 NOT_MEASURED = "not measured"
-OF_RECIPES = {profile for recipe in RECIPES for profile in (recipe.profile, recipe.plain)}
 SCORES = {"top1": "top-1", "top5": "top-5"}
 THIS_RUN = "this run"
 
@@ -112,7 +111,7 @@ def _notes(table: int | str, groups: Sequence[Group], recorded: Sequence[dict], 
     notes += [MARKED_LOGS] if marked else []
     notes += copy_notes((*(group.dataset for group in groups), *(record["dataset"] for record in run_records(runs))))
     if left_out := groups_left_out(recorded):
-        notes.append(f"not shown: {'; '.join(left_out)}: one system, trained to compare ways of training (see "
+        notes.append(f"not shown: {'; '.join(left_out)}: trained to compare ways of training (see "
                      "report.reasons_table)")
     if not _has_protocol(table, groups):
         notes.append(f"{NOT_MEASURED}: python -m vixlib.reproduce --table {table} --profile paper trains them on a GPU "
@@ -202,26 +201,31 @@ def _caption(table: int | str) -> str:
 
 
 def groups_of(records: Iterable[dict]) -> list[Group]:
-    """The groups of `records` that a table of systems shows. Left out: a single system in a profile of RECIPES, trained
-    to compare two recipes; experiments.py shows these."""
-    return sorted(group for group, own in _systems(records).items() if not _of_recipe(group, own))
+    """The groups of `records` that a table of systems shows. Left out: systems that were trained in a profile to
+    compare two recipes, where they are all that it has; experiments.py shows these."""
+    systems = _systems(records)
+    return sorted(group for group in systems if not _of_recipes(group, systems))
 
 
 def groups_left_out(records: Iterable[dict]) -> list[str]:
     """What `groups_of` leaves out, in words: "long of HybridViT"."""
-    return [f"{group.profile} of {model}" for group, own in sorted(_systems(records).items()) if _of_recipe(group, own)
-            for model, _ in own]
+    systems = _systems(records)
+    return [f"{group.profile} of {', '.join(sorted(own))}" for group, own in sorted(systems.items())
+            if _of_recipes(group, systems)]
 
 
-def _systems(records: Iterable[dict]) -> dict[Group, set[tuple[str, str]]]:
-    systems: dict[Group, set[tuple[str, str]]] = {}
+def _systems(records: Iterable[dict]) -> dict[Group, set[str]]:
+    systems: dict[Group, set[str]] = {}
     for record in records:
-        systems.setdefault(Group.of(record), set()).add((record["model"], record["position"]))
+        systems.setdefault(Group.of(record), set()).add(record["model"])
     return systems
 
 
-def _of_recipe(group: Group, systems: set[tuple[str, str]]) -> bool:
-    return len(systems) == 1 and group.profile in OF_RECIPES
+def _of_recipes(group: Group, systems: dict[Group, set[str]]) -> bool:
+    """Whether all of a group's systems are there for RECIPES: in a profile of theirs, or in the plain one beside it."""
+    profiles = {other.profile for other in systems}
+    return systems[group] <= {recipe.model for recipe in RECIPES if group.profile == recipe.profile
+                              or group.profile == recipe.plain and recipe.profile in profiles}
 
 
 def _heading(group: Group) -> str:

@@ -228,7 +228,7 @@ def rope_table(runs: Iterable[Run] = (), results: str | Path | None = None) -> T
              "recorded and this run: last epoch; authors' logs: the best epoch of one log, chosen on the test images",
              MARKED_LOGS,
              *([f"recorded and run on: {'; '.join(devices)}"] if devices else []),
-             *([f"not shown, one system each: {'; '.join(left_out)}"] if left_out else [])]
+             *([f"not shown, as trained to compare ways of training: {'; '.join(left_out)}"] if left_out else [])]
     return Table("Positions, uniform configuration: test top-1 (%)", ["model", *ROPE_POSITIONS], rows, tuple(notes))
 
 

@@ -68,9 +68,15 @@ EXPERIMENTS = (
     Variant("and is RoPE ahead of a table that starts quietly?", "04", "ViL", ("position_std", 0.02),
             ("position", "rope")),
     Variant("does its dropout of 0.5 hold CPV back in a short training?", "06", "CPV", ("dropout", 0.0)),
+    Variant("does its quiet start hold CPV back in a short training?", "06", "CPV", ("conv_init", "he")),
     Variant("do its convolutional maps keep CLTV from learning at once?", "06", "CLTV", ("projection", "linear")),
 )
-RECIPES = (Recipe("does today's way of training pay within ten epochs?", "03", "HybridViT", "long-modern", "long"),)
+RECIPES = (
+    Recipe("does today's way of training pay within ten epochs?", "03", "HybridViT", "long-modern", "long"),
+    Recipe("does its learning rate of 0.001 hold CPV back in a short training?", "06", "CPV", "quick-slow", "quick"),
+    Recipe("does a learning rate of 0.0003 let CLTV learn with its convolutional maps?", "06", "CLTV", "quick-slow",
+           "quick"),
+)
 # What the runs of the authors' logs had beside the uniform configuration: a key head for each query head, as their
 # parameter counts say, and 63 zeros before the 1,025 tokens, as their code has it.
 LOG_OPTIONS = {("ViL", "rope"): (("shared_head", False),), ("HybridViL", "learned"): (("shared_head", False),),
