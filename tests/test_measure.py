@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ import vixlib as vix
 from vixlib.measure.limits import real_steps
 from vixlib.measure.memory import MARGIN, with_fake_tensors
 from vixlib.measure.probe import attention_maps, mixer_inputs
-from vixlib.measure.step import training_step
+from vixlib.measure.scoring import name_of
+from vixlib.measure.step import random_images, training_step
 from vixlib.models.zoo import applicable
 
 SMALL = {"image_size": 16, "patch_size": 2, "dim": 32, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 48}
@@ -32,6 +34,20 @@ class TwoLayers(nn.Module):
 
     def forward(self, images):
         return self.second(self.first(images.flatten(1)).relu())
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, partial(torch.compile, backend="eager")],
+                         ids=["parallel", "compiled"])
+def test_a_wrapped_model_is_the_one_inside(wrap):
+    small = {"image_size": 16, "patch_size": 8, "dim": 16, "depth": 1, "num_landmarks": 2, "channels": 1}
+    for model in (vix.build("ViN", **small), vix.build("ViP", "paper"), vix.ViN(**small)):
+        wrapped = wrap(model)
+        assert name_of(wrapped) == name_of(model) and vix.count_parameters(wrapped) == vix.count_parameters(model)
+        assert random_images(wrapped, 2, None).shape == random_images(model, 2, None).shape
+    model = vix.build("ViN", **small)
+    assert vix.saved_bytes_per_image(nn.DataParallel(model)) == vix.saved_bytes_per_image(model)
+    with pytest.raises(ValueError, match="ViN is built for image_size=.16, 16., but 'shapes' has"):
+        vix.evaluate(wrap(model), vix.load("shapes").subset(0.01))
 
 
 def test_counts_of_a_model_counted_by_hand():

@@ -138,6 +138,7 @@ def test_another_mixer_makes_it_another_system():
     assert name_of(vix.ViT(mixer="performer", depth=1)) == "ViT with performer"  # told by class, too
     assert name_of(vix.ViT(mixer=Average, depth=1)) == "ViT with Average" and name_of(vix.ViN(depth=1)) == "ViN"
     assert name_of(type("Mine", (vix.ViT,), {})(depth=1)) == "Mine"
+    assert name_of(type("ViT", (torch.nn.Linear,), {})(1, 1)) == f"ViT of {__name__}"  # of the same name, and not it
     # The paper's count of ViP counts its Performers twice.
     assert vix.count_parameters(vix.build("ViP", "paper", mixer="softmax")) == vix.count_parameters(
         vix.build("ViT", mlp_dim=512))

@@ -20,10 +20,19 @@ def as_pair(name: str, size: Size) -> tuple[int, int]:
     return height, width
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers of torch.compile, DataParallel and DistributedDataParallel: what a model says of
+    itself is said there."""
+    while (inner := getattr(model, "_orig_mod", None)) is not None or isinstance(
+            model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        model = model.module if inner is None else inner
+    return model
+
+
 def built_for(model: nn.Module, name: str) -> int | tuple[int, int] | None:
     """What `model` says that its pictures are: "image_size" as (height, width), "channels" or "num_classes" as a
     number. None where it says nothing: in a model of one's own an attribute of that name may be anything."""
-    value = getattr(model, name, None)
+    value = getattr(unwrapped(model), name, None)
     if name == "image_size" and isinstance(value, (tuple, list)):
         return tuple(value) if len(value) == 2 and all(isinstance(side, int) for side in value) else None
     if not is_integer(value):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..embeddings import unwrapped
 from ..errors import require_model
 
 
@@ -25,6 +26,7 @@ def count_parameters(model: nn.Module) -> ParameterCount:
     twice, which the zoo states in `model.counted_twice_by_paper` for the Performer rows of tables 1 and 3.
     """
     require_model(model)
+    model = unwrapped(model)
 
     def weights_and_biases(part: nn.Module) -> int:
         return sum(p.numel() for module in part.modules()

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from ..data.images import ImageData, normalised, require_pictures
 from ..device import is_out_of_memory, out_of_memory_named, pick_device, pick_precision
-from ..embeddings import built_for
+from ..embeddings import built_for, unwrapped
 from ..errors import require_count, require_known, require_logits, require_type, require_weights
 from ..kernels import float32_convolutions
+from ..models.zoo import names
 from ..precision import computing_in
 
 
@@ -139,8 +140,14 @@ def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
 
 
 def name_of(model: nn.Module) -> str:
-    name = getattr(model, "name", None)
-    return name if isinstance(name, str) else type(model).__name__
+    """What a model calls itself, else its class; one that is not vixlib's and has the name of a system of the tables
+    says where it is from: "ViT of __main__"."""
+    model = unwrapped(model)
+    name, own = getattr(model, "name", None), type(model)
+    if isinstance(name, str):
+        return name
+    foreign = own.__name__ in names() and own.__module__.partition(".")[0] != __package__.partition(".")[0]
+    return f"{own.__name__} of {own.__module__}" if foreign else own.__name__
 
 
 def check_fit(model: nn.Module, data: ImageData) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..data.images import ImageData
 from ..device import device_name, is_out_of_memory, own_randomness, pick_device, pick_precision
+from ..embeddings import unwrapped
 from ..errors import (
     as_file_path,
     require_flag,
@@ -172,7 +173,7 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
     steps = config.epochs * math.ceil(len(data.train_labels) / config.batch_size)
     if mode := compile_mode(config.compile, device, steps):
         forward = Compiled(forward, mode, tqdm.write)
-    own_config, own_options = getattr(model, "config", None), getattr(model, "options", None)
+    own_config, own_options = (getattr(unwrapped(model), name, None) for name in ("config", "options"))
     run = Run(model=name_of(model), model_config=own_config if isinstance(own_config, str) else None,
               # Classes passed to a model, such as a mixer of one's own, are kept by their names. What else a model of
               # one's own calls its options could not be read back from a checkpoint.
