@@ -135,7 +135,7 @@ hosts.stage_drawing(traces);
 # %% [markdown]
 # Each rectangle is what one step gives: its height is the side of the token grid, its width the number of features. Three things to see:
 #
-# - All three do the same amount of mixing: four blocks on a 32 × 32 grid of 128 numbers. The drawing shows where they differ at the two ends; inside the blocks they differ in normalisation and in the width of the feed-forward, which section 4 counts.
+# - All three do the same amount of mixing: four blocks on a 32 × 32 grid of 128 numbers. The drawing shows where they differ at the two ends; inside the blocks they differ in normalisation, in the activation that LeViT has behind attention, in how they start, in the branches that CCT leaves out at random, and in the width of the feed-forward (section 4).
 # - ViT's blocks have **1025** tokens, one more than the grid has places. LeViT and CCT keep the grid, and what comes out of the last block is still a picture of 32 × 32 places with 128 channels.
 # - CCT's pooling has a stride of 1 here, so that it does not shrink anything: the paper wanted all 1024 tokens. In the smaller profiles it does the shrinking.
 #
@@ -343,7 +343,8 @@ assert facts["LeViL"][3:5] == (0, 0) and facts["CCN"][0] == 8
 # - **LeViL normalises nothing, anywhere.** LeViT's normalisation sits inside its mixer. The paper's Linformer brings none along, and LeViT's layers have no LayerNorm to fall back on. CCL has the same Linformer between nine LayerNorms. Both, as in HybridViL, share one key head of width 32, whose values are the keys.
 # - **LeViP** has a larger embedding and normalises once a layer instead of twice.
 # - **CCN** has eight heads where its neighbours have four.
-# - What counts cannot tell: CCT's block is not ViT's. As in the published code, the norm before the feed-forward stands in the residual line itself, x = norm(x + attention(norm(x))), then x + ff(x). In training a picture leaves out a branch at random (*stochastic depth*), never in the first layer and one time in ten in the last. Weights and positions start smaller. Left out here is a dropout on CCT's own attention matrix, which linear mixers do not form.
+# - What counts cannot tell: CCT's block is not ViT's. As in the published code, the norm before the feed-forward stands in the residual line itself, x = norm(x + attention(norm(x))), then x + ff(x). In training a picture leaves out a branch at random (*stochastic depth*), never in the first layer and one time in ten in the last. Its linear maps and positions start smaller than ViT's, the convolutions of its embedding larger. Left out here is a dropout on CCT's own attention matrix, which linear mixers do not form.
+# - Nor can counts tell how LeViT's layers start. Behind its attention stands a BatchNorm whose gain is zero at first, so that LeViT and LeViN begin without their mixer. LeViP and LeViL have no normalisation there: their mixers work from the first step on. And LeViL lacks the GELU between attention and output map, too.
 # - The LeViT rows have a hidden width of 256, the CCT rows 512, and another embedding. Table 4 compares mixers within a host; it does not compare LeViT with CCT.
 #
 # Every printed difference to softmax can be written as a sum of these:
@@ -366,7 +367,7 @@ for name, host in hosts.SWAPS:
     assert difference == EXPLAINED[name]
 
 # %% [markdown]
-# **Only LeViN and CCP are swaps of the mixer alone**, up to 528 filter weights and 1,536 biases. `config="uniform"`, which the profiles `smoke` and `quick` train, mends what can be mended: four heads, one embedding and one hidden width a host. What it leaves is LeViP's single BatchNorm a layer, and LeViL, because that *is* the paper's Linformer; exercise 3 mends it.
+# **Only LeViN and CCP are swaps of the mixer alone**, up to 528 filter weights and 1,536 biases. `config="uniform"`, which the profiles `smoke` and `quick` train, mends what can be mended: four heads, one embedding and one hidden width a host. What it leaves is LeViP's single BatchNorm a layer, with the other start that comes of it, and LeViL, because that *is* the paper's Linformer. Exercise 3 gives LeViL a normalisation; its start and the missing activation stay.
 #
 # ## 5 · What it costs
 #
@@ -404,7 +405,7 @@ for host, values in kept.items():
                       for name, costs in values.items() if costs[-1] != stored))
 
 # %% [markdown]
-# The host adds a fixed number of bytes for each token, whatever the mixer; in both hosts a swap saves the same matrix. That is the paper's claim about memory, and it does not depend on the host.
+# CCT adds a fixed number of bytes for each token, whatever the mixer. LeViT nearly does: its normalisation and activation belong to the mixer, and Linformer has neither. In both hosts a swap saves the same matrix. That is the paper's claim about memory, and it does not depend on the host.
 #
 # Now read the line of fused softmax. It keeps *less* than Performer and Nyström, in both hosts and at every length drawn; only Linformer keeps less than it does. The paper's saving is one over a matrix that need no longer be stored. What linear mixers have left to win is time, on sequences long enough (02, section 6).
 #
@@ -434,7 +435,7 @@ for host, swaps in hosts.HOSTS.items():
 #
 # ## 6 · Training
 #
-# Softmax and one linear mixer (`swap`) in each host, everything else equal within a host: seed, order of the pictures, number of steps. Hollow circles and dashes are LeViT's, filled squares and solid lines CCT's; the colour is the mixer's. Interrupting (the stop button) stops *one* run and goes on with the next.
+# Softmax and one linear mixer (`swap`) in each host, everything else equal within a host (with Nyström; section 4 says what comes along with the other two): seed, order of the pictures, number of steps. Hollow circles and dashes are LeViT's, filled squares and solid lines CCT's; the colour is the mixer's. Interrupting (the stop button) stops *one* run and goes on with the next.
 
 # %%
 grid = [-(-side // (patch_size or profile.options.get("patch_size", 1))) for side in data.image_size]
@@ -472,7 +473,14 @@ if data.name == "shapes":
     bare = fresh("CCT", position="none")
     path = Path(checkpoints) / f"05_{profile.name}_CCT_bare.pt" if checkpoints else None
     vix.fit(bare, data, profile.train, checkpoint=path, device=device)
-    print(f"{'':16}{'class':>8}{'stripes':>10}{'place':>8}    (percent right; guessing: 10, 50, 20)")
+    for name in ("LeViT", "CCT"):
+        window, step = 1, 1  # of the pixels that a token is made of; between two places
+        for part in models[name].embedding.modules():
+            if isinstance(part, (nn.Conv2d, nn.MaxPool2d)):
+                wide, stride = (size[0] if isinstance(size, tuple) else size for size in (part.kernel_size, part.stride))
+                window, step = window + (wide - 1) * step, step * stride
+        print(f"a token of {name} is made of {window} × {window} of the {' × '.join(map(str, data.image_size))} pixels")
+    print(f"\n{'':16}{'class':>8}{'stripes':>10}{'place':>8}    (percent right; guessing: 10, 50, 20)")
     for name, model in {**models, "CCT, no table": bare}.items():
         guess, truth = vix.predict(model, data.test_images[:1000]).argmax(dim=1).cpu(), data.test_labels[:1000].cpu()
         right = [(of(guess) == of(truth)).float().mean().item() for of in (lambda y: y, lambda y: y // 5, lambda y: y % 5)]
@@ -481,7 +489,7 @@ else:
     print(f"{data.name}: a class here is not made of two facts that could be told apart")
 
 # %% [markdown]
-# Look at the last column. In the few steps of `smoke`, CCT, which is told its places, learns them; LeViT, to whose layers a picture is a set, learns the stripes first and may still be guessing about places. But being a set cannot be the reason: a CCT without its table is one as well, and gets far, too (change `seed` in the form: now it is behind the one with the table, now ahead). All that a set has to find places by are overlapping windows and the zeros around the picture; they are enough, and LeViT learns from them, too, if it is given longer: try `pictures = 10000` and `epochs = 6`. An order of its own (LeViN's layers are no set, section 3) helps only then, and then a great deal. The distance is in what the hosts do not share: embedding, normalisation, starting weights, pooling, the width of the feed-forward.
+# Look at the last column. In the few steps of `smoke`, CCT, which is told its places, learns them; LeViT, to whose layers a picture is a set, learns the stripes first and may still be guessing about places. But a set of *what*? A CCT without its table is one as well, and gets far, too (change `seed` in the form: now it is behind the one with the table, now ahead). The first lines above say what differs: convolution and pooling, three times over, have put nearly the whole picture into each of CCT's tokens, figure and frame together, before any layer. A set of small windows has only their overlaps and the zeros around the picture to find places by. LeViT learns from those as well, if it is given longer: try `pictures = 10000` and `epochs = 6`. An order of its own (LeViN's layers are no set, section 3) helps only then, and then a great deal. So the column does not tell whether being a set is what holds LeViT back; windows, normalisation, starting weights, pooling and the width of the feed-forward differ, too.
 #
 # Do not take the column for proof of *relations* (where one figure lies, seen from the other), though: in four pictures of five, where the striped figure stands *in the picture* gives its place away, since a figure that is left of something cannot be at the right edge. Up to about 80 % no relation need have been learned; only what is beyond that asks for one.
 #
@@ -567,13 +575,13 @@ for name, without in LOGGED.items():
 # - **All eight counts agree**, and so does the order of memory at both ends.
 # - **Neither of the two clean swaps loses accuracy in the paper**: LeViN +4.76, CCP +0.25. The other three that lose no more than three points changed something else as well (CCN's heads, LeViP's embedding, CCL's key head).
 # - **LeViN's gain is not evidence for Nyström attention** alone. It is the one LeViT row with neighbourhood built in; LeViL knows places as well (section 3), but has no normalisation (next point). Where a position table tells everyone, in CCT, the paper's gain is 0.86, with twice the heads. That fits, and does not prove it. The recorded short runs do not bear it out: CCN, with as many heads as CCT, is ahead of it as well, and whether LeViN is ahead of LeViT is undecided there. Exercise 2 takes the convolution out.
-# - **LeViL's fall is not evidence against Linformer** alone. The same Linformer loses 2.2 points in CCT, between LayerNorms, and 13.9 in a model without normalisation. But the missing normalisation is a suspect, not a culprit. Against it speak two things. In the recorded `quick` runs (one epoch of 64 tokens) LeViL lacks it as well and is *ahead* of softmax, the only LeViT row that is decided either way (and CCL, between LayerNorms, is ahead of CCT). And the authors' logged LeViP and LeViN have none, either, and LeViP's 41.05 % is above CCP's 40.12 %, in 39 epochs against 22. It may matter in long trainings, or with 1024 tokens. Exercise 3 is an experiment on it.
+# - **LeViL's fall is not evidence against Linformer** alone. The same Linformer loses 2.2 points in CCT, between LayerNorms, and 13.9 in a model without normalisation. But the missing normalisation is a suspect, not a culprit (nor is the missing activation, or the start, section 4). Against it speak two things. In the recorded `quick` runs (one epoch of 64 tokens) LeViL lacks it as well and is *ahead* of softmax, the only LeViT row that is decided either way (and CCL, between LayerNorms, is ahead of CCT). And the authors' logged LeViP and LeViN have none, either, and LeViP's 41.05 % is above CCP's 40.12 %, in 39 epochs against 22. It may matter in long trainings, or with 1024 tokens. Exercise 3 is an experiment on it.
 # - **The logs have a Nyström and a Performer in each host and no softmax**, so they cannot say what a swap costs. What they do say: these runs had LeViT's layers without any BatchNorm and CCN with four heads, and Performer and Nyström came out close together in CCT (40.1 and 40.8 %).
 # - **Accuracies are best test epochs** of the best of three runs, and *Size (MB)* is torchsummary's estimate, as before.
 #
 # ## 8 · Memory against accuracy
 #
-# Table 4 as a picture: a line leads from each host's softmax to each of its swaps. Left is cheaper, up is better. The area of a marker is the *true* number of parameters.
+# Table 4 as a picture: a line leads from each host's softmax to each of its swaps. Left is cheaper, up is better. Circles and dashes are LeViT's, squares and solid lines CCT's; the area of a marker is the *true* number of parameters.
 
 # %%
 recorded = hosts.recorded_points()
@@ -694,14 +702,14 @@ held = {}
 for what, options in DESIGNS.items():
     for form, fused in (("materialised", False), ("fused", True)):
         model = vix.build("LeViT", **options, fused=fused)
-        held[what, form] = kept_for_backward(model, lambda m=model: m(torch.randn(1, 3, 32, 32))) / 2**20
+        held[what, form] = kept_for_backward(model, lambda m=model: m(torch.randn(2, 3, 32, 32))) / 2 / 2**20
     print(f"{what:30} {vix.count_parameters(model).true:9,} parameters; kept for one image: "
           + ", ".join(f"{form} {held[what, form]:5.1f} MiB" for form in ("materialised", "fused")))
 with_bias, without = held["three stages, attention bias", "fused"], held["three stages", "fused"]
 print(f"The bias makes the fused form keep {with_bias / without:.1f} times what it keeps without.")
 
 # %% [markdown]
-# The stages save what belongs to tokens that are no longer there. With a materialised matrix the bias costs next to nothing more, because it is added to what is stored anyway. With the fused kernel it costs more than the stages save: it *is* an N × N matrix, one a head, and a kernel that cannot take it in pieces (and learn it) has to write all of it down.
+# The stages save what belongs to tokens that are no longer there. With a materialised matrix the bias costs next to nothing more, because it is added to what is stored anyway. With the fused kernel it costs more than the stages save: it is added to the N × N scores, one number a pair and head, and PyTorch's fused kernel for CPUs takes no bias that is to be *learned*. So the matrix is stored after all, and the two forms come to the same. (Other kernels may do better.)
 #
 # Why may the paper have dropped the bias? For the other mixers there is nothing to add it to. It belongs to *pairs* of tokens, and the linear mixers are linear because they never write down pairs. `vixlib` says so instead of leaving it out silently:
 
@@ -776,7 +784,7 @@ assert at_start and not in_any_order(biased)
 #     print(f"{pool:9} {vix.count_parameters(model).true:,}", vix.fit(model, data, profile.train, device=device))
 # ```
 #
-# CLS adds a token and a row to the position table, sequence pooling a vector and a number that does nothing. At `smoke`, seed 0, sequence pooling is far ahead, the mean with the fewest parameters second, and CLS last, which has the most. In short trainings CLS is often behind: gradients reach the tokens only through its attention, which has to learn where to look before it can pass on anything. One seed proves little; run three.
+# CLS adds a token and a row to the position table, sequence pooling a vector and a number that does nothing. At `smoke`, seed 0, sequence pooling is far ahead, the mean with the fewest parameters second, and CLS last, which has the most. In short trainings CLS is often behind: gradients reach the other tokens only through its attention, and at the start that passes on some twenty times less than the other two do. One seed proves little; run three.
 # </details>
 
 # %% [markdown]

@@ -239,7 +239,7 @@ for name, textbook in {"softmax": linear_attention, "elu": elu_attention}.items(
           f"the 100 × 100 weights: positive, rows sum to 1, rank {rank}")
 
 # %% [markdown]
-# The implied 100 × 100 matrix is a perfectly good attention matrix but for its rank: it is a product of matrices with 16 columns, so its hundred rows are mixtures of **sixteen**. That is the price. A token cannot pick out one place of its own choosing; it can only combine ways of looking that all tokens share. It is also the reason why N × N numbers are never needed, because N × d determine them all.
+# The implied 100 × 100 matrix is a perfectly good attention matrix but for its rank: it is a product of matrices with 16 columns, so its hundred rows are mixtures of **sixteen**. That is the price. A token cannot pick out one place of its own choosing; it can only combine ways of looking that all tokens share. It is also the reason why N × N numbers are never needed, because 2 · N × d determine them all.
 #
 # ### No CLS, no positions
 #
@@ -340,7 +340,7 @@ for name, kind, own, by_hand in (("CvP", "linear", count(mixers["CvP"].to_qkv) /
     print(f"{name:4} {kind:10} map to queries: {own:7,}")
 
 # %% [markdown]
-# Half of CPV is convolution. And a separable one is hardly larger than a linear map: 9 numbers a channel, and 2 for the batch normalisation between.
+# Half of CPV is convolution. And a separable one is hardly larger than a linear map: 9 numbers a channel, and 2 for the batch normalisation between (less the bias that CvP's map has).
 #
 # Mind the difference between the rows: **the authors' CvN and CvP are not CvT with another mixer.** Their published code has plain linear maps to queries, keys and values, and with that the very idea of CvT is gone; what is left of it are the convolutions before the stages. `vix.build("CvP", projection="separable")` is the clean swap.
 #
@@ -444,7 +444,7 @@ for start, way in ways.items():
 print(f"below: {ways[own['conv_init']]} start")
 
 # %% [markdown]
-# A long training may get over the quiet start. For the thousand steps of `smoke`, and only there, `initialisation="auto"` takes He's weights for the convolutions of CXV and CvT (a ResNet starts that way in any case). Try `"torch"` to see what it is worth here; a smaller learning rate makes up for a part of it, as one would expect of steps that were too large for small weights.
+# A long training may get over the quiet start. For the thousand steps of `smoke`, and only there, `initialisation="auto"` takes He's weights for the 3 × 3 convolutions of CXV and CvT (`conv_init="he"`; a ResNet starts that way in any case). Try `"torch"` to see what it is worth here; a smaller learning rate makes up for a part of it, as one would expect of steps that were too large for small weights.
 
 # %%
 AUTO = {"smoke": ["CPV", "CvT", "CvP"], "quick": ["CPV", "CvT", "CvP", "ResNet18"]}
@@ -589,7 +589,7 @@ if "whole" in means and len(means) > 1:
     losses = {label: means["whole"] - mean for label, mean in means.items() if label != "whole"}
     for label, loss in sorted(losses.items(), key=lambda pair: -pair[1]):
         fewer = 1 - parameters[label] / parameters["whole"]
-        print(f"{label:14} {loss:5.1f} points less than the whole, {fewer:4.0%} fewer parameters")
+        print(f"{label:14} {abs(loss):5.1f} points {'less' if loss >= 0 else 'more'} than the whole, {fewer:4.0%} fewer parameters")
     print(f"missed most: {max(losses, key=losses.get).split()[-1]}; least: {min(losses, key=losses.get).split()[-1]}")
 print(f"{ablation_seeds} seed(s) each: " + ("even ten points between two of them may be chance." if ablation_seeds < 3 else
       "look at the dots before you believe a difference."))
@@ -597,14 +597,14 @@ print(f"{ablation_seeds} seed(s) each: " + ("even ten points between two of them
 # %% [markdown]
 # What to make of your order:
 #
-# - On the pictures of `smoke` a class is a detail (which way stripes about two pixels wide run) *and* a relation (where the striped figure is, seen from the frame). Knowing the detail alone gives one in five, 20 %; the relation alone gives one in two, 50 %. Without the convolution the tokens have seen the detail in the stem, but are a set from there on, apart from what the zeros at the edges betray: **what is where has been lost, and a mixer that sees a set cannot bring it back** (Nyström sees more, section 3). A run near 20 % says just that.
-# - Without the mixer the relation has to be found by windows of convolution. At `smoke` two layers see 23 of 32 pixels, nearly enough; and in four pictures of five the striped figure's place *in the picture*, which a window with the edge in it knows, gives the answer away. So this variant may well do better than one would think of a transformer without attention. Where it comes out beside the whole, these runs do not show that CPV uses its Performer at all. With single pixels as tokens the window is 15 of 32.
+# - On the pictures of `smoke` a class is a detail (which way stripes about two pixels wide run) *and* a relation (where the striped figure is, seen from the frame). Knowing the detail alone gives one in five, 20 %; the relation alone gives one in two, 50 %. Without the convolution the tokens have seen the detail in the stem, but are a set from there on, apart from what the zeros at the edges betray: **which windows are neighbours has been lost, and a mixer that sees a set cannot bring it back** (Nyström sees more, section 3). A run near 20 % says just that. (It takes small windows, too: the stem sees 7 × 7 pixels. A CCT without positions is a set as well and gets far on these pictures, because each of its tokens has seen nearly all of the picture: 05, section 6.)
+# - Without the mixer the relation has to be found by windows of convolution. At `smoke` two layers see 23 of 32 pixels, nearly enough; and in four pictures of five the striped figure's place *in the picture*, which a window with the edge in it knows, gives the answer away. So this variant may well do better than one would think of a transformer without attention. Where it comes out beside the whole or, as with seed 0, ahead of it, the Performer is no help in these epochs. It is used all the same: see the shares at the end of section 9. With single pixels as tokens the window is 15 of 32.
 # - Without the feed-forward the model is short of *non-linearity*, and of the parameters too. Is it the parameters? Compare the numbers beside the bars: the variants without mixer and without feed-forward are of one size, so that what lies between them is no matter of parameters; the one without convolution is smaller.
 # - An ablation shows what *this* training misses on *this* data. It does not show that a part is useless: what one part could do is often done by another once the first is gone. And one seed is one draw: set `ablation_seeds = 3` and see which differences stay.
 #
 # ## 9 · Look inside
 #
-# **What each variant makes of a picture.** The mean over all channels, after the stem and after each layer, of the models just trained. Each map has its own scale, orange above zero, purple below.
+# **What each variant makes of a picture.** The mean over all channels, after the stem and after each layer, of the models just trained. Each map has its own scale, orange above the map's mean, purple below.
 
 # %%
 from vixlib.figures import pairs
@@ -613,6 +613,7 @@ seen = data.batch(torch.tensor([picture]), "test")[0].to(device)
 with torch.no_grad():
     means_by_layer = {label: torch.cat([features.mean(dim=1) for features in layers.layer_maps(model, seen).values()])
                       for label, model in last.items()}
+    means_by_layer = {label: maps - maps.mean(dim=(1, 2), keepdim=True) for label, maps in means_by_layer.items()}
 stages = ["after the stem", *(f"after layer {i + 1}" for i in range(len(last["whole"].blocks)))]
 pairs.map_grid(data.test_images[picture], means_by_layer, columns=len(stages), size=1.5, titles=stages);
 
@@ -642,7 +643,7 @@ for name in list(start)[1:]:
 # %% [markdown]
 # ### In short
 #
-# - In a CXV the convolution knows what is near, and the mixer what else there is.
+# - In a CXV the convolution knows what is near, and the mixer *can* bring what else there is; whether that helps is a matter of data and training.
 # - Without its convolution it sees a set, if the mixer does: the convolution stands in for positions.
 # - Half of CPV's parameters are convolution. Few parameters are neither little memory nor little time.
 # - The linear mixer is a product of thin matrices without random numbers: tokens mix a few shared summaries.

@@ -62,12 +62,13 @@ def _point(name: str, records: list[dict]) -> Point:
 
 
 class Look(NamedTuple):
-    """How a system is drawn. side: of its point, where its name is; name above a square, below a circle."""
+    """How a system is drawn. side, above: of its point, where its name is."""
 
     colour: str
     marker: str
     line: str
     side: str
+    above: bool
 
 
 def scatter(ax: Axes, points: Sequence[Point], style: Callable[[str], Look], before: Mapping[str, str],
@@ -77,10 +78,10 @@ def scatter(ax: Axes, points: Sequence[Point], style: Callable[[str], Look], bef
     points = list(points)
     found = {(point.source, point.model): point for point in points}
     for point in points:
-        colour, marker, line, side = style(point.model)
+        colour, marker, line, side, above = style(point.model)
         ax.scatter(point.memory_gb, point.top1, s=AREA * point.params / 1e6, marker=marker, edgecolors=colour,
                    facecolors=colour if point.source == "paper" else "none", **SOURCES[point.source])
-        _name(ax, point, marker == "s", side)
+        _name(ax, point, above, side)
         if other := found.get((point.source, before.get(point.model))):
             ax.plot([other.memory_gb, point.memory_gb], [other.top1, point.top1], line, color=colour, linewidth=0.8,
                     alpha=0.6, zorder=0)

@@ -142,7 +142,8 @@ def accuracy_against_memory(ax: Axes, points: Sequence[Point], title: str = "") 
     """Top-1 against memory, a line from each host's softmax to its swaps; circles are LeViT's, squares CCT's."""
     def style(name: str) -> Look:
         line, marker = STYLES[HOST_OF[name]]
-        return Look(COLOURS[MIXER_OF[name]], marker, line, LABEL_SIDE.get(name, "center"))
+        above = marker == "s" and name not in HOSTS  # lines lead up from a host to what gains
+        return Look(COLOURS[MIXER_OF[name]], marker, line, LABEL_SIDE.get(name, "center"), above)
 
     accuracy_memory.scatter(ax, points, style, dict(SWAPS), title)
 

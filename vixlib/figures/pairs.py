@@ -87,7 +87,8 @@ def accuracy_against_memory(ax: Axes, points: Sequence[Point], title: str = "") 
     """Figure 4: top-1 against memory, a line from each ViX (circle) to its Hybrid (square), area by parameters."""
     def style(name: str) -> Look:
         hybrid = name != plain(name)
-        return Look(MODEL_COLOURS[plain(name)], "s" if hybrid else "o", "-", LABEL_SIDE.get(plain(name), "center"))
+        return Look(MODEL_COLOURS[plain(name)], "s" if hybrid else "o", "-", LABEL_SIDE.get(plain(name), "center"),
+                    hybrid)
 
     accuracy_memory.scatter(ax, points, style, {hybrid: name for name, hybrid in PAIRS.items()}, title)
 

@@ -46,11 +46,12 @@ def over_grid(mixing: type[nn.Module], projection: str, grid: tuple[int, int]) -
 
 
 def start_convolutions(model: nn.Module, conv_init: str) -> None:
-    """Draw the weights of a model's convolutions anew for conv_init="he": uniform in ±√(6/n), n the inputs of an
-    output (He et al., "Delving Deep into Rectifiers", eq. (10)). "torch" leaves them at PyTorch's ±√(1/n)."""
+    """Draw the weights of a model's convolutions over the picture anew for conv_init="he": uniform in ±√(6/n), n the
+    inputs of an output (He et al., "Delving Deep into Rectifiers", eq. (10)). "torch" leaves them at PyTorch's
+    ±√(1/n), as maps of single places (1×1) and Nyström's filter along the tokens (33×1) always are."""
     require_known("conv_init", conv_init, ("torch", "he"))
     for part in model.modules() if conv_init == "he" else ():
-        if isinstance(part, nn.Conv2d):
+        if isinstance(part, nn.Conv2d) and min(part.kernel_size) > 1:
             nn.init.kaiming_uniform_(part.weight, nonlinearity="relu")
 
 
