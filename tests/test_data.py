@@ -458,6 +458,19 @@ def test_copies_in_hidden_folders_are_no_pictures(tmp_path):
     (root / "train/cat/.ipynb_checkpoints").mkdir()
     picture(root / "train/cat/.ipynb_checkpoints/0-checkpoint.png")
     assert len(load(root).train_labels) == before
+    (root / "test").rename(root / "val")
+    (root / "test/.ipynb_checkpoints").mkdir(parents=True)  # nor classes, beside pictures without
+    picture(root / "test/0.png")
+    assert len(load(root).train_labels) == before
+
+
+@pytest.mark.parametrize("width", [54, 55, 72])
+def test_a_length_of_line_is_no_depth_of_colour(tmp_path, width):
+    """PIL tells a bitmap's decoder 164, 168 or 216 bytes a line."""
+    root = image_folder(tmp_path / "pets")
+    for path in root.rglob("*.png"):
+        Image.new("RGB", (width, 4), (9, 8, 7)).save(path, "BMP")
+    assert load(root).train_images.shape[1:] == (3, 4, width)
 
 
 def test_small_folders_get_no_cache(tmp_path):

@@ -54,6 +54,11 @@ def test_what_cannot_be_drawn_is_named(call, words):
         call()
 
 
+def test_grey_pictures_are_drawn_grey():
+    image = figures.show_pictures(torch.full((1, 1, 8, 8), 128, dtype=torch.uint8)).axes[0].images[0]
+    assert image.get_array().shape == (8, 8, 3) and abs(image.get_array() - 128 / 255).max() < 1e-6
+
+
 def test_titles_that_are_no_list_are_named():
     with pytest.raises(TypeError, match="titles=7 must be a list of texts"):
         figures.show_pictures([PICTURE], titles=7)

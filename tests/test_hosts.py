@@ -335,7 +335,8 @@ def test_hosts_without_tables_take_any_size_after_building(name):
 
 
 @pytest.mark.parametrize(("name", "own"), [
-    ("CvT", {}), ("CLTV", {}), ("LeViT", {"attention_bias": True}), ("ViT", {"bias_grid": (4, 4), "pool": "mean"})])
+    ("CvT", {}), ("CLTV", {}), ("LeViT", {"attention_bias": True}), ("ViT", {"bias_grid": (4, 4), "pool": "mean"}),
+    ("MLPMixer", {}), ("LeViL", {"rank": 4}), ("CCL", {"rank": 4}), ("CPV", {"mixer": "linformer", "rank": 4})])
 def test_a_picture_of_another_shape_is_refused_even_with_as_many_tokens(name, own):
     options = vix.applicable(name, {"image_size": 8, "patch_size": 2, "position": "none", "dim": 8, "depth": 1,
                                     "heads": 2, "dim_head": 4, **own})

@@ -248,6 +248,18 @@ def test_a_part_that_somebody_has_changed_is_called(change):
     assert torch.equal(ff(x, norm, residual=True), x + nn.Sequential.forward(ff, norm(x)))
 
 
+@pytest.mark.parametrize("name", ["ViT", "CvP", "CCT", "LeViP", "CPV"])
+def test_a_feed_forward_of_ones_own_computes_in_every_host(name):
+    model = vix.build(name, seed=0, **vix.applicable(name, {**SMALL, "depth": 1, "dropout": 0.0})).eval()
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        scores = model(images)
+        model.blocks[0].ff = nn.Sequential(model.blocks[0].ff, nn.Dropout())
+        assert torch.allclose(model.eval()(images), scores, atol=1e-5)
+        model.blocks[0].ff = nn.Identity()
+        assert not torch.allclose(model(images), scores, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["ViN", "LeViL", "CNV"])
 def test_pruned_weights_stay_pruned_and_are_trained(name):
     data = vix.load("shapes", train=32, test=10, size=24)

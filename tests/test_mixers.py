@@ -304,6 +304,11 @@ def test_pseudo_inverse_converges_and_stays_finite():
         newton_schulz(a, -3)
     with pytest.raises(ValueError, match=r"a has shape \(2, 3\); expected square matrices"):
         newton_schulz(torch.ones(2, 3), 6)
+    with pytest.raises(ValueError, match=r"a has shape \(0, 0\); expected square matrices"):
+        newton_schulz(torch.ones(0, 0), 6)
+    for wrong in ([[1.0]], torch.eye(3, dtype=torch.int64)):
+        with pytest.raises(TypeError, match="a"):
+            newton_schulz(wrong, 6)
     assert (a @ z @ a - a).abs().max() < 1e-10
     constant = torch.full((1, 1, 16, 16), 1 / 16)  # a black picture: all landmarks equal, rank one
     assert newton_schulz(constant, 6).isfinite().all()

@@ -1,6 +1,7 @@
 """Nothing computed is lost: kills at random moments, full disks, two writers, and files from strangers."""
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import itertools
@@ -411,8 +412,11 @@ def test_a_checkpoint_whose_numbers_are_not_the_models_is_refused(tmp_path, conf
     state = torch.load(path, weights_only=True)
     edit(state)
     torch.save(state, path)
+    model = net()
+    before = copy.deepcopy(model.state_dict())
     with pytest.raises(ValueError, match=f"run.pt is truncated or not one of vixlib's .*{words}"):
-        train(checkpoint=path, epochs=2, **config)
+        train(model=model, checkpoint=path, epochs=2, **config)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_the_optimisers_settings_are_the_configs_whatever_a_checkpoint_says(tmp_path):

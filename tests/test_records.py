@@ -15,6 +15,7 @@ from vixlib import provenance
 from vixlib.files import write_atomic
 from vixlib.provenance import environment
 from vixlib.report.records import read_records, record_name, write_record
+from vixlib.train.run import Run
 
 
 def a_record(**changes):
@@ -278,6 +279,26 @@ def test_the_commit_of_a_surrounding_repository_is_not_ours(repository, monkeypa
     git(repository, "commit", "-m", "first")
     monkeypatch.setattr(provenance, "ROOT", repository / "vixlib")
     assert environment("cpu")["commit"] is None
+
+
+def test_a_hook_of_another_repository_does_not_lend_its_commit(repository, monkeypatch, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("one")
+    for there in (repository, tmp_path / "other"):
+        git(there, "init")
+        git(there, "add", ".")
+        git(there, "commit", "-m", f"first of {there.name}")
+    own = environment("cpu")["commit"]
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    assert len(own) == 40 and environment("cpu")["commit"] == own
+
+
+def test_a_pipe_among_records_is_named_and_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(ValueError, match=r"a\.json is a pipe or device"):
+        read_records(tmp_path)
+    with pytest.raises(ValueError, match="is a pipe or device"):
+        Run.load(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("changes", [

@@ -237,6 +237,7 @@ def test_a_tilde_is_the_home_folder_even_behind_an_equals_sign(tmp_path, monkeyp
     (["--table", "1", "--data", ""], "--data is empty"),
     *((["--table", "1", name, ""], "is empty; name a folder") for name in ("--results", "--checkpoints", "--export")),
     (["--table", "1", "--minutes", "inf"], "inf must be above 0 and finite"),
+    (["--table", "1", "--minutes", "1e307"], "1e307 must be above 0 and finite"),
     (["--table", "1", "--export", __file__], "is a file; name a folder"),
     (["--table", "1", "--results", __file__], "is a file; name a folder")])
 def test_bad_arguments_are_refused_before_anything_is_trained(arguments, message, capsys):
@@ -304,6 +305,9 @@ def test_a_command_whose_output_is_read_no_further_ends_without_a_traceback(comm
                           env={**os.environ, "TQDM_DISABLE": "1"})
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+    closed = subprocess.run(f"{sys.executable} -m {' '.join(command)} >&-", shell=True, stderr=subprocess.PIPE,
+                            timeout=300, env={**os.environ, "TQDM_DISABLE": "1"})
+    assert b"Traceback" not in closed.stderr
 
 
 def test_a_run_that_another_trains_is_left_to_it_and_one_recorded_meanwhile_is_not_made_again(data, tmp_path):

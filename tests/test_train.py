@@ -33,6 +33,7 @@ from vixlib.precision import computing_in
 from vixlib.train import in_use
 from vixlib.train import loop as trainer
 from vixlib.train.averaging import WeightAverage
+from vixlib.train.checkpoint import peek
 from vixlib.train.loop import fit
 from vixlib.train.run import Run, TrainConfig
 from vixlib.train.training import Training
@@ -947,6 +948,27 @@ def test_a_model_that_was_trained_before_is_said_to_go_on(tmp_path):
         train(model=restored, checkpoint=path, epochs=1)  # its weights are the checkpoint's
     with pytest.warns(UserWarning, match="trained before"):
         train(model=restored, epochs=1)
+
+
+def test_a_wrapped_model_is_known_to_have_been_trained():
+    model = net()
+    train(model=nn.DataParallel(model), epochs=1)
+    with pytest.warns(UserWarning, match="trained before"):
+        train(model=model, epochs=1)
+
+
+def test_equal_settings_are_one_setting_however_their_numbers_are_written():
+    whole, broken = TrainConfig(weight_decay=0, warmup_epochs=3), TrainConfig(weight_decay=0.0, warmup_epochs=3.0)
+    assert json.dumps(whole.to_dict()) == json.dumps(broken.to_dict())
+
+
+def test_pictures_that_were_changed_in_place_are_other_pictures(tmp_path):
+    data, runs = colours(), []
+    for seed in (0, 1):
+        runs.append(train(data=data, epochs=1, seed=seed, checkpoint=tmp_path / f"{seed}.pt")[1])
+        assert peek(tmp_path / f"{seed}.pt").digest == runs[-1].digest
+        data.train_images.zero_()
+    assert runs[0].digest != runs[1].digest
 
 
 def test_a_finished_run_is_given_back_from_where_nothing_can_be_written(tmp_path, monkeypatch):

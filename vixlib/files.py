@@ -174,7 +174,8 @@ def while_read() -> Iterator[None]:
     """Ends a command quietly once its output is read no further, as by `| head`, with the status of such an end."""
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by `>&-`
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
         raise SystemExit(141) from None  # what a shell reports for SIGPIPE

@@ -92,7 +92,8 @@ def _list_pictures(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]
     if annotations.is_file():  # Tiny ImageNet's test/ has no labels; its labelled held-out pictures are those of val/
         test = _by_annotation(annotations)
     else:  # as in many a competition, test/ may have no classes where val/ has
-        with_classes = [part for part in present if any(path.is_dir() for path in part.iterdir())]
+        with_classes = [part for part in present
+                        if any(path.is_dir() and not path.name.startswith(".") for path in part.iterdir())]
         test = _by_class((with_classes or present)[0])
     if len(train) == 1:
         raise ValueError(f"{folder / 'train'} has a single class, {next(iter(train))!r}; it takes two")
@@ -181,6 +182,12 @@ def _readable(folder: Path, names: list[str]) -> tuple[str, ...]:
     return tuple(first.get(name, name) for name in names)
 
 
+def _raw_mode(how: object) -> str:
+    """The raw mode among what PIL passes to a decoder: alone, or first of several; "" where there is none."""
+    first = how[0] if isinstance(how, tuple) and how else how
+    return first if isinstance(first, str) else ""
+
+
 def _decode(files: list[Path]) -> tuple[Tensor, list[int]]:
     """(pictures uint8 [N, 3, H, W], indices of those with transparent parts).
 
@@ -195,7 +202,7 @@ def _decode(files: list[Path]) -> tuple[Tensor, list[int]]:
         try:
             with Image.open(path) as opened:
                 # PIL cuts colours of 16 bits to 8 without a word, and tells of them in how it will decode alone.
-                deep = opened.mode.startswith(("I", "F")) or any("16" in str(tile[3]) for tile in opened.tile)
+                deep = opened.mode.startswith(("I", "F")) or any("16" in _raw_mode(tile[3]) for tile in opened.tile)
                 upright = ImageOps.exif_transpose(opened)  # a camera turns its pictures by a note in the file
                 if "A" in upright.getbands() or "transparency" in upright.info:
                     transparent += [i] if upright.convert("RGBA").getextrema()[3][0] < 255 else []

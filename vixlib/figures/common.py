@@ -67,7 +67,7 @@ FAR = 10.0  # noise may leave -1 ... 1 by some units; beyond this it is not norm
 
 
 def as_picture(image: Tensor) -> Tensor:
-    """`[C, H, W]` as uint8 or normalised float -> `[H, W, C]` in [0, 1] for imshow."""
+    """`[C, H, W]` as uint8 or normalised float -> `[H, W, 3]` in [0, 1] for imshow."""
     require_type("image", image, Tensor, "a tensor [C, H, W]")
     if image.ndim != 3:
         raise ValueError(f"image has shape {tuple(image.shape)}; expected one picture [C, H, W]")
@@ -85,7 +85,7 @@ def as_picture(image: Tensor) -> Tensor:
                          "pass pixels of 0 ... 255 as torch.uint8")
     image = image.detach().cpu()
     image = image.float() / 255 if image.dtype == torch.uint8 else image.float() / 2 + 0.5
-    return image.clamp(0, 1).permute(1, 2, 0)
+    return image.clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0)  # imshow gives a single channel colours of its own
 
 
 FUSED = {"softmax": "softmax, fused"}  # what vixlib's is, and what no reader of the name alone would know

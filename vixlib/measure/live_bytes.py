@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..errors import require_model
+
 
 def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     """Bytes that live on after `forward()` for the backward pass, once per storage, without `model`'s parameters
@@ -16,6 +18,7 @@ def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     Whatever was computed or read and is alive while the result's graph is; so it makes no difference who keeps it,
     autograd's own operations, a custom one or a checkpoint.
     """
+    require_model(model)
     with Living((*model.parameters(), *model.buffers())) as living:
         result = forward()
     # The result itself is let go, unless an operation keeps its output. The graph is held through a view, which reads

@@ -53,7 +53,9 @@ def newton_schulz(a: Tensor, iterations: int, trace: list[tuple[Tensor, ...]] | 
 
     trace: a list that receives each iteration's z, az, s = 7 - az, u = 15 - az s and p = (13 - az u) / 4, `[B, m, m]`.
     """
-    if a.ndim < 2 or a.shape[-2] != a.shape[-1]:
+    if not isinstance(a, Tensor) or not a.is_floating_point():  # in words that torch.compile can follow
+        raise TypeError(f"a={a if not isinstance(a, Tensor) else a.dtype} must be a floating-point tensor [..., m, m]")
+    if a.ndim < 2 or a.shape[-2] != a.shape[-1] or 0 in a.shape:
         raise ValueError(f"a has shape {tuple(a.shape)}; expected square matrices [..., m, m]")
     require_between(0, MOST, iterations=iterations)
     # baddbmm is c + α a b in one kernel, but takes one batch axis: [..., m, m] becomes [B, m, m]. (bmm is @ for those.)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..errors import require_known, require_room
-from ..mixers import MIXERS, HeadsQKV
+from ..mixers import MIXERS, HeadsQKV, LinformerAttention, MLPMixer
 from ..mixers.heads import GridConv
 
 # Arguments that the host fills in itself.
@@ -51,14 +51,15 @@ def start_convolutions(model: nn.Module, conv_init: str) -> None:
     ±√(1/n), as maps of single places (1×1) and Nyström's filter along the tokens (33×1) always are."""
     require_known("conv_init", conv_init, ("torch", "he"))
     for part in model.modules() if conv_init == "he" else ():
-        if isinstance(part, nn.Conv2d) and min(part.kernel_size) > 1:
+        if isinstance(part, nn.Conv2d) and min(part.kernel_size) > 1 and not is_lazy(part.weight):
             nn.init.kaiming_uniform_(part.weight, nonlinearity="relu")
 
 
 def knows_places(blocks: nn.Module) -> bool:
     """Whether some part of `blocks` was built for a grid of places: by the number of tokens alone it would take a
-    picture of 4×16 for one of 8×8, and wrong places for neighbours."""
-    return any(isinstance(part, GridConv) or getattr(part, "bias_grid", None) for part in blocks.modules())
+    picture of 4×16 for one of 8×8, and wrong places for neighbours, or for those that it has learned about."""
+    return any(isinstance(part, (GridConv, LinformerAttention, MLPMixer)) or getattr(part, "bias_grid", None)
+               for part in blocks.modules())
 
 
 def require_own_grid(model: nn.Module, grid: tuple[int, int]) -> None:

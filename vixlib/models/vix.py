@@ -25,7 +25,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         x = x + self.mixed(x, rotary)
-        return self.ff(x, self.ff_norm, residual=True)
+        if isinstance(self.ff, FeedForward):
+            return self.ff(x, self.ff_norm, residual=True)
+        return x + self.ff(apply_norm(self.ff_norm, x))  # somebody's own
 
     def mixed(self, x: Tensor, rotary: Rotary | None) -> Tensor:
         """mixer(norm(x)), what the first branch adds."""

@@ -115,6 +115,8 @@ def told_apart(records: Iterable[dict]) -> list[dict]:
 
 def read_record(path: Path) -> dict:
     """The record in the file `path`; ValueError, which names the file, if it is damaged or something else."""
+    if path.exists() and not (path.is_file() or path.is_dir()):  # reading a pipe need never end
+        raise ValueError(f"{path} is a pipe or device and no record; delete it")
     try:
         record = parse_record(path.read_bytes(), path)
     except OSError as error:

@@ -74,6 +74,8 @@ EXPERIMENTS = (
 RECIPES = (
     Recipe("does today's way of training pay within ten epochs?", "03", "HybridViT", "long-modern", "long"),
     Recipe("does its learning rate of 0.001 hold CPV back in a short training?", "06", "CPV", "quick-slow", "quick"),
+    Recipe("and what CPV is compared with?", "06", "ResNet18", "quick-slow", "quick"),
+    Recipe("and what CPV is compared with?", "06", "HybridViP-6/8", "quick-slow", "quick"),
     Recipe("does a learning rate of 0.0003 let CLTV learn with its convolutional maps?", "06", "CLTV", "quick-slow",
            "quick"),
 )

@@ -37,7 +37,7 @@ def positive(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < float("inf"):
+    if not 0 < 60 * value < float("inf"):  # minutes are reckoned in seconds
         raise argparse.ArgumentTypeError(f"{text} must be above 0 and finite")
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from pathlib import Path
@@ -95,6 +96,7 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
                          f"{path} has done already; use at least {len(run.history)}, or {advice}")
     run.interrupted = False
     run.finished = len(run.history) == config.epochs
+    before = copy.deepcopy(training.model.state_dict())
     try:
         _require_same_kinds(saved["model"], training.model.state_dict(keep_vars=True))
         training.model.load_state_dict(saved["model"])
@@ -103,6 +105,7 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
         if not run.finished:
             _restore_training(path, saved, run, training)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        training.model.load_state_dict(before)
         raise _unreadable(path, error) from error
     run.config, training.run = config, run
     return True

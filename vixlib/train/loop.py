@@ -105,13 +105,13 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         if parallel.rank() == 0:
             print(f"{path} holds this run, finished: nothing is trained.")
         training.leave()
-        model.was_trained = True
+        unwrapped(model).was_trained = True
         return run
     if path is not None and parallel.rank() == 0:
         require_writable(path)  # before an epoch is trained that could not be kept
         checkpoints.require_readable(path, training, data)
     run.begin_call()
-    if not run.history and getattr(model, "was_trained", False):
+    if not run.history and getattr(unwrapped(model), "was_trained", False):
         warnings.warn(f"this {run.model} has been trained before: it goes on from those weights, and its run counts "
                       "from epoch 1 all the same; build the model anew for a run of its own", stacklevel=3)
     training.saved, too_large = len(run.history), False
@@ -141,7 +141,7 @@ def _fit(model: nn.Module, data: ImageData, config: TrainConfig, path: Path | No
         too_large = True
     finally:
         training.leave()
-        model.was_trained = not too_large or bool(run.history)
+        unwrapped(model).was_trained = not too_large or bool(run.history)
         if isinstance(training.forward, Compiled):
             model.zero_grad(set_to_none=True)  # those of CUDA graphs lie in their memory
             torch.compiler.reset()  # its CUDA graphs would hold their memory for as long as the model lives
@@ -162,6 +162,7 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
                              if isinstance(part, SoftmaxAttention) and part.fused}):
             if problem := fused_attention_problem(device, precision, width):
                 warnings.warn(problem, RuntimeWarning, stacklevel=3)
+    data = data.to(device)  # a new one, whose digest is of the pictures as they are now
     parallel.require_same(data)
     count = parallel.size()
     fewest = len(data.train_labels) % config.batch_size or min(config.batch_size, len(data.train_labels))
@@ -187,7 +188,7 @@ def _prepare(model: nn.Module, data: ImageData, config: TrainConfig,
                         augmentation=torch.Generator(device).manual_seed(config.seed),
                         device=device, run=run,
                         average=WeightAverage(model, config.ema_decay) if config.ema_decay else None)
-    return training, data.to(device)
+    return training, data
 
 
 def _in_words(option: object) -> str:

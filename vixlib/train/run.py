@@ -72,9 +72,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_settings(vars(self))
-        for name, value in vars(self).items():
-            if isinstance(value, float):  # np.float64 is one, too, and could not be read back from a checkpoint
-                object.__setattr__(self, name, float(value))
+        for name, own in self.__dataclass_fields__.items():
+            if own.type == "float":  # 0 is 0.0, and np.float64 could not be read back from a checkpoint
+                object.__setattr__(self, name, float(getattr(self, name)))
         # JSON's lists become tuples, and augment gets one order, so that equal settings compare equal.
         object.__setattr__(self, "betas", tuple(map(float, self.betas)))  # torch refuses (0, 0.9)
         object.__setattr__(self, "augment", tuple(sorted(set(self.augment))))
@@ -216,6 +216,8 @@ class Run:
     def load(cls, path: str | Path) -> Run:
         """Read what `save` wrote; a ValueError names a file that is something else."""
         file = as_path("path", path)
+        if file.exists() and not file.is_dir():
+            as_file_path("path", path)  # reading a pipe need never end
         try:
             return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
         except (IsADirectoryError, RecursionError, ValueError, TypeError, KeyError) as error:
