@@ -17,20 +17,32 @@ from vixlib.report.rows import TABLES, table_rows
 from vixlib.reproduce.jobs import plan
 
 FIRST = PROFILES["first-epoch"]
-ROWS = {(row.model, row.position): row for row in table_rows(LOGS)}
+*LOGGED, UNLOGGED = table_rows(LOGS)
+ROWS = {(row.model, row.position): row for row in LOGGED}
 
 
-def first(model, position, top1, seed=0, dataset="cifar10-jpg", profile="first-epoch"):
+def first(model, position, top1, seed=0, dataset="cifar10-jpg", profile="first-epoch", options=None):
     """A record as such a run leaves it."""
     made = record(model, position, top1, seed=seed, dataset=dataset, profile=profile)
     batch_size = ROWS[model, position].printed["batch_size"]
-    return {**made, "table": LOGS, "options": dict(ROWS[model, position].options),
+    return {**made, "table": LOGS, "options": options or dict(ROWS[model, position].options),
             "train": {**made["train"], "batch_size": batch_size}}
 
 
 def test_every_log_that_begins_with_its_first_epoch_is_a_row():
     assert len(ROWS) == 11 and ("ViP", "learned") not in ROWS  # which went on from a checkpoint
     assert all(not row.printed["resumed"] and row.printed["dataset"] == "cifar10" for row in ROWS.values())
+
+
+def test_beside_the_logs_stands_their_vit_with_a_quiet_table_of_positions(tmp_path):
+    """It differs from the log's row in one option, and has no log to be held against."""
+    log = ROWS["ViT", "learned"]
+    assert (UNLOGGED.model, UNLOGGED.position, UNLOGGED.options) == ("ViT", "learned", (("position_std", 0.02),))
+    assert UNLOGGED.printed == {"batch_size": log.printed["batch_size"]} and log.options == ()
+    write_record(first("ViT", "learned", 47.0, options={"position_std": 0.02}), tmp_path)
+    cells = {row[0]: row[1:] for row in first_epochs_table(tmp_path).rows}
+    assert cells["ViT, learned, position_std=0.02"][:5] == ["64", "-", "-", "47.00", "1.00"]
+    assert cells["ViT, learned"][:5] == ["64", "41.17", "1.81", NOT_MEASURED, NOT_MEASURED]
 
 
 @pytest.mark.parametrize(("model", "position"), ROWS)
@@ -87,7 +99,7 @@ def test_rotary_layers_are_the_authors_to_the_last_digit(mixer):
 
 def test_a_run_is_one_epoch_on_every_pixel_with_the_logs_batch():
     jobs = plan(LOGS, FIRST, "cifar10-jpg")
-    assert [job.train_config.batch_size for job in jobs] == [row.printed["batch_size"] for row in ROWS.values()]
+    assert [job.train_config.batch_size for job in jobs] == [row.printed["batch_size"] for row in table_rows(LOGS)]
     assert {(job.epochs, job.config, job.identity()["profile"]) for job in jobs} == {(1, "uniform", "first-epoch")}
     assert {job.identity()["options"].get("patch_size", 1) for job in jobs} == {1}
 

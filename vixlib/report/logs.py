@@ -26,18 +26,21 @@ def first_epochs_table(results: str | Path | None = None) -> Table:
     for row in table_rows(LOGS):
         log = row.printed
         own = [record for record in records if _repeats(record, row)]
+        top1, loss = (log["top1"][0], log["first_train_loss"]) if "top1" in log else (None, None)
         cells = []
         for dataset in datasets:
             here = [record for record in own if record["dataset"] == dataset]
-            cells.append(_beside([record["last_top1"] for record in here], log["top1"][0]))
-            cells.append(_beside([record["history"][0]["loss"] for record in here], log["first_train_loss"]))
+            cells.append(_beside([record["last_top1"] for record in here], top1))
+            cells.append(_beside([record["history"][0]["loss"] for record in here], loss))
         took = [record["history"][0]["seconds"] / 60 for record in own]
         mark = ""
         if "epochs_before" in log:
             mark = "‡"
             head_starts.append(f"{row.model} for up to {log['epochs_before']:g} of an epoch")
-        rows.append([f"{row.model}, {row.position}", f"{log['batch_size']}", f"{log['top1'][0]:.2f}{mark}",
-                     f"{log['first_train_loss']:.2f}", *(cells or [NOT_MEASURED] * 2),
+        option = f", {'='.join(map(str, *row.options))}" if top1 is None else ""
+        rows.append([f"{row.model}, {row.position}{option}", f"{log['batch_size']}",
+                     *(("-", "-") if top1 is None else (f"{top1:.2f}{mark}", f"{loss:.2f}")),
+                     *(cells or [NOT_MEASURED] * 2),
                      f"{median(took):.0f}" if took else "-"])
     devices = sorted({record["device"] for record in records})
     return Table("The authors' own runs, every pixel a token: test top-1 (%) after the first epoch",
@@ -57,9 +60,11 @@ def first_epochs_table(results: str | Path | None = None) -> Table:
                   "CPU, too"))
 
 
-def _beside(values: list[float], log: float) -> str:
-    """Mean and spread of `values`, and how far they are from the log."""
-    return f"{spread(values)} ({fmean(values) - log:+.2f})" if values else NOT_MEASURED
+def _beside(values: list[float], log: float | None) -> str:
+    """Mean and spread of `values`, and how far they are from the log, if there is one."""
+    if not values:
+        return NOT_MEASURED
+    return spread(values) + ("" if log is None else f" ({fmean(values) - log:+.2f})")
 
 
 def _repeats(record: dict, row: Row) -> bool:
