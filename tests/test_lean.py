@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 
 import pytest
@@ -258,6 +259,30 @@ def test_a_feed_forward_of_ones_own_computes_in_every_host(name):
         assert torch.allclose(model.eval()(images), scores, atol=1e-5)
         model.blocks[0].ff = nn.Identity()
         assert not torch.allclose(model(images), scores, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ViT", "ViT/rope", "CCT", "HybridViN", "LeViP"])
+def test_an_embedding_of_ones_own_computes_or_is_told_what_it_lacks(name):
+    name, _, position = name.partition("/")
+    options = {**SMALL, "depth": 1, **({"position": position} if position else {})}
+    model = vix.build(name, seed=0, **vix.applicable(name, options)).eval()
+    images, own = torch.randn(2, 3, 16, 16), model.embedding
+    with torch.no_grad():
+        scores = model(images)
+        model.embedding = nn.Sequential(own, nn.Identity())  # no grid(height, width)
+        assert torch.equal(model(images), scores)
+        with pytest.raises(ValueError, match="images is 16x32, and the embedding Sequential has no method grid"):
+            model(torch.randn(2, 3, 16, 32))
+        _, tokens, dim = own(images).shape
+        for wrong, found in ((nn.Linear(dim, dim + 1), [2, tokens, dim + 1]), (nn.Unflatten(1, (2, -1)), None),
+                             (nn.AdaptiveAvgPool2d((tokens - 1, dim)), [2, tokens - 1, dim])):
+            model.embedding = nn.Sequential(own, wrong)
+            says = f"turned [2, 3, 16, 16] into {found}" if found else "must return tokens [B, N, D]"
+            with pytest.raises(ValueError, match=re.escape(says)):
+                model(images)
+        model.embedding = type("Own", (nn.Module,), {"forward": lambda self, x: [x]})()
+        with pytest.raises(ValueError, match=re.escape("the embedding Own turned [2, 3, 16, 16] into list; for a")):
+            model(images)
 
 
 @pytest.mark.parametrize("name", ["ViN", "LeViL", "CNV"])

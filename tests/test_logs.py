@@ -11,14 +11,13 @@ from benchmarks.textbook import TextbookNystrom
 from vixlib.mixers import LinformerAttention, NystromAttention
 from vixlib.positions import RotaryPosition
 from vixlib.profiles import PROFILES
-from vixlib.report import NOT_MEASURED, compare, first_epochs_table
+from vixlib.report import NOT_MEASURED, compare, first_epochs_table, reasons_table, verdict_table
 from vixlib.report.records import LOGS, read_records, write_record
 from vixlib.report.rows import TABLES, table_rows
 from vixlib.reproduce.jobs import plan
 
 FIRST = PROFILES["first-epoch"]
-*LOGGED, UNLOGGED = table_rows(LOGS)
-ROWS = {(row.model, row.position): row for row in LOGGED}
+ROWS = {(row.model, row.position): row for row in table_rows(LOGS) if "top1" in row.printed}
 
 
 def first(model, position, top1, seed=0, dataset="cifar10-jpg", profile="first-epoch", options=None):
@@ -34,15 +33,18 @@ def test_every_log_that_begins_with_its_first_epoch_is_a_row():
     assert all(not row.printed["resumed"] and row.printed["dataset"] == "cifar10" for row in ROWS.values())
 
 
-def test_beside_the_logs_stands_their_vit_with_a_quiet_table_of_positions(tmp_path):
-    """It differs from the log's row in one option, and has no log to be held against."""
+def test_beside_the_logs_stand_rows_that_their_vit_can_be_held_against(tmp_path):
+    """Its table of positions quiet, and ViN with the table: one thing is another each time, and there is no log."""
     log = ROWS["ViT", "learned"]
-    assert (UNLOGGED.model, UNLOGGED.position, UNLOGGED.options) == ("ViT", "learned", (("position_std", 0.02),))
-    assert UNLOGGED.printed == {"batch_size": log.printed["batch_size"]} and log.options == ()
+    beside = [row for row in table_rows(LOGS) if "top1" not in row.printed]
+    assert [(row.model, row.position, row.options) for row in beside] == [
+        ("ViT", "learned", (("position_std", 0.02),)), ("ViN", "learned", ())]
+    assert all(row.printed == {"batch_size": log.printed["batch_size"]} for row in beside) and log.options == ()
     write_record(first("ViT", "learned", 47.0, options={"position_std": 0.02}), tmp_path)
     cells = {row[0]: row[1:] for row in first_epochs_table(tmp_path).rows}
-    assert cells["ViT, learned, position_std=0.02"][:5] == ["64", "-", "-", "47.00", "1.00"]
+    assert cells["ViT, learned, position_std=0.02"][:5] == ["64", "no log", "-", "47.00", "1.00"]
     assert cells["ViT, learned"][:5] == ["64", "41.17", "1.81", NOT_MEASURED, NOT_MEASURED]
+    assert cells["ViN, learned"][:5] == ["64", "no log", "-", NOT_MEASURED, NOT_MEASURED]
 
 
 @pytest.mark.parametrize(("model", "position"), ROWS)
@@ -148,3 +150,19 @@ def test_they_are_no_seeds_of_the_systems_in_the_tables(tmp_path):
     assert read_records(tmp_path) == [] and len(read_records(tmp_path, table=LOGS)) == 1
     for table in TABLES:
         assert "first-epoch" not in str(compare(table, results=tmp_path))
+
+
+def test_claims_and_experiments_pair_them_with_each_other_and_with_nothing_else(tmp_path):
+    quiet = {"position_std": 0.02}
+    for made in (first("ViT", "learned", 40.0), first("ViT", "rope", 49.0),
+                 first("ViT", "learned", 47.0, options=quiet),
+                 first("ViL", "learned", 43.0), first("ViL", "rope", 45.0),  # of other batches and key heads: no pair
+                 record("ViT", "rope", 90.0), {**record("ViT", "learned", 91.0, **quiet), "table": "variants"}):
+        write_record(made, tmp_path)
+    claims = {row[2]: row[4] for row in verdict_table("04", tmp_path).rows}
+    assert claims["ViT/rope against ViT/learned"] == "+9.00 (one seed)"
+    assert claims["ViL/rope against ViL/learned"] == "-"
+    reasons = [row[2:6] for row in reasons_table("04", tmp_path).rows if row[3] != NOT_MEASURED]
+    assert reasons == [["ViT, position_std=0.02", "47.00", "40.00", "+7.00 (one seed)"],
+                       ["ViT, position_std=0.02, against rope", "47.00", "49.00", "-2.00 (one seed)"],
+                       ["ViT, position_std=0.02, against rope", "91.00", "90.00", "+1.00 (one seed)"]]

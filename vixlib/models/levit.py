@@ -18,7 +18,7 @@ from ..errors import (
 from ..mixers import BatchNormTokens
 from ..precision import as_residual
 from .feedforward import FeedForward
-from .options import constructor_arguments, distribute, knows_places, mixer_class, require_own_grid, stacked
+from .options import constructor_arguments, distribute, embedded, knows_places, mixer_class, require_own_grid, stacked
 
 
 class LeViTBlock(nn.Module):
@@ -94,6 +94,7 @@ class LeViT(nn.Module):
                              "leave out one of them")
 
         self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
+        self._dim = dims[0]
         self.embedding = embedding(channels, dims[0], patch_size, **embedding_options)
         grid = self.grid = self.embedding.grid(*self.image_size)
         require_room(grid[0] * grid[1] * dims[0], image_size=image_size, patch_size=patch_size, dim=dim)
@@ -122,8 +123,8 @@ class LeViT(nn.Module):
     def tokens(self, images: Tensor) -> Tensor:
         """The tokens after the last block, `[B, N, D]`."""
         check_images(images, self.channels, self)
-        require_own_grid(self, self.embedding.grid(*images.shape[-2:]))
-        x = as_residual(self.embedding(images))
+        x, grid = embedded(self, images, self._dim)
+        require_own_grid(self, grid)
         for i, block in enumerate(self.blocks):
             if str(i) in self.shrink:
                 x = as_residual(self.shrink[str(i)](x))

@@ -4,12 +4,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..errors import require_known, require_room
 from ..mixers import MIXERS, HeadsQKV, LinformerAttention, MLPMixer
 from ..mixers.heads import GridConv
+from ..precision import as_residual
 
 # Arguments that the host fills in itself.
 COMMON = {"dim", "heads", "dim_head", "seq_len", "channels", "patch_size", "grid", "cls"}
@@ -60,6 +61,26 @@ def knows_places(blocks: nn.Module) -> bool:
     picture of 4×16 for one of 8×8, and wrong places for neighbours, or for those that it has learned about."""
     return any(isinstance(part, (GridConv, LinformerAttention, MLPMixer)) or getattr(part, "bias_grid", None)
                for part in blocks.modules())
+
+
+def embedded(model: nn.Module, images: Tensor, dim: int) -> tuple[Tensor, tuple[int, int]]:
+    """What `model.embedding` makes of `images` `[B, C, H, W]`: tokens `[B, N, dim]`, and their (rows, columns).
+
+    An embedding of somebody's own may lack the method `grid(height, width)`: its pictures must be of the size that the
+    model was built for, and its tokens as many as they were then.
+    """
+    own, size = model.embedding, tuple(images.shape[-2:])
+    if not hasattr(own, "grid") and size != model.image_size:
+        raise ValueError(f"images is {size[0]}x{size[1]}, and the embedding {type(own).__name__} has no method "
+                         "grid(height, width) -> (rows, columns) that says how many tokens they give; write it one, "
+                         f"or give images of {model.image_size[0]}x{model.image_size[1]}")
+    grid = tuple(own.grid(*size)) if hasattr(own, "grid") else model.grid
+    x, wanted = own(images), [images.shape[0], grid[0] * grid[1], dim]
+    if not isinstance(x, Tensor) or list(x.shape) != wanted:
+        found = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"the embedding {type(own).__name__} turned {list(images.shape)} into {found}; for a grid of "
+                         f"{grid[0]}x{grid[1]} it must return tokens [B, N, D] = {wanted}")
+    return as_residual(x), grid
 
 
 def require_own_grid(model: nn.Module, grid: tuple[int, int]) -> None:

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from ..embeddings import EMBEDDINGS, Size, as_pair, check_images
 from ..errors import require_count, require_depth, require_known, require_mixed, require_rate, require_room
 from ..positions import POSITIONS, Rotary
-from ..precision import as_residual
 from .feedforward import FeedForward
 from .norms import apply_norm, lean_norm
-from .options import distribute, knows_places, mixer_class, require_own_grid, stacked
+from .options import distribute, embedded, knows_places, mixer_class, require_own_grid, stacked
 
 
 class Block(nn.Module):
@@ -89,6 +88,7 @@ class ViX(nn.Module):
             type(self).__name__, options, mixing, embedding_class, position_class)
 
         self.image_size, self.channels, self.num_classes = as_pair("image_size", image_size), channels, num_classes
+        self._dim = dim
         self.embedding = embedding_class(channels, dim, patch_size, **embedding_options)
         self.grid = self.embedding.grid(*self.image_size)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim)) if pool == "cls" else None
@@ -125,8 +125,7 @@ class ViX(nn.Module):
     def tokens(self, images: Tensor) -> Tensor:
         """The tokens after the last block, `[B, N, D]`, CLS first where there is one."""
         check_images(images, self.channels, self)
-        grid = self.embedding.grid(*images.shape[-2:])
-        x = as_residual(self.embedding(images))
+        x, grid = embedded(self, images, self._dim)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = self.dropout(self.position.embed(x, grid))

@@ -9,8 +9,8 @@ from ..errors import require_known
 from ..table import Table
 from ..train.run import training_settings
 from .comparison import NOT_MEASURED, Group
-from .differences import Difference
-from .records import IDENTITY, VARIANTS, read_records, told_apart
+from .differences import Difference, as_records
+from .records import IDENTITY, LOGS, VARIANTS, read_records, told_apart
 from .rows import EXPERIMENTS, RECIPES, Recipe, Variant
 from .verdicts import in_points, mark
 
@@ -24,8 +24,10 @@ def reasons_table(notebook: str | None = None, results: str | Path | None = None
     results: a folder of records or None, data/results. Recorded runs are paired by setting and seed, as for claims.
     """
     require_known("notebook", notebook, (None, *sorted({experiment.notebook for experiment in ALL})))
-    records = told_apart([*read_records(results, table=VARIANTS), *read_records(results)])
-    changed, plain = ([r for r in records if (r["table"] == VARIANTS) is own] for own in (True, False))
+    records = told_apart([*read_records(results, table=VARIANTS), *as_records(results)])
+    # Among the runs of the logs one has an option changed, and the others are what it is held against.
+    changed = [record for record in records if record["table"] in (VARIANTS, LOGS)]
+    plain = [record for record in records if record["table"] != VARIANTS]
     rows, asked, marks = [], set(), {}
     for experiment in ALL:
         if notebook not in (None, experiment.notebook):

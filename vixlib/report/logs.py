@@ -37,9 +37,10 @@ def first_epochs_table(results: str | Path | None = None) -> Table:
         if "epochs_before" in log:
             mark = "‡"
             head_starts.append(f"{row.model} for up to {log['epochs_before']:g} of an epoch")
-        option = f", {'='.join(map(str, *row.options))}" if top1 is None else ""
-        rows.append([f"{row.model}, {row.position}{option}", f"{log['batch_size']}",
-                     *(("-", "-") if top1 is None else (f"{top1:.2f}{mark}", f"{loss:.2f}")),
+        # A log's options are those that its parameters tell; beside the logs they are what is tried.
+        tried = "".join(f", {name}={value}" for name, value in row.options) if top1 is None else ""
+        rows.append([f"{row.model}, {row.position}{tried}", f"{log['batch_size']}",
+                     *(("no log", "-") if top1 is None else (f"{top1:.2f}{mark}", f"{loss:.2f}")),
                      *(cells or [NOT_MEASURED] * 2),
                      f"{median(took):.0f}" if took else "-"])
     devices = sorted({record["device"] for record in records})
@@ -54,6 +55,7 @@ def first_epochs_table(results: str | Path | None = None) -> Table:
                   "(…): recorded mean less the log, for top-1 in points; a log is one run, of an unknown seed: two or "
                   "three points say nothing",
                   "training loss: mean cross-entropy over the batches of the epoch",
+                  "no log: tried beside the logs, trained as their ViT was",
                   f"‡ probably trained before: {', '.join(head_starts)}",
                   *copy_notes(datasets),
                   f"{NOT_MEASURED}: python -m vixlib.reproduce --table {LOGS} --profile first-epoch trains them, on a "

@@ -84,9 +84,9 @@ RECIPES = (
 LOG_OPTIONS = {("ViL", "rope"): (("shared_head", False),), ("HybridViL", "learned"): (("shared_head", False),),
                ("HybridViL", "rope"): (("shared_head", False),), ("ViN", "rope"): (("padding", "front"),),
                ("HybridViN", "rope"): (("padding", "front"),)}
-# Trained beside the logs: ViT with a table of positions that starts quietly, without which nobody can say how much of
-# what RoPE gains there is what the loud start had cost.
-QUIET = ("ViT", "learned", ("position_std", 0.02))
+# Trained beside the logs, as their ViT was: ViT with a table of positions that starts quietly, without which nobody can
+# say how much of what RoPE gains there is what the loud start had cost; and ViN with the table, which has no log.
+BESIDE_LOGS = (("ViT", (("position_std", 0.02),)), ("ViN", ()))
 # The profile in records of Table 2's runs: the paper's protocol with the largest batch that it found to fit 16 GB.
 LARGEST = "paper-largest"
 # Systems of the sources that a table is compared with and that it does not print.
@@ -95,15 +95,14 @@ BESIDE = {1: ("FNet", "MLPMixer"), 3: ("HybridFNet", "HybridMLPMixer"), "cxv": (
 
 def table_rows(table: int | str) -> list[Row]:
     """The runs that a table of TABLES needs; VARIANTS: the experiments beside the tables, LOGS: the authors' logs on
-    CIFAR-10 that begin with the first epoch, and QUIET, which has no log."""
+    CIFAR-10 that begin with the first epoch, and BESIDE_LOGS."""
     require_known("table", table, (*TABLES, VARIANTS, LOGS))
     if table == LOGS:
         logs = [Row(model, position, log, LOG_OPTIONS.get((model, position), ()))
                 for model in ROPE_MODELS for position in ROPE_POSITIONS
                 for log in authors_runs(model, position) if not log["resumed"]]
-        *system, option = QUIET
-        batch_size = next(row.printed["batch_size"] for row in logs if [row.model, row.position] == system)
-        return [*logs, Row(*system, {"batch_size": batch_size}, (option,))]
+        batch_size, = (row.printed["batch_size"] for row in logs if (row.model, row.position) == ("ViT", "learned"))
+        return [*logs, *(Row(model, "learned", {"batch_size": batch_size}, options) for model, options in BESIDE_LOGS)]
     if table == VARIANTS:
         return list(dict.fromkeys(Row(experiment.model, position_of(experiment.model), options=(experiment.option,))
                                   for experiment in EXPERIMENTS))

@@ -90,8 +90,8 @@ def verdict_table(notebook: str | None = None, results: Results = None) -> Table
                   f"undecided: fewer than {FEWEST} seeds, or an interval that leaves both open",
                   f"of 20 pairs without any difference one would be decided by chance ({intervals} pairs here have "
                   "seeds enough to be decided): a narrow verdict is a weak one",
-                  '"at quick", "at long": decided for one or ten epochs on 4×4 patches, which neither confirms nor '
-                  "refutes a claim about 40 epochs on pixels"),
+                  '"at quick", "at long", "at first-epoch": decided for one or ten epochs, the first two on 4×4 '
+                  "patches, which neither confirms nor refutes a claim about 40 epochs on pixels"),
                  left=(0, 1, 2, 5, 6))
 
 
