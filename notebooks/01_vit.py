@@ -361,6 +361,7 @@ here = {"data": run.dataset, "tokens": model.seq_len, "epochs": len(run.history)
         "batch": run.config.batch_size, "learning rate": run.config.lr, "layers": f"config {run.model_config!r}"}
 paper = {"data": "cifar10", "tokens": 1025, "epochs": 40, "batch": 64, "learning rate": 1e-3, "layers": "config 'paper'"}
 differs = [f"{what}: {here[what]} instead of {paper[what]}" for what in paper if here[what] != paper[what]]
+differs += [f"chosen in the form: {name} = {value}" for name, value in choices.items()]
 print("This run follows the paper's protocol." if not differs else
       "This run is no reproduction; its accuracy does not belong beside the paper's. It differs in\n  "
       + "\n  ".join(differs))
@@ -397,6 +398,8 @@ print(f"config 'uniform' has the log's layers: {uniform.as_paper:,} counted thei
 # %%
 from vixlib.measure import attention_maps
 
+picture %= len(data.test_labels)
+image = data.test_images[picture].cpu()  # once more, as you may have chosen another since
 index = torch.tensor([picture])
 seen, label = (tensor.to(device) for tensor in data.batch(index, "test"))
 maps = [attention[0].float().cpu() for attention in attention_maps(model, seen)]  # [H, N, N] a layer
@@ -423,7 +426,7 @@ figures.attention_grid(image, outwards, "attention of the patch (in units of 1/N
 # One picture is an anecdote. The mean **attention distance** says the same for many pictures in one number a head: how far away, in pixels, is what a patch looks at, on average over all patches? (Dosovitskiy et al. show it in their figure 7.) A head that attends evenly sits on the dotted line, a head that stays in its neighbourhood far below. Which of the two are yours?
 
 # %%
-some = data.batch(torch.arange(min(8, len(data.test_labels))), "test")[0].to(device)
+some = data.batch(data.some(8), "test")[0].to(device)
 places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)) * torch.tensor(model.embedding.patch)
 apart = torch.cdist(places.float(), places.float())  # pixels between any two patches
 
@@ -596,10 +599,10 @@ figures.show_pictures(mine.test_images[shown], titles, columns=4, size=2.2);
 # <details><summary>Solution</summary>
 #
 # ```python
-# from vixlib.measure import lengths
+# from vixlib.measure.lengths import stored
 #
 # for way in ("softmax materialised", "softmax"):
-#     needs = lengths.stored()[way]  # of the configuration "uniform", whose heads are half as wide as the paper's; 1 GB and 15 % to spare
+#     needs = stored()[way]  # of the configuration "uniform", whose heads are half as wide as the paper's; 1 GB and 15 % to spare
 #     batches = [int((15 * 2**30 / 1.15 - needs.bytes(n, 0)) / (needs.bytes(n, 1) - needs.bytes(n, 0))) for n in (1025, 4097)]
 #     print(f"{way:22} {batches[0]} -> {batches[1]}, a factor of {batches[0] / batches[1]:.1f}")
 # ```

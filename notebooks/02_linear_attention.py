@@ -415,12 +415,15 @@ vix.compare(1, runs=runs.values())
 vix.compare(2, runs=runs.values())
 
 # %%
-finished = sorted((run for run in runs.values() if run.history), key=lambda run: -run.last_top1)
+trained = sorted((run for run in runs.values() if run.history), key=lambda run: -run.last_top1)
 printed = sorted(vix.paper_table(1)["rows"], key=lambda row: -row["top1"])
 print("The paper's order: ", " > ".join(f"{row['model']} {row['top1']:.1f}" for row in printed))
-print("This run's order:  ", " > ".join(f"{run.model} {run.last_top1:.1f}" for run in finished),
+print("This run's order:  ", " > ".join(
+    f"{run.model} {run.last_top1:.1f}" + ("" if run.finished else f" (stopped after epoch {len(run.history)})")
+    for run in trained) or "no run has an epoch yet",
       f"  (guessing gives {100 / data.num_classes:.1f})")
-same_protocol = profile.name == "paper" and data.name == "cifar10" and not given and not chosen
+same_protocol = (profile.name == "paper" and data.name == "cifar10" and not given and not chosen
+                 and all(run.finished for run in runs.values()))
 print("This run follows the paper's protocol, with one seed." if same_protocol else
       f"This run is no reproduction: {data.name}, {tokens:,} tokens, {profile.train.epochs} epochs, one seed. "
       "Its order is not evidence for or against the paper's.")
@@ -498,7 +501,8 @@ from vixlib.measure import mixer_inputs
 
 vit = models["ViT"]
 layer = max(0, len(vit.blocks) - 2)  # in the last layer only the class token's row matters, the others go nowhere
-some = data.batch(torch.arange(min(max(1, 520 // tokens), len(data.test_labels))), "test")[0].to(device)
+index = data.some(max(1, 520 // tokens))
+some = data.batch(index, "test")[0].to(device)
 x, rotary = mixer_inputs(vit, some)[layer]
 with torch.no_grad():
     q, k, v = (t.double() for t in vit.blocks[layer].mixer.split(x, rotary))
@@ -640,12 +644,12 @@ one_head |= {name: matrix[0, sharpest(matrix)] for name, matrix in trained.items
 seen = {name: matrix[token, 1:].unflatten(-1, grid).float() for name, matrix in one_head.items()}
 
 figure, axes = figures.new_axes(4, 2, width=2.1, height=2.2)
-picture = data.test_images[0]
+picture = data.test_images[index[0]]
 figures.heat_maps(axes[0], picture, {name: seen[name] for name in imitations}, (row, column))
 figures.heat_maps(axes[1, :1], picture, {"the picture": torch.zeros(grid)}, (row, column))
 for ax, name in zip(axes[1, 1:], trained, strict=True):
     figures.heat_maps([ax], picture, {name: seen[name]}, (row, column))
-axes[1, 0].imshow(figures.as_picture(picture));
+axes[1, 0].imshow(figures.as_picture(picture).numpy());
 
 # %%
 for name, matrix in one_head.items():
@@ -678,7 +682,7 @@ else:
     feature_maps = {"positive features (the code)": runs["ViP"], "ReLU (the text)": vix.fit(relu, data, profile.train, device=device),
                     "softmax itself (ViT)": runs["ViT"]}
     for label, run in feature_maps.items():
-        print(f"{label:30} " + (f"top-1 {run.last_top1:5.1f} %   training loss {run.history[-1]['loss']:.2f}" if run.history
+        print(f"{label:30} " + (f"top-1 {run.last_top1:5.1f} %   training loss {run.history[-1]['loss']:.2f}   epoch {len(run.history)}" if run.history
                                 else "interrupted before its first epoch was over"))
 
 # %% [markdown]
@@ -729,8 +733,7 @@ check_mixer(GatedMean)
 # %%
 own_model = vix.build("ViT", config=profile.config, seed=seed, mixer=GatedMean, **profile.options_for("ViT", **own))
 own_model.name = GatedMean.__name__
-path = Path(checkpoints) / f"02_{profile.name}_{own_model.name}.pt" if checkpoints else None
-own_run = vix.fit(own_model, data, profile.train, checkpoint=path, device=device)
+own_run = vix.fit(own_model, data, profile.train, device=device)  # no checkpoint: it knows your mixer by its name alone
 print(f"{vix.count_parameters(own_model).true:,} parameters, {vix.count_parameters(models['ViT']).true:,} in the ViT")
 vix.compare(1, runs=[*runs.values(), own_run])
 
@@ -769,8 +772,8 @@ vix.compare(1, runs=[*runs.values(), own_run])
 # <details><summary>Solution</summary>
 #
 # ```python
-# q, k = torch.randn(2, 1, 1, 1025, 32, dtype=torch.float64)
-# padded = [landmarks(F.pad(t, (0, 0, 63, 0)), 64) for t in (q, k)]
+# long = torch.randn(2, 1, 1, 1025, 32, dtype=torch.float64)  # queries and keys
+# padded = [landmarks(F.pad(t, (0, 0, 63, 0)), 64) for t in long]
 # print("empty landmarks:", int((padded[0].abs().sum(-1) == 0).sum()))
 # a = (padded[0] @ padded[1].mT / 32**0.5).softmax(-1)
 # print("rank of A:", int(torch.linalg.matrix_rank(a)), "of 64")

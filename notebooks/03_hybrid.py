@@ -140,7 +140,7 @@ MATRICES = {"any linear map": torch.randn(64, 64), "local": torch.randn(64, 64) 
             "a convolution": F.conv2d(pixels, torch.randn(1, 1, 3, 3), padding=1).flatten(1).T}
 figure, axes = figures.new_axes(3, width=2.6, height=2.8)
 for ax, (name, matrix) in zip(axes, MATRICES.items(), strict=True):
-    ax.imshow(matrix, cmap="PuOr_r", vmin=-2, vmax=2, interpolation="nearest")
+    ax.imshow(matrix.numpy(), cmap="PuOr_r", vmin=-2, vmax=2, interpolation="nearest")
     ax.set_title(f"{name}\n{len(matrix[matrix != 0].unique()):,} different weights", fontsize=9)
     ax.set(xlabel="pixel", ylabel="output", xticks=[0, 63], yticks=[0, 63])
     ax.grid(False)
@@ -332,11 +332,11 @@ grid = [side // (patch_size or profile.options.get("patch_size", 1)) for side in
 tokens = grid[0] * grid[1] + 1
 # Defaults are cut to the number of tokens; what you choose yourself is taken as it is.
 own = {name: min(profile.options.get(name, 64), tokens) for name in ("num_landmarks", "rank")}
-own |= {name: value for name, value in dict(patch_size=patch_size, dim=dim, depth=depth, heads=heads,
+chosen = {name: value for name, value in dict(patch_size=patch_size, dim=dim, depth=depth, heads=heads,
                                             num_landmarks=num_landmarks, rank=rank).items() if value}
 if normalisation == "batch" or (normalisation == "auto" and profile.name == "smoke"):
     own["normalisation"] = "batch"
-own |= dict(image_size=data.image_size, channels=data.channels, num_classes=data.num_classes)
+own |= chosen | dict(image_size=data.image_size, channels=data.channels, num_classes=data.num_classes)
 
 several = {"auto": [] if profile.name == "smoke" else ["ViN"], "none": [], "all": ["ViP", "ViL", "ViN"]}
 names = [name for plain in ("ViT", *several.get(second_pair, [second_pair])) for name in (plain, f"Hybrid{plain}")]
@@ -355,7 +355,7 @@ for name, model in models.items():
 # **A slow start.** The Hybrid with the paper's embedding needs longer to get going than the few hundred steps of `smoke`. Part of the reason can be measured before any training. Three layers in a row that start with small random weights make *quiet* tokens: they hardly differ from picture to picture, and the position vectors that are added to them drown them.
 
 # %%
-some = data.batch(torch.arange(min(256, len(data.train_labels))))[0]
+some = data.batch(data.some(256, "train"))[0]
 as_in_the_paper = {**own, "normalisation": None}
 for name in ("ViT", "HybridViT"):
     starts = {"the paper's": vix.build(name, config=profile.config, seed=seed, **profile.options_for(name, **as_in_the_paper)),
@@ -407,7 +407,8 @@ for source, gain in found.items():
     print(f"{source}: the Hybrid is ahead in {len(ahead)} of {len(gain)} pair(s); differences {span} points")
 if not any(source.startswith("recorded") for source in found):
     print("recorded: no complete pair yet")
-same_protocol = profile.name == "paper" and data.name == "cifar10" and not given and "normalisation" not in own
+same_protocol = (profile.name == "paper" and data.name == "cifar10" and not given and not chosen
+                 and "normalisation" not in own and all(run.finished for run in runs.values()))
 print("This run follows the paper's protocol, with one seed." if same_protocol else
       f"This run is no reproduction: {data.name}, {tokens:,} tokens, {profile.train.epochs} epoch(s), one seed"
       f"{', batch normalisation in the embedding' if 'normalisation' in own else ''}. "
@@ -532,7 +533,7 @@ pairs.map_grid(data.test_images[picture], {name: pairs.strongest(m, 8) for name,
 # The same thing in numbers: how much do tokens have in common with their neighbours? Windows that overlap make neighbours alike. But tokens are also alike when they carry what the whole picture has in common, its brightness for instance, and that does not fade with distance. So compare how far the numbers *fall* from left to right: what falls is local. The cosine of tokens that are a given number of places apart in a row, after the mean of all tokens has been subtracted from each, over many pictures:
 
 # %%
-some = data.batch(torch.arange(min(64, len(data.test_labels))), "test")[0].to(device)
+some = data.batch(data.some(64), "test")[0].to(device)
 apart = [d for d in (1, 2, 3, 4) if d < min(vit.grid)]
 with torch.no_grad():
     for name, model in models.items():
@@ -615,14 +616,15 @@ ax.legend(fontsize=8, frameon=False);
 
 # %%
 steps = -(-len(data.train_labels) // profile.train.batch_size) * profile.train.epochs
-print(f"{steps:,} steps of {profile.train.batch_size} pictures in every run")
+stopped = any(not run.finished for run in scarce.values())
+print(f"{steps:,} steps of {profile.train.batch_size} pictures in every run" + (" that was not stopped" if stopped else ""))
 for n in counts:
     a, b = scarce["ViT", n], scarce["HybridViT", n]
-    if a.history and b.history:
+    if a.finished and b.finished:
         print(f"{n:7,} different pictures: ViT {a.last_top1:5.1f} %, HybridViT {b.last_top1:5.1f} %, "
               f"difference {b.last_top1 - a.last_top1:+5.1f}; training loss {a.history[-1]['loss']:.2f} and {b.history[-1]['loss']:.2f}")
 ahead = {n: scarce["HybridViT", n].last_top1 - scarce["ViT", n].last_top1 for n in counts
-         if scarce["HybridViT", n].history and scarce["ViT", n].history}
+         if scarce["HybridViT", n].finished and scarce["ViT", n].finished}
 if ahead:
     print(f"The Hybrid's lead is largest with {max(ahead, key=ahead.get):,} different pictures, smallest with {min(ahead, key=ahead.get):,}.")
 

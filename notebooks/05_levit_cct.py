@@ -207,7 +207,7 @@ nudged[5, 2] += 1
 figure, axes = figures.new_axes(2, width=2.6, height=3.1)
 for ax, layer in zip(axes, (nn.LayerNorm(6).double(), nn.BatchNorm1d(6).double()), strict=True):
     changed = (layer(nudged) - layer(x)).abs() > 1e-9
-    ax.imshow(changed.detach(), cmap="Oranges", vmin=0, vmax=1.6, aspect="auto")
+    ax.imshow(changed.numpy(), cmap="Oranges", vmin=0, vmax=1.6, aspect="auto")
     ax.plot(2, 5, "o", markersize=11, markerfacecolor="none", markeredgecolor="black")
     ax.hlines([3.5, 7.5], -0.5, 5.5, color="black", linewidth=1.5)
     ax.set(title=type(layer).__name__.removesuffix("1d"), xlabel="feature", xticks=range(6), yticks=[1.5, 5.5, 9.5])
@@ -441,9 +441,9 @@ for host, swaps in hosts.HOSTS.items():
 grid = [-(-side // (patch_size or profile.options.get("patch_size", 1))) for side in data.image_size]
 # Defaults are cut to the number of tokens; what you choose yourself is taken as it is.
 own = {name: min(profile.options.get(name, 64), grid[0] * grid[1]) for name in ("num_landmarks", "rank")}
-own |= {name: value for name, value in dict(
+chosen = {name: value for name, value in dict(
     patch_size=patch_size, dim=dim, depth=depth, heads=heads, num_landmarks=num_landmarks, rank=rank).items() if value}
-own |= dict(image_size=data.image_size, channels=data.channels, num_classes=data.num_classes)
+own |= chosen | dict(image_size=data.image_size, channels=data.channels, num_classes=data.num_classes)
 
 beside = {"auto": ["nystrom"], "none": [], "all": ["performer", "linformer", "nystrom"]}.get(swap, [swap])
 names = [name for name, mixer in hosts.MIXER_OF.items() if mixer in ("softmax", *beside)]
@@ -481,8 +481,9 @@ if data.name == "shapes":
                 window, step = window + (wide - 1) * step, step * stride
         print(f"a token of {name} is made of {window} × {window} of the {' × '.join(map(str, data.image_size))} pixels")
     print(f"\n{'':16}{'class':>8}{'stripes':>10}{'place':>8}    (percent right; guessing: 10, 50, 20)")
+    drawn = data.some(1000)
     for name, model in {**models, "CCT, no table": bare}.items():
-        guess, truth = vix.predict(model, data.test_images[:1000]).argmax(dim=1).cpu(), data.test_labels[:1000].cpu()
+        guess, truth = vix.predict(model, data.test_images[drawn]).argmax(dim=1).cpu(), data.test_labels[drawn].cpu()
         right = [(of(guess) == of(truth)).float().mean().item() for of in (lambda y: y, lambda y: y // 5, lambda y: y % 5)]
         print(f"{name:16}{right[0]:8.0%}{right[1]:10.0%}{right[2]:8.0%}")
 else:
@@ -548,7 +549,8 @@ from vixlib.report import cost_table
 cost_table(4)
 
 # %%
-if (profile.name, data.name) == ("paper", "cifar10") and not given and wanted == everything:
+if ((profile.name, data.name) == ("paper", "cifar10") and not given and not chosen and wanted == everything
+        and all(run.finished for run in runs.values())):
     print("This run follows the paper's protocol, with one seed.")
 else:
     print(f"This run is no reproduction: {wanted:,} pictures of {data.name}, {grid[0] * grid[1]:,} tokens, "
@@ -659,7 +661,7 @@ hosts.overlays(data.test_images[shown].cpu(), pool_weights,
 # %%
 import copy
 
-many = torch.arange(min(512, len(data.test_labels)))
+many, drawn = data.some(512), data.some(1000)
 evenly = copy.deepcopy(models["CCT"])
 evenly.pool = None                                                  # ViX then takes the mean
 with torch.no_grad():
@@ -668,8 +670,8 @@ with torch.no_grad():
         half = (weights.sort(dim=1, descending=True).values.cumsum(dim=1) < 0.5).sum(dim=1) + 1
         print(f"CCT {label:10} half of the weight lies on {half.float().mean() / even:.0%} of the places")
 for label, model in (("learned weights", models["CCT"]), ("all places equal", evenly)):
-    right = (vix.predict(model, data.test_images[:1000]).argmax(dim=1).cpu() == data.test_labels[:1000].cpu()).float().mean()
-    print(f"CCT, {label:17} {right:.1%} top-1 of the first 1,000 test pictures")
+    right = (vix.predict(model, data.test_images[drawn]).argmax(dim=1).cpu() == data.test_labels[drawn].cpu()).float().mean()
+    print(f"CCT, {label:17} {right:.1%} top-1 of {len(drawn):,} test pictures")
 
 # %% [markdown]
 # Compare how widely the evidence is spread. LeViT's mean gives every place one voice, so that all of them have to be brought to say something; CCT may leave the answer to a few. How far it went down that road in this training is what the two numbers above tell. Mind that each row of maps has its own scale, and that a model that still guesses about places (section 6) cannot show *where* anything is: then its map is about stripes.

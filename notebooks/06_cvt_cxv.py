@@ -120,7 +120,7 @@ everything = len(data.train_labels)
 wanted = min(pictures or (3500 if smoke else everything), everything)
 data = data.subset(wanted / everything, seed=seed) if wanted < everything else data
 if smoke:
-    some = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))[:1000]
+    some = data.some(1000)
     data = replace(data, test_images=data.test_images[some], test_labels=data.test_labels[some])
 print(f"data      {data}")
 
@@ -433,7 +433,7 @@ def fresh(name, seed=seed, **more):
     return vix.build(name, config=profile.config, seed=seed, **options)
 
 # %%
-some = data.batch(torch.arange(min(128, len(data.train_labels))))[0]
+some = data.batch(data.some(128, "train"))[0]
 ways = {"torch": "PyTorch's", "he": "He's"}
 for start, way in ways.items():
     model = fresh("CPV", conv_init=start)
@@ -656,7 +656,7 @@ for name in list(start)[1:]:
 # <details><summary>Solution</summary>
 #
 # ```python
-# assert switch and 1 < switch <= profile.train.epochs, "no second phase in this training: set epochs to 2 or more"
+# assert switch and 1 < switch <= profile.train.epochs, "no second phase: set epochs to 2 or more, switch_epoch to 0"
 # adam = vix.fit(fresh("CPV"), data, replace(profile.train, sgd_from=None), device=device)
 # slower = fresh("CPV")
 # first = replace(profile.train, sgd_from=None, epochs=switch - 1)

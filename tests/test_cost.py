@@ -34,6 +34,12 @@ def test_seconds_are_positive_for_each_mixer_and_size_even_without_budget():
     assert all(len(values) == 3 and min(values) > 0 for values in seconds.values())
 
 
+def test_measuring_a_mixer_that_draws_leaves_the_random_numbers_alone():
+    before = torch.get_rng_state()
+    mixer_seconds({"own": lambda count: torch.nn.Dropout()}, 8, smallest=4, largest=16, repeats=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_crossing_of_a_quadratic_and_a_linear_cost_is_where_they_are_equal():
     tokens = [64, 128, 256, 512, 1024]
     quadratic, linear = [n * n for n in tokens], [300 * n for n in tokens]

@@ -129,6 +129,18 @@ def test_subset_is_balanced_nested_reproducible_and_spares_the_test_set():
     assert half.test_images is data.test_images and half.name == "small"
 
 
+def test_some_pictures_of_a_sorted_set_are_of_all_classes(tmp_path):
+    """The first ones of a folder are of one class, and so would be what they say of a model."""
+    data = load(str(image_folder(tmp_path / "sorted", classes=tuple("abcd"), each=10)))
+    assert len(set(data.test_labels[:10].tolist())) == 1
+    drawn = data.some(20)
+    assert len(set(data.test_labels[drawn].tolist())) == 4 and torch.equal(drawn, data.some(20))
+    assert sorted(data.some(1000, "train").tolist()) == list(range(40))
+    for bad, words in (((0,), "count=0"), ((3, "validation"), "split='validation'")):
+        with pytest.raises(ValueError, match=words):
+            data.some(*bad)
+
+
 def test_subset_keeps_pictures_and_labels_together():
     data = small_data(count=80)
     known = {image.numpy().tobytes(): int(label)

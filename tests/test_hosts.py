@@ -180,6 +180,18 @@ def test_a_levit_layer_starts_without_its_mixer_and_can_learn_to_have_it(name):
     assert not torch.equal(awake(model).blocks[0](x), x + block.ff(x))
 
 
+def test_a_model_with_attention_bias_is_whole_when_its_state_is_loaded():
+    options = {"attention_bias": True, "depth": 1, **SIZES}
+    made, images = awake(LeViT(**options)).eval(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        for block in made.blocks:
+            nn.init.normal_(block.mixer.distance_bias)
+        with torch.device("meta"):
+            empty = LeViT(**options).eval()
+        empty.load_state_dict(made.state_dict(), assign=True)
+        assert torch.equal(empty(images), made(images))
+
+
 def test_attention_bias_is_added_to_the_scores_and_depends_on_distance_alone():
     model = LeViT(attention_bias=True, **SIZES, depth=1)
     mixer = model.blocks[0].mixer
@@ -332,6 +344,12 @@ def test_hosts_without_tables_take_any_size_after_building(name):
     model = vix.build(name, **vix.applicable(name, {"patch_size": 4, "num_landmarks": 16})).eval()
     with torch.no_grad():
         assert model(torch.randn(1, 3, 48, 40)).shape == (1, 10)
+
+
+def test_who_cannot_take_another_size_at_all_is_not_told_to_resize_the_table():
+    model = vix.build("ViL", image_size=8, patch_size=2, rank=4)
+    with pytest.raises(ValueError, match="6x6 tokens but this ViX has parts for a grid of 4x4"):
+        model(torch.randn(2, 3, 12, 12))
 
 
 @pytest.mark.parametrize(("name", "own"), [

@@ -261,6 +261,28 @@ def test_a_feed_forward_of_ones_own_computes_in_every_host(name):
         assert not torch.allclose(model(images), scores, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["ViT", "CvP", "CCT", "LeViP", "CPV"])
+def test_hooks_on_a_feed_forward_see_its_tokens_and_its_answer_alone(name):
+    """Not the block's sum: what a hook switches off is the branch, and what it sees first is what the norm has made."""
+    options = vix.applicable(name, {**SMALL, "depth": 1, "dropout": 0.0})
+    model = awake(vix.build(name, seed=0, **options)).eval().double()
+    images, ff, seen = torch.randn(2, 3, 16, 16, dtype=torch.float64), model.blocks[0].ff, []
+    with torch.no_grad():
+        scores = model(images)
+        looking = ff.register_forward_pre_hook(lambda ff, given: given[0])
+        assert torch.allclose(model(images), scores, rtol=0, atol=1e-12)
+        looking.remove()
+        ff.register_forward_hook(lambda ff, given, out: seen.append((given[0], out)))
+        model(images)
+        ff.register_forward_hook(lambda ff, given, out: torch.zeros_like(out))
+        silent = model(images)
+        ff._forward_hooks.clear()
+        assert torch.allclose(ff(seen[0][0]), seen[0][1], rtol=0, atol=1e-12)
+        model.blocks[0].ff = type("Silent", (nn.Module,), {"forward": lambda self, x: torch.zeros_like(x)})()
+        assert torch.allclose(model(images), silent, rtol=0, atol=1e-12)
+        assert not torch.allclose(silent, scores, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["ViT", "ViT/rope", "CCT", "HybridViN", "LeViP"])
 def test_an_embedding_of_ones_own_computes_or_is_told_what_it_lacks(name):
     name, _, position = name.partition("/")

@@ -378,3 +378,15 @@ def test_a_model_that_looks_at_numbers_has_a_speed_at_any_batch():
 
     model = Looking(torch.nn.Flatten(), torch.nn.Linear(48, 10))
     assert vix.throughput(model, 129, repeats=1, image_size=4) > 0
+
+
+@pytest.mark.parametrize("measure", [vix.saved_bytes_per_image, vix.predict_peak_memory, vix.throughput],
+                         ids=["bytes", "prediction", "speed"])
+def test_a_network_of_ones_own_that_takes_other_pictures_is_told_what_to_say(measure):
+    """For 28x28 pictures, of which it says nothing itself: 32x32 ones do not fit, which is no fault of its own."""
+    own = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(8 * 26 * 26, 10))
+    options = {"batch_size": 2} if measure is not vix.saved_bytes_per_image else {}
+    with pytest.raises(ValueError, match=r"model=Sequential does not take pictures of \[.*, 1, 32, 32\], .*; pass "
+                                         "image_size"):
+        measure(own, **options)
+    measure(own, image_size=28, **options)

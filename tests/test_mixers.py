@@ -1,10 +1,13 @@
 """Each mixer against its equation written out independently in float64, and the limits where it must be exact."""
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
+from einops import rearrange
+from torch import nn
 from torch.autograd import gradcheck
 
 from vixlib.mixers import (
@@ -217,6 +220,34 @@ def test_favor_error_falls_like_one_over_the_square_root_of_the_features():
         errors.append(sum(found) / len(found))
     assert errors[0] / errors[1] > 2.5 and errors[1] / errors[2] > 2.5  # 4 expected for each 16 times the features
     assert errors[2] < 0.01
+
+
+def test_directions_that_are_to_be_trained_are_refused_in_training():
+    """They would get no gradient, and stay as they are without a word."""
+    mixer = PerformerAttention(8, heads=2, dim_head=4)
+    mixer.directions = nn.Parameter(mixer.directions.clone())
+    with pytest.raises(ValueError, match="directions.requires_grad=True: random directions are fixed here"):
+        mixer(torch.randn(2, 5, 8))
+    with torch.no_grad():
+        assert mixer(torch.randn(2, 5, 8)).shape == (2, 5, 8)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_linformer_maps_that_are_not_linear_come_before_the_mixing(separate):
+    """softmax(q (PᵀK)ᵀ / √d) PᵀV: a bias of K, or a step that is not linear, must not be taken behind Pᵀ."""
+    mixer = LinformerAttention(8, heads=2, dim_head=4, seq_len=6, rank=3, shared_head=False,
+                               shared_kv=not separate, shared_projection=not separate).double()
+    x = torch.randn(2, 6, 8, dtype=torch.float64)
+    for own in (nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8, bias=False), nn.GELU())):
+        mixer.to_k = own.double()
+        if separate:
+            mixer.to_v = copy.deepcopy(own)
+        q, k, v = (rearrange(t, "b n (h d) -> b h n d", h=2)
+                   for t in (mixer.to_q(x), mixer.to_k(x), (mixer.to_v or mixer.to_k)(x)))
+        k, v = mixer.project_k.T @ k, (mixer.project_k if mixer.project_v is None else mixer.project_v).T @ v
+        expected = mixer.to_out(rearrange((q @ k.mT / 2).softmax(-1) @ v, "b h n d -> b n (h d)"))
+        torch.testing.assert_close(mixer(x), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(mixer(x, rotary=lambda t: t), expected, rtol=0, atol=1e-12)
 
 
 def test_performer_directions_are_orthogonal_and_redrawn_on_demand():

@@ -19,6 +19,7 @@ from vixlib.report.memory import WAYS
 from vixlib.report.records import read_records, record_name
 from vixlib.reproduce import command as reproduce
 from vixlib.reproduce import parcels
+from vixlib.reproduce.jobs import Place
 from vixlib.train import in_use
 
 LONGER = dataclasses.replace(TINY, train=vix.TrainConfig(epochs=3, batch_size=32))
@@ -176,6 +177,23 @@ def test_what_a_killed_call_had_made_is_in_the_next_export(away, tmp_path):
     assert parcels.before_export(results, checkpoints) == before and "results/new.json" not in before
     parcels.exported(checkpoints)
     assert "results/new.json" in parcels.before_export(results, checkpoints)
+
+
+def test_what_had_no_room_in_an_export_is_in_the_next(away, tmp_path, monkeypatch, capsys):
+    home = Path(shutil.copytree(away, tmp_path / "home"))
+    place = Place(home / "results", home / "checkpoints")
+    before = parcels.before_export(place.results, place.checkpoints)
+    for name, size in (("a", 4_000), ("b", 5_000), ("c", 500_000)):
+        (place.checkpoints / f"{name}.pt").write_bytes(bytes(size))
+    monkeypatch.setattr(parcels, "PARCELS", 1)
+    monkeypatch.setattr(parcels, "PARCEL_BYTES", parcels.TAR_BYTES + 6_000)
+    for out, packed, left in ((1, "a", "b"), (2, "b", None)):
+        reproduce._export(tmp_path / f"out{out}", before, place)
+        assert list(parcels.unpack(tmp_path / f"out{out}")) == [f"checkpoints/{packed}.pt"]
+        said = capsys.readouterr().out
+        assert "left out, too large: checkpoints/c.pt" in said
+        assert ("no room beside the others, for the next --export: checkpoints/b.pt" in said) == (left == "b")
+        before = parcels.before_export(place.results, place.checkpoints)
 
 
 def test_contents_that_are_not_what_their_name_says_are_refused(away, out, tmp_path):

@@ -239,7 +239,8 @@ def test_a_tilde_is_the_home_folder_even_behind_an_equals_sign(tmp_path, monkeyp
     (["--table", "1", "--minutes", "inf"], "inf must be above 0 and finite"),
     (["--table", "1", "--minutes", "1e307"], "1e307 must be above 0 and finite"),
     (["--table", "1", "--export", __file__], "is a file; name a folder"),
-    (["--table", "1", "--results", __file__], "is a file; name a folder")])
+    (["--table", "1", "--results", __file__], "is a file; name a folder"),
+    (["--table", "1", "--results", "x/memory"], "is where figures of memory lie beside records; name another folder")])
 def test_bad_arguments_are_refused_before_anything_is_trained(arguments, message, capsys):
     with pytest.raises(SystemExit):
         reproduce.main(arguments)
@@ -305,9 +306,21 @@ def test_a_command_whose_output_is_read_no_further_ends_without_a_traceback(comm
                           env={**os.environ, "TQDM_DISABLE": "1"})
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+    ascii_alone = subprocess.run([sys.executable, "-m", *command], env={**os.environ, "PYTHONIOENCODING": "ascii"},
+                                 capture_output=True, text=True)
+    assert ascii_alone.returncode == 0 and "Traceback" not in ascii_alone.stderr
     closed = subprocess.run(f"{sys.executable} -m {' '.join(command)} >&-", shell=True, stderr=subprocess.PIPE,
                             timeout=300, env={**os.environ, "TQDM_DISABLE": "1"})
     assert b"Traceback" not in closed.stderr
+
+
+def test_a_closed_standard_error_ends_no_training(tmp_path):
+    """As by `2>&-`: there is no bar then, and all else."""
+    code = ("import sys, vixlib as vix; sys.stderr = None\n"
+            "data = vix.load('shapes', train=32, test=10)\n"
+            "model = vix.build('ViT', patch_size=16, dim=8, depth=1, heads=1, dim_head=8)\n"
+            "print(vix.fit(model, data, vix.TrainConfig(epochs=1), device='cpu').finished)")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
 
 
 def test_a_run_that_another_trains_is_left_to_it_and_one_recorded_meanwhile_is_not_made_again(data, tmp_path):

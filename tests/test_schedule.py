@@ -52,6 +52,23 @@ def test_a_bad_setting_is_named(settings, message):
         TrainConfig(**settings)
 
 
+def test_buffers_that_are_no_statistics_have_no_average():
+    """A mean of Performer's random directions would be shorter than they are, and no longer orthogonal."""
+    class Own(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.BatchNorm1d(3))
+            self.register_buffer("directions", torch.zeros(3))
+
+    model = Own()
+    average = WeightAverage(model, decay=0.5)
+    for step in range(1, 4):
+        model.directions.fill_(step)
+        model[0].running_mean.fill_(step)
+        average.update(model)
+    assert average.model.directions.tolist() == [3.0] * 3
+    assert all(1 < mean < 3 for mean in average.model[0].running_mean.tolist())
+
+
 def test_the_average_follows_its_recurrence_and_leaves_counters_alone():
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     average = WeightAverage(model, decay=0.5)

@@ -1004,6 +1004,40 @@ def test_what_on_epoch_draws_at_random_does_not_move_the_run(tmp_path):
     assert same_weights(whole, resumed) and same_weights(whole, train(epochs=3)[0])
 
 
+def test_what_on_epoch_draws_at_random_is_another_each_time_and_the_same_in_each_run():
+    drawn = []
+    for _ in range(2):  # without dropout nothing else moves the generator
+        train(model=net(dropout=0.0), epochs=3, on_epoch=lambda run: drawn.append(torch.rand(7)))
+    assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[1], drawn[2])
+    assert all(map(torch.equal, drawn[:3], drawn[3:]))
+
+
+def test_weights_that_on_epoch_changes_are_those_that_a_run_goes_on_from(tmp_path):
+    def halve(model, run):
+        with torch.no_grad():
+            next(model.parameters()).mul_(0.5)
+
+    whole, path = net(), tmp_path / "run.pt"
+    train(model=whole, epochs=3, on_epoch=lambda run: halve(whole, run))
+    for epochs in (2, 3):
+        model = net()
+        train(model=model, epochs=epochs, checkpoint=path, on_epoch=lambda run, model=model: halve(model, run))
+    assert same_weights(whole, model)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda model: next(model.parameters()).requires_grad_(False), "not trained after"),
+    (lambda model: setattr(next(part for part in model.modules() if isinstance(part, nn.Conv2d)), "stride", (2, 2)),
+     r"stride is \(1, 1\) before, \(2, 2\) after")])
+def test_what_on_epoch_changes_and_no_checkpoint_holds_is_named(tmp_path, change, words):
+    """A run that goes on would be another one without a word."""
+    model = net()
+    with pytest.raises(ValueError, match=f"on_epoch has changed the model: .*{words}") as error:
+        train(model=model, checkpoint=tmp_path / "run.pt", on_epoch=lambda run: change(model))
+    assert len(error.value.run.history) == 1 and (tmp_path / "run.pt").exists()
+    assert train(model=(model := net()), epochs=1, on_epoch=lambda run: change(model))[1].finished
+
+
 def test_gradients_are_computed_where_they_were_switched_off():
     with torch.no_grad():
         model, run = train(epochs=1)

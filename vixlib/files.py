@@ -169,9 +169,19 @@ def _remove(path: Path) -> None:
         pass  # the first error is the one to report
 
 
+def bar_options(shown: bool = True) -> dict:
+    """How tqdm is told to show nothing: where nobody wants it or standard error is closed (`2>&-`). Only "off" is
+    passed on, so that TQDM_DISABLE still decides otherwise."""
+    return {} if shown and sys.stderr is not None else {"disable": True}
+
+
 @contextmanager
 def while_read() -> Iterator[None]:
-    """Ends a command quietly once its output is read no further, as by `| head`, with the status of such an end."""
+    """Ends a command quietly once its output is read no further, as by `| head`, with the status of such an end; what
+    the terminal cannot show is written as its number and ends nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
         if sys.stdout is not None:  # closed by `>&-`

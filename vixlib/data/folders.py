@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import machine_memory
-from ..files import read_tensors, write_atomic
+from ..files import bar_options, read_tensors, write_atomic
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".ppm", ".tif", ".tiff", ".webp")  # pictures that are not read
@@ -198,7 +198,7 @@ def _decode(files: list[Path]) -> tuple[Tensor, list[int]]:
     from tqdm.auto import tqdm
 
     images, transparent = None, []
-    for i, path in enumerate(tqdm(files, desc="reading pictures", unit=" pictures", leave=False)):
+    for i, path in enumerate(tqdm(files, desc="reading pictures", unit=" pictures", leave=False, **bar_options())):
         try:
             with Image.open(path) as opened:
                 # PIL cuts colours of 16 bits to 8 without a word, and tells of them in how it will decode alone.

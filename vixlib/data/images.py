@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..device import require_working
-from ..errors import require_known, require_number, require_seed, require_strided, require_type, shown
+from ..errors import require_count, require_known, require_number, require_seed, require_strided, require_type, shown
 
 AUGMENTATIONS = ("flip", "crop")
 CROP_PADDING = 4  # pixels, as in "Deep Residual Learning for Image Recognition", section 4.2, on CIFAR-10
@@ -117,6 +117,14 @@ class ImageData:
         device = require_working(device)
         fields = ("train_images", "train_labels", "test_images", "test_labels")
         return replace(self, **{field: getattr(self, field).to(device) for field in fields})
+
+    def some(self, count: int, split: str = "test") -> Tensor:
+        """Indices of `count` pictures of a split (all of them, if there are fewer), drawn at random and the same every
+        time. The first ones of a folder are all of one class."""
+        require_count(count=count)
+        require_known("split", split, ("train", "test"))
+        order = torch.randperm(len(self._split(split)[1]), generator=torch.Generator().manual_seed(0), device="cpu")
+        return order[:count].to(self.device)
 
     def subset(self, fraction: float, seed: int = 0) -> ImageData:
         """The same `fraction` (above 0, at most 1) of each class's training pictures; the test set untouched.

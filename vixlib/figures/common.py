@@ -57,13 +57,19 @@ def show_pictures(images: Tensor, titles: Sequence[str] = (), columns: int = 8, 
     for ax in axes.flat:
         ax.axis("off")
     for i, (ax, picture) in enumerate(zip(axes.flat, pictures)):  # noqa: B905 - the last row may be short
-        ax.imshow(picture)
+        ax.imshow(as_array(picture))
         if i < len(titles):
             ax.set_title(titles[i], fontsize=9)
     return figure
 
 
 FAR = 10.0  # noise may leave -1 ... 1 by some units; beyond this it is not normalised
+
+
+def as_array(values: Tensor) -> np.ndarray:
+    """What imshow takes: an array, of numbers wherever and of whatever precision they are. (A tensor it takes by way of
+    a call that numpy is giving up.)"""
+    return values.detach().cpu().to(torch.float32).numpy()
 
 
 def as_picture(image: Tensor) -> Tensor:
@@ -169,17 +175,17 @@ def attention_grid(picture: Tensor, weights: Tensor, label: str, query: tuple[in
     layers, heads, rows, columns = weights.shape
     if query is not None:
         require_place("query", query, (rows, columns))
-    seen, weights = as_picture(picture), weights.detach().float().cpu()
+    seen = as_picture(picture)
     height, width = seen.shape[:2]
     place = {"extent": (0, width, height, 0)}
     figure, axes = plt.subplots(layers, heads + 1, figsize=(1.5 * (heads + 1) + 0.9, 1.6 * layers + 0.2),
                                 squeeze=False, layout="constrained")
     for layer, line in enumerate(axes):
-        line[0].imshow(seen, **place)
+        line[0].imshow(as_array(seen), **place)
         line[0].set_ylabel(f"layer {layer + 1}", fontsize=9)
         for head, ax in enumerate(line[1:]):
-            ax.imshow(seen.mean(dim=-1), cmap="gray", vmin=-0.5, vmax=1, **place)  # no black under the colours
-            heat = ax.imshow(weights[layer, head].clamp(min=1e-6), cmap="PuOr_r", alpha=0.7,
+            ax.imshow(as_array(seen.mean(dim=-1)), cmap="gray", vmin=-0.5, vmax=1, **place)  # no black under colours
+            heat = ax.imshow(as_array(weights[layer, head].clamp(min=1e-6)), cmap="PuOr_r", alpha=0.7,
                              norm=LogNorm(1 / 16, 16), **place)
             if layer == 0:
                 ax.set_title(f"head {head + 1}", fontsize=9)
@@ -217,8 +223,8 @@ def heat_maps(axes: Sequence[Axes], image: Tensor, maps: Mapping[str, Tensor], q
     for ax, (name, weights) in zip(axes, maps.items(), strict=True):
         rows, columns = weights.shape
         require_place("query", query, (rows, columns))
-        ax.imshow(as_picture(image).mean(-1), cmap="gray", vmin=-1.0, vmax=1.3)  # pale, so that colour is weight
-        ax.imshow(weights.detach().cpu(), cmap="PuOr_r", vmin=-largest, vmax=largest, alpha=0.6,
+        ax.imshow(as_array(as_picture(image).mean(-1)), cmap="gray", vmin=-1.0, vmax=1.3)  # pale: colour is weight
+        ax.imshow(as_array(weights), cmap="PuOr_r", vmin=-largest, vmax=largest, alpha=0.6,
                   extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
         corner = (query[1] * width / columns - 0.5, query[0] * height / rows - 0.5)
         ax.add_patch(Rectangle(corner, width / columns, height / rows, fill=False, edgecolor="black", linewidth=1.5))

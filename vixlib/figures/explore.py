@@ -109,9 +109,9 @@ def _draw_looks(image: Tensor, maps: Mapping[str, Tensor], query: tuple[int, int
         wide = torch.nn.functional.interpolate(colours.permute(2, 0, 1)[None], (height, width))[0].permute(1, 2, 0)
         grey = (figures.as_picture(image).mean(-1, keepdim=True) + 1) / 2.3  # pale, so that colour is weight
         place.append(0.6 * wide + 0.4 * grey)
-    for i, (name, pixels) in enumerate(zip(["the patch that asks", *maps], place, strict=True)):
+    for i, (name, one) in enumerate(zip(["the patch that asks", *maps], place, strict=True)):
         left = i * (width + gap)
-        ax.imshow(pixels, extent=(left, left + width, height, 0), interpolation="nearest")
+        ax.imshow(figures.as_array(one), extent=(left, left + width, height, 0), interpolation="nearest")
         ax.add_patch(Rectangle((left + query[1] * width / columns, query[0] * height / rows), width / columns,
                                height / rows, fill=False, edgecolor="black", linewidth=1.5))
         label = name if i == 0 else f"{name}\nsum {maps[name].sum():.2f}"

@@ -24,7 +24,7 @@ from ..report.paper import paper_table
 from ..train.run import Run
 from . import accuracy_memory
 from .accuracy_memory import Look, Point
-from .common import COLOURS, as_picture, new_axes
+from .common import COLOURS, as_array, as_picture, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -166,13 +166,13 @@ def overlays(pictures: Tensor, weights: Tensor, evidence: Mapping[str, Tensor], 
         lines[label] = maps, Normalize(-largest, largest)
     figure, axes = new_axes(len(pictures), 1 + len(lines), width=1.35, height=1.4, squeeze=False)
     for ax, picture, title in zip(axes[0], pictures, [*titles, *[""] * len(pictures)], strict=False):
-        ax.imshow(as_picture(picture))
+        ax.imshow(as_array(as_picture(picture)))
         ax.set_title(title, fontsize=7)
     for line, (label, (maps, norm)) in zip(axes[1:], lines.items(), strict=True):
-        for ax, picture, one in zip(line, pictures, maps.detach().cpu(), strict=True):
-            grey = as_picture(picture).mean(-1)
+        for ax, picture, one in zip(line, pictures, maps, strict=True):
+            grey = as_array(as_picture(picture).mean(-1))
             ax.imshow(grey, cmap="gray", vmin=-0.5, vmax=1, extent=(0, width, height, 0))  # no black under the colours
-            heat = ax.imshow(one, cmap="PuOr_r", norm=norm, alpha=0.7, extent=(0, width, height, 0),
+            heat = ax.imshow(as_array(one), cmap="PuOr_r", norm=norm, alpha=0.7, extent=(0, width, height, 0),
                              interpolation="nearest")
         line[0].set_ylabel(label, fontsize=8)
         bar = figure.colorbar(heat, ax=list(line), pad=0.01, aspect=12, extend="both")

@@ -13,7 +13,7 @@ from ..embeddings import check_images
 from ..errors import require_count, require_gradients, require_known, require_like
 from ..measure.scoring import evaluating
 from ..models import CXV
-from .common import new_axes, require_place
+from .common import as_array, new_axes, require_place
 from .diagrams import PART_COLOURS
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def reach_maps(rows: Mapping[str, Mapping[str, Tensor]]) -> Figure:
         for ax, (name, strength) in zip(line, maps.items(), strict=False):
             ax.set_facecolor("#dddddd")
             shown = (strength / strength.max()).where(strength > 0, torch.nan)
-            heat = ax.imshow(shown, cmap="magma", norm=LogNorm(1e-4, 1), interpolation="nearest")
+            heat = ax.imshow(as_array(shown), cmap="magma", norm=LogNorm(1e-4, 1), interpolation="nearest")
             ax.set_title(f"{name}\n{' × '.join(map(str, window(strength)))} pixels", fontsize=8.5)
             ax.set(xticks=[], yticks=[])
             ax.grid(False)

@@ -21,7 +21,7 @@ from ..report.paper import authors_runs, log_marks, paper_table
 from ..train.run import Run
 from . import accuracy_memory
 from .accuracy_memory import Look, Point
-from .common import MARKERS, MODEL_COLOURS, as_picture
+from .common import MARKERS, MODEL_COLOURS, as_array, as_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,15 +116,15 @@ def map_grid(picture: Tensor, rows: Mapping[str, Tensor], columns: int = 8, size
     figure, axes = plt.subplots(len(rows), columns + 1, figsize=(size * (columns + 1), (size + 0.2) * len(rows)),
                                 squeeze=False, layout="constrained")
     for line, (label, maps) in zip(axes, rows.items(), strict=True):
-        line[0].imshow(as_picture(picture))
+        line[0].imshow(as_array(as_picture(picture)))
         line[0].set(xticks=[], yticks=[])
         line[0].spines[:].set_visible(False)
         line[0].set_ylabel(label, fontsize=8.5)
         for ax in line[1:]:
             ax.axis("off")
-        for ax, one in zip(line[1:], maps.detach().cpu(), strict=False):
+        for ax, one in zip(line[1:], maps.detach(), strict=False):
             largest = one.abs().max().clamp(min=1e-12)
-            ax.imshow(one / largest, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
+            ax.imshow(as_array(one / largest), cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
     for ax, title in zip(axes[0], ("picture", *titles) if titles else (), strict=False):
         ax.set_title(title, fontsize=8.5)
     return figure
@@ -140,8 +140,8 @@ def filter_grid(rows: Mapping[str, Tensor], columns: int = 12, size: float = 0.8
     for line, (label, filters) in zip(axes, rows.items(), strict=True):
         for ax in line:
             ax.axis("off")
-        for ax, one in zip(line, filters.detach().cpu(), strict=False):
-            ax.imshow(as_picture(one / one.abs().max().clamp(min=1e-12)), interpolation="nearest")
+        for ax, one in zip(line, filters.detach(), strict=False):
+            ax.imshow(as_array(as_picture(one / one.abs().max().clamp(min=1e-12))), interpolation="nearest")
         line[0].set_title(label, fontsize=8.5, loc="left")
     return figure
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .common import new_axes, require_place
+from .common import as_array, new_axes, require_place
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +51,7 @@ def score_maps(rows: Mapping[str, Mapping[str, Tensor]], query: tuple[int, int])
         largest = max(float(scores.abs().max()) for scores in maps.values())
         for ax, (name, scores) in zip(line, maps.items(), strict=True):
             require_place("query", query, tuple(scores.shape))
-            heat = ax.imshow(scores.detach() / largest, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
+            heat = ax.imshow(as_array(scores / largest), cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
             corner = query[1] - 0.5, query[0] - 0.5
             ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=1.5))
             ax.set_title(name, fontsize=9)
@@ -82,7 +82,7 @@ def similarity_maps(cosines: Tensor, title: str = "", most: int = 8) -> Figure:
     largest = float(different.abs().max())
     for line, row in zip(axes, rows, strict=True):
         for ax, column in zip(line, columns, strict=True):
-            heat = ax.imshow(cosines[row, column].cpu(), cmap="PuOr_r", vmin=-largest, vmax=largest,
+            heat = ax.imshow(as_array(cosines[row, column]), cmap="PuOr_r", vmin=-largest, vmax=largest,
                              interpolation="nearest")
             ax.plot(column, row, "k+", markersize=4)
             ax.set(xticks=[], yticks=[])

@@ -63,10 +63,10 @@ def mixer_seconds(builders: Mapping[str, Builder], dim: int, *, device: torch.de
         with own_randomness(device):
             x = torch.randn(batch_size, count, dim, device=device, requires_grad=True)
             steps = {name: _step(build(count).to(device), x, precision) for name, build in builders.items()}
-        with training_kernels(deterministic=False):  # as fit trains
-            for step in steps.values():
-                step()
-            taken = [{name: seconds(step, device) for name, step in steps.items()} for _ in range(repeats)]
+            with training_kernels(deterministic=False):  # as fit trains
+                for step in steps.values():
+                    step()
+                taken = [{name: seconds(step, device) for name, step in steps.items()} for _ in range(repeats)]
         for name in builders:
             costs[name].append(median(one[name] for one in taken))
         tokens.append(count)

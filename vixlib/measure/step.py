@@ -22,6 +22,10 @@ from ..kernels import training_kernels
 from ..precision import PRECISIONS, autocast_off, computing_in
 from .cuda_autocast import CudaAutocast
 
+# What torch says of tensors that do not fit a layer.
+OF_SHAPES = ("cannot be multiplied", "size of tensor", "invalid for input of size", "to have", "size mismatch",
+             "Sizes of tensors", "must match", "same reduction dim")
+
 
 def training_step(model: nn.Module, batch_size: int, precision: str,
                   image_size: Size | None = None) -> tuple[Callable[[], None], torch.optim.Optimizer]:
@@ -82,7 +86,14 @@ def step_loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
     require_gradients("a training step")
     with (torch.enable_grad(), computing_in(precision, images),
           CudaAutocast() if images.device.type == "cpu" else nullcontext()):
-        scores = model(images)
+        try:
+            scores = model(images)
+        except RuntimeError as error:  # a network of one's own: torch has no class of error for shapes
+            if built_for(model, "image_size") is not None or not any(words in str(error) for words in OF_SHAPES):
+                raise
+            raise ValueError(f"model={type(model).__name__} does not take pictures of {list(images.shape)}, "
+                             f"{' '.join(str(error).split())[:150]}; pass image_size, and give the model an attribute "
+                             "channels where its first layer is no convolution") from error
         require_logits(scores, images)
         loss = F.cross_entropy(scores, torch.zeros(len(images), dtype=torch.long, device=images.device))
     require_graph(loss, type(model).__name__)

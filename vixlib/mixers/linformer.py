@@ -73,21 +73,28 @@ class LinformerAttention(nn.Module):
         self.check(x)
         x = x.to(product_type(x))  # one half copy for all products, where under autocast each would keep its own
         q = self.as_heads(self.to_q(x))
-        # Projecting the sequence before the features, (PᵀX)W = Pᵀ(XW), leaves nothing N long to keep for k, v.
         short_x = shorten(x, self.project_k)                                          # [B, rank, D]
         if rotary is None:
-            k = self.as_heads(self.to_k(short_x))
+            k = self.mixtures(self.to_k, x, short_x, self.project_k)
         else:  # a rotation differs from token to token, so keys must turn before they are mixed
             q, k = rotary(q), self.project_k.T @ rotary(self.as_heads(self.to_k(x)))
         if rotary is None and self.to_v is None and self.project_v is None:
             v = k
         else:
-            short_v = short_x if self.project_v is None else shorten(x, self.project_v)
-            v = self.as_heads((self.to_v or self.to_k)(short_v))
+            project_v = self.project_k if self.project_v is None else self.project_v
+            short_v = short_x if self.project_v is None else shorten(x, project_v)
+            v = self.mixtures(self.to_v or self.to_k, x, short_v, project_v)
         if k.shape[1] == 1:  # H heads of N queries share it, as one head of H·N queries: no H copies of k and v
             out = F.scaled_dot_product_attention(rearrange(q, "b h n d -> b 1 (n h) d"), k, v)
             return self.to_out(rearrange(out, "b 1 (n h) d -> b n (h d)", h=self.heads))
         return self.to_out(rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)"))
+
+    def mixtures(self, to: nn.Module, x: Tensor, short_x: Tensor, projection: Tensor) -> Tensor:
+        """Pᵀ to(x), `[B, h, rank, d]`; short_x: Pᵀx."""
+        if weight_of(to) is None or to.bias is not None:  # what somebody has put there need not be linear
+            return projection.T @ self.as_heads(to(x))
+        # Projecting the sequence before the features, (PᵀX)W = Pᵀ(XW), leaves nothing N long to keep for k, v.
+        return self.as_heads(to(short_x))
 
     def as_heads(self, x: Tensor) -> Tensor:
         """`[B, N, h·d] -> [B, h, N, d]`, h = heads, or 1 for a shared head."""

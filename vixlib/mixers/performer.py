@@ -77,6 +77,9 @@ class PerformerAttention(HeadsQKV):
         return feature_map(x, self.directions, self.kernel, is_query)[0]
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        if self.directions.requires_grad and torch.is_grad_enabled():
+            raise ValueError("directions.requires_grad=True: random directions are fixed here, and nothing would train "
+                             "them; keep them a buffer, or give ViX a mixer of your own")
         q, k, v = self.split(x, rotary)
         return self.join(FeatureAttention.apply(q, k, v, self.directions, self.kernel, self.epsilon))
 

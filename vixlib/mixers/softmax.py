@@ -35,7 +35,6 @@ class SoftmaxAttention(HeadsQKV):
                                  f"{seq_len} tokens; use the grid of the tokens, without CLS")
             require_room(2 * (bias_grid[0] * bias_grid[1]) ** 2, bias_grid=bias_grid)
             self.distance_bias = nn.Parameter(torch.zeros(heads, bias_grid[0] * bias_grid[1]))
-            self.register_buffer("distances", grid_distances(*bias_grid), persistent=False)
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         q, k, v = self.split(x, rotary)
@@ -48,10 +47,11 @@ class SoftmaxAttention(HeadsQKV):
         """The bias of every pair of tokens, `[H, N, N]`, or None."""
         if self.bias_grid is None:
             return None
-        if q.shape[2] != len(self.distances):
+        if q.shape[2] != self.bias_grid[0] * self.bias_grid[1]:
             raise ValueError(f"x has {q.shape[2]} tokens, but the attention bias is for a grid of "
                              f"{self.bias_grid[0]}x{self.bias_grid[1]}; build the model for this image size")
-        return self.distance_bias[:, self.distances].to(q.dtype)
+        # Made anew each time: a buffer outside the state would be lost where a model is built on torch's "meta" device.
+        return self.distance_bias[:, grid_distances(*self.bias_grid, device=q.device)].to(q.dtype)
 
     @staticmethod
     def attention(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -61,8 +61,8 @@ class SoftmaxAttention(HeadsQKV):
             return (scores if bias is None else scores + bias).softmax(dim=-1)
 
 
-def grid_distances(rows: int, columns: int) -> Tensor:
+def grid_distances(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
     """For every pair of tokens of a grid, a number that stands for (|row offset|, |column offset|), `[N, N]`."""
-    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+    place = torch.cartesian_prod(torch.arange(rows, device=device), torch.arange(columns, device=device))
     offset = (place[:, None] - place[None]).abs()
     return offset[..., 0] * columns + offset[..., 1]

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ..embeddings import EMBEDDINGS, Size, as_pair, check_images
 from ..errors import require_count, require_depth, require_known, require_mixed, require_rate, require_room
+from ..lean import untouched
 from ..positions import POSITIONS, Rotary
 from .feedforward import FeedForward
 from .norms import apply_norm, lean_norm
@@ -24,9 +25,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         x = x + self.mixed(x, rotary)
-        if isinstance(self.ff, FeedForward):
+        if untouched(self.ff, FeedForward):
             return self.ff(x, self.ff_norm, residual=True)
-        return x + self.ff(apply_norm(self.ff_norm, x))  # somebody's own
+        return x + self.ff(apply_norm(self.ff_norm, x))  # somebody's own, or with hooks, which expect this
 
     def mixed(self, x: Tensor, rotary: Rotary | None) -> Tensor:
         """mixer(norm(x)), what the first branch adds."""
@@ -128,8 +129,8 @@ class ViX(nn.Module):
         x, grid = embedded(self, images, self._dim)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
-        x = self.dropout(self.position.embed(x, grid))
         require_own_grid(self, grid)
+        x = self.dropout(self.position.embed(x, grid))
         rotary = self.position.rotary(grid, x.device)
         for block in self.blocks:
             x = block(x, rotary)

@@ -71,7 +71,10 @@ def check(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--data is empty; name a data set or a folder, or leave it out")
     if chosen.export is not None and (chosen.export / parcels.LIST).exists():
         parser.error(f"--export {chosen.export} holds parcels already; name another folder")
-    kept_in = [place.resolve() for place in parcels.folders(chosen.results, chosen.checkpoints).values()]
+    places = {kind: place.resolve() for kind, place in parcels.folders(chosen.results, chosen.checkpoints).items()}
+    if places["results"] == places["memory"]:
+        parser.error(f"--results {chosen.results} is where figures of memory lie beside records; name another folder")
+    kept_in = list(places.values())
     if chosen.export is not None and chosen.export.resolve() in kept_in:
         parser.error(f"--export {chosen.export} is where records or checkpoints are kept; name another folder")
     for name in ("export", "results", "checkpoints"):  # before anything is trained that could not be kept

@@ -227,11 +227,13 @@ def _work(chosen: argparse.Namespace, started: float) -> int:
 
 def _export(folder: Path, before: dict, place: Place) -> None:
     files = parcels.contents(place.results, place.checkpoints)
-    new = {name: files[name] for name, stamp in parcels.stamps(files).items() if before.get(name) != stamp}
-    left_out = parcels.export(new, folder)
-    parcels.exported(place.checkpoints)
-    print(f"{len(new) - len(left_out)} files to take home are packed in {folder}"
-          + "".join(f"\nleft out, too large: {name}" for name in left_out))
+    new = {name: stamp for name, stamp in parcels.stamps(files).items() if before.get(name) != stamp}
+    left_out = parcels.export({name: files[name] for name in new}, folder)
+    packed = {name: stamp for name, stamp in new.items() if name not in left_out}
+    parcels.exported(place.checkpoints, {**before, **packed} if left_out else None)
+    print(f"{len(packed)} files to take home are packed in {folder}"
+          + "".join("\nleft out, no room beside the others, for the next --export: " + name
+                    if parcels.fits_alone(files[name]) else f"\nleft out, too large: {name}" for name in left_out))
 
 
 def _found(name: str | None) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from ..data.images import ImageData
 from ..device import pick_device, pick_precision
-from ..files import write_atomic
+from ..files import listed, write_atomic
 from ..measure.limits import cap_memory, largest_batch, real_steps
 from ..models.zoo import applicable, build
 from ..provenance import environment, now
@@ -77,7 +77,7 @@ class ColumnsJob:
 
     def missing(self, results: Path) -> list[str]:
         """The models that no GPU's file holds yet."""
-        files = [memory.read_needs(path) for path in sorted(self.folder(results).glob("*.json"))]
+        files = [memory.read_needs(path) for path in listed(self.folder(results), ".json")]
         known = {row["model"] for file in files if file["measured"] for row in file["rows"]}
         return [model for model in self.models if model not in known]
 

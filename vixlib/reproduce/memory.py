@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..files import while_read
 from ..models.zoo import names
 from ..report.memory import MEMORY, fits_table, write
 from .arguments import folder
@@ -26,4 +27,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with while_read():
+        main()

@@ -61,9 +61,18 @@ def before_export(results: Path, checkpoints: Path) -> dict[str, tuple[int, int]
         return now
 
 
-def exported(checkpoints: Path) -> None:
-    """Note that what was made since `before_export` has been packed."""
-    (checkpoints / BEGUN).unlink(missing_ok=True)
+def exported(checkpoints: Path, taken: dict[str, tuple[int, int]] | None = None) -> None:
+    """Note that what was made since `before_export` has been packed; taken: where some of it was left out, the stamps
+    of all that the next export need not take."""
+    if taken is None:
+        (checkpoints / BEGUN).unlink(missing_ok=True)
+    else:
+        write_atomic(checkpoints / BEGUN, json.dumps(taken))
+
+
+def fits_alone(path: Path) -> bool:
+    """Whether an export that takes nothing else has room for the file."""
+    return path.stat().st_size + TAR_BYTES <= PARCELS * PARCEL_BYTES
 
 
 def export(files: dict[str, Path], folder: Path) -> list[str]:

@@ -12,12 +12,13 @@ from ..errors import copied
 
 
 class WeightAverage:
-    """The exponential moving average of a model's weights and running statistics over training steps.
+    """The exponential moving average of a model's weights and running statistics of normalisations over training steps.
 
     average <- d average + (1 - d) weights after every step, with d = min(decay, (1 + steps) / (10 + steps)), so
     that the start is soon forgotten (Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging",
     is where averaging comes from; the growing d is that of TensorFlow's ExponentialMovingAverage).
-    What has no average, such as a counter, or a mask of -inf, is as the last step left it.
+    Other buffers, such as a counter, a mask or random directions, mean nothing on average and are as the last step left
+    them.
     torch's own AveragedModel counts its steps on the device, and reading them would make the host wait every step.
     """
 
@@ -26,8 +27,11 @@ class WeightAverage:
         self.model.requires_grad_(False)
         self.model.eval()
         self.decay, self.steps = decay, 0
-        self.averages = [(tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.isfinite().all())
-                         for tensor in _tensors(self.model)]
+        averaged = {id(tensor) for part in self.model.modules() for tensor in part.parameters(recurse=False)} | {
+            id(tensor) for part in self.model.modules() if isinstance(part, nn.modules.batchnorm._NormBase)
+            for tensor in part.buffers()}
+        self.averages = [id(tensor) in averaged and (tensor.is_floating_point() or tensor.is_complex())
+                         and bool(tensor.isfinite().all()) for tensor in _tensors(self.model)]
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:

@@ -89,7 +89,7 @@ def restore(path: Path, training: Training, data: ImageData) -> bool:
                                 ("what the models are made of", saved["layout"], training.layout),
                                 ("the data sets", saved["data"], _identity(data)),
                                 ("config", run.config.to_dict(), wanted)):
-        if difference := _first_difference(before, after):
+        if difference := first_difference(before, after):
             raise ValueError(f"checkpoint {path} is of another run: {what} differ: {difference}; {advice}")
     if config.epochs < len(run.history):
         raise ValueError(f"epochs={config.epochs} is less than the {len(run.history)} epochs that checkpoint "
@@ -166,7 +166,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict, scaled: bo
 
 def _require_same_kinds(saved: dict, given: dict) -> None:
     """`saved` must have the names, shapes and types of `given`'s tensors, and finite numbers for parameters."""
-    if difference := _first_difference(*({name: f"{list(value.shape)} {value.dtype}" for name, value in state.items()
+    if difference := first_difference(*({name: f"{list(value.shape)} {value.dtype}" for name, value in state.items()
                                           if isinstance(value, torch.Tensor)} for state in (saved, given))):
         raise ValueError(difference)
     for name, tensor in given.items():
@@ -212,11 +212,12 @@ def _identity(data: ImageData) -> dict:
             "channels": data.channels, "train_images": len(data.train_labels), "digest": data.digest}
 
 
-def _first_difference(saved: dict, given: dict) -> str | None:
+def first_difference(saved: dict, given: dict, then: str = "in the checkpoint", now: str = "here") -> str | None:
+    """The first entry in which two dicts differ, in words; None where they are equal."""
     for name in [*given, *saved]:
         before, after = saved.get(name, "nothing"), given.get(name, "nothing")
         # Another version of torch may know more settings of its modules, or fewer.
         unknown = name.startswith("setting ") and "nothing" in (before, after)
         if before != after and not unknown:
-            return f"{name} is {before} in the checkpoint, {after} here"
+            return f"{name} is {before} {then}, {after} {now}"
     return None

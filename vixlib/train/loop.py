@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.images import ImageData
-from ..device import device_name, is_out_of_memory, own_randomness, pick_device, pick_precision
+from ..device import device_name, is_out_of_memory, pick_device, pick_precision
 from ..embeddings import unwrapped
 from ..errors import (
     as_file_path,
@@ -25,7 +25,7 @@ from ..errors import (
     require_trainable,
     require_type,
 )
-from ..files import require_writable
+from ..files import bar_options, require_writable
 from ..kernels import fused_attention_problem, training_kernels
 from ..measure.limits import memory_problem, out_of_memory
 from ..measure.scoring import check_fit, evaluate, logits_of, name_of
@@ -40,6 +40,7 @@ from .divergence import first_failure, no_scale, not_finite
 from .in_use import alone
 from .run import Run, TrainConfig
 from .schedule import learning_rate
+from .telling import tell
 from .training import Training
 
 with warnings.catch_warnings():  # Jupyter without ipywidgets gets the plain bar, which needs no warning
@@ -61,7 +62,7 @@ def fit(model: nn.Module, data: ImageData, config: TrainConfig = PAPER_PROTOCOL,
 
     checkpoint: file written after every epoch. If it exists the run goes on from it, on a CPU bit for bit as
         if it had never stopped; a finished one gives its Run and weights at once.
-    on_epoch: called with the growing Run after every epoch, for instance to draw curves.
+    on_epoch: called with the growing Run after every epoch, for instance to draw curves (see telling.tell).
     minutes: no epoch is begun that would probably end later than this; the first of a call always runs.
 
     Where torch.distributed has a process group (under torchrun, see `parallel.processes`), its processes train this
@@ -203,8 +204,7 @@ def _epochs(training: Training, data: ImageData, path: Path | None, progress: bo
     steps, took = math.ceil(len(data.train_labels) / run.config.batch_size), []  # took: seconds of each epoch
     with tqdm(total=steps * run.config.epochs, initial=steps * len(run.history), unit="step",
               desc=f"{run.model} on {run.dataset}", mininterval=0.5, dynamic_ncols=True,
-              # Only "off" is passed on, so that TQDM_DISABLE still decides otherwise.
-              **({} if progress and speaks else {"disable": True})) as bar:
+              **bar_options(progress and speaks)) as bar:
         while not run.finished:
             begun = time.monotonic()
             # The first epoch of a call compiles and chooses kernels: what it took says little of the others.
@@ -217,8 +217,7 @@ def _epochs(training: Training, data: ImageData, path: Path | None, progress: bo
                 checkpoints.save(path, training, data)
                 training.saved = len(run.history)
             if speaks and on_epoch is not None:
-                with own_randomness(training.device):  # a run that goes on from its checkpoint would not draw them
-                    on_epoch(run)
+                tell(on_epoch, training, path, data)
             took.append(time.monotonic() - begun)
 
 
