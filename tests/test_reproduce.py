@@ -19,6 +19,7 @@ from vixlib.profiles import PROFILES, Profile
 from vixlib.report.records import read_records, write_record
 from vixlib.report.speeds import alone_on_a_gpu
 from vixlib.reproduce import command as reproduce
+from vixlib.reproduce import parcels
 from vixlib.reproduce.jobs import Place, missing, most_missing_first, plan
 from vixlib.reproduce.workers import Report
 from vixlib.train import in_use, parallel
@@ -296,6 +297,17 @@ def test_what_the_command_line_cannot_do_is_a_sentence(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert reproduce.main([*command, "--export", str(tmp_path / "file" / "out")]) == 1
     assert "cannot write" in capsys.readouterr().err and not list(tmp_path.glob("*.json"))
+
+
+def test_two_calls_at_once_do_not_export_from_one_folder(tmp_path, monkeypatch, capsys):
+    """The first to end would take back what the other has noted, and a killed one's records would stay behind."""
+    monkeypatch.setattr(parcels, "PATIENCE", 0.0)
+    command = ["--table", "1", "--profile", "smoke", "--models", "ViT", "--data", "shapes", "--results", str(tmp_path),
+               "--checkpoints", str(tmp_path / "checkpoints"), "--export", str(tmp_path / "out"), "--minutes", "1e-9"]
+    with parcels.exporting(tmp_path / "checkpoints"):
+        assert reproduce.main(command) == 1
+    assert "--export: another call that exports is at work on" in capsys.readouterr().err
+    assert [*(tmp_path / "out").iterdir(), *(tmp_path / "checkpoints").iterdir()] == []
 
 
 @pytest.mark.parametrize("command", [["vixlib"], ["vixlib.reproduce", "--todo"]])

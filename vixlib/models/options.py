@@ -70,11 +70,12 @@ def embedded(model: nn.Module, images: Tensor, dim: int) -> tuple[Tensor, tuple[
     model was built for, and its tokens as many as they were then.
     """
     own, size = model.embedding, tuple(images.shape[-2:])
-    if not hasattr(own, "grid") and size != model.image_size:
+    tells = callable(getattr(own, "grid", None))
+    if not tells and size != model.image_size:
         raise ValueError(f"images is {size[0]}x{size[1]}, and the embedding {type(own).__name__} has no method "
                          "grid(height, width) -> (rows, columns) that says how many tokens they give; write it one, "
                          f"or give images of {model.image_size[0]}x{model.image_size[1]}")
-    grid = tuple(own.grid(*size)) if hasattr(own, "grid") else model.grid
+    grid = tuple(own.grid(*size)) if tells else model.grid
     x, wanted = own(images), [images.shape[0], grid[0] * grid[1], dim]
     if not isinstance(x, Tensor) or list(x.shape) != wanted:
         found = list(x.shape) if isinstance(x, Tensor) else type(x).__name__

@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from ..data.images import ImageData
@@ -214,15 +214,16 @@ def _work(chosen: argparse.Namespace, started: float) -> int:
     if chosen.export is not None and deadline is not None:
         deadline -= 60 * PACKING_MINUTES
     exports = chosen.export is not None and parallel.rank() == 0
-    before = parcels.before_export(place.results, place.checkpoints) if exports else {}
-    try:
-        return 3 if reproduce(todo, data, place, deadline) else 0
-    except RunsFailed as error:
-        print(error, file=sys.stderr)
-        return 1
-    finally:
-        if exports:
-            _export(chosen.export, before, place)
+    with parcels.exporting(place.checkpoints) if exports else nullcontext():
+        before = parcels.before_export(place.results, place.checkpoints) if exports else {}
+        try:
+            return 3 if reproduce(todo, data, place, deadline) else 0
+        except RunsFailed as error:
+            print(error, file=sys.stderr)
+            return 1
+        finally:
+            if exports:
+                _export(chosen.export, before, place)
 
 
 def _export(folder: Path, before: dict, place: Place) -> None:

@@ -11,15 +11,17 @@ import io
 import json
 import re
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ..files import listed, write_atomic
+from ..files import held, listed, write_atomic
 from ..report import memory
 from ..report.batches import batches_folder, parse_batches
 from ..report.records import parse_record, record_name
 from ..train import checkpoint
-from ..train.in_use import CheckpointInUse, alone
+from ..train.in_use import PATIENCE, CheckpointInUse, alone
 
 FORMAT = 2
 PARCELS, PARCEL_BYTES = 7, 6_000_000  # few and small enough for any way of copying, there and back
@@ -59,6 +61,17 @@ def before_export(results: Path, checkpoints: Path) -> dict[str, tuple[int, int]
         now = stamps(contents(results, checkpoints))
         write_atomic(checkpoints / BEGUN, json.dumps(now))
         return now
+
+
+@contextmanager
+def exporting(checkpoints: Path) -> Iterator[None]:
+    """While this lasts no other call may export from `checkpoints`: the first to end would take back what the other
+    has noted of its beginning."""
+    with held(checkpoints / f"{BEGUN}.lock", PATIENCE) as free:
+        if not free:
+            raise ValueError(f"--export: another call that exports is at work on {checkpoints}; wait for it, or name "
+                             "other --results and --checkpoints")
+        yield
 
 
 def exported(checkpoints: Path, taken: dict[str, tuple[int, int]] | None = None) -> None:
