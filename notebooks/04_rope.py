@@ -434,7 +434,7 @@ from vixlib.report import reasons_table
 reasons_table("04")
 
 # %% [markdown]
-# The lower rows put the quiet table against RoPE itself. Unless their interval leaves zero out, these seeds cannot tell RoPE from a quiet table after one epoch of these patches: a smaller number in one line of code may have done as well. Whether that lasts is another question. Trainings of more than one epoch with a quiet start are not among the records.
+# The lower rows put the quiet table against RoPE itself. Unless their interval leaves zero out, these seeds cannot tell RoPE from a quiet table after one epoch of these patches: a smaller number in one line of code may have done as well. With a token a pixel it has not: there a quiet table, too, is behind RoPE (one seed; more under "Their first epoch, and ours"). Whether any of this lasts is another question. Trainings of more than one epoch with a quiet start are not among the records.
 #
 # And the authors' own claim, 1-D RoPE against the learned table, pair by pair beside their logs:
 
@@ -480,7 +480,7 @@ ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 # - **ViT's gain is there from the first epochs on** and far larger than what logs wobble by. Nobody has to wait for a maximum to see it.
 # - **With convolutions it shrinks or vanishes.** HybridViT's gain keeps its sign in all epochs that both logs have, and varies from a fraction of a point to nearly five; whether HybridViL gains or loses depends on the epoch one looks at. A convolution knows neighbourhoods already, and through the zeros at its edges even something about absolute places.
 # - **Five models cannot be read as "learned against RoPE".** ViP's learned log starts from an earlier checkpoint; ViL's is two epochs long, with other batches and fewer parameters (section 4); ViN, HybridViN and HybridViP have no log with a table. That the final numbers with RoPE are high is true; by how much RoPE raised them, these logs do not say.
-# - **The table that lost had a loud start.** Its random numbers of size 1 are louder than what the pixels say (01, section 9). Part of ViT's gain may be what *that* start cost; the records with a quiet start, above, are about that. The columns `none` and `rope2d` are what the authors' experiments lack: they separate "no table" from "rotation", and the line from the plane.
+# - **The table that lost had a loud start.** Its random numbers of size 1 are louder than what the pixels say (01, section 9). Part of ViT's gain may be what *that* start cost. The records with a quiet start, above, are about that: with a token a pixel it is the smaller part. The columns `none` and `rope2d` are what the authors' experiments lack: they separate "no table" from "rotation", and the line from the plane.
 
 # %% [markdown]
 # ### Their first epoch, and ours
@@ -497,7 +497,7 @@ first_epochs_table()
 #
 # ViT's and Linformer's runs agree with their logs as far as seeds allow. Nyström's are further off: ViN's log is some four points ahead of our run, HybridViN's on average some three of ours. ViN's is marked ‡: its first losses are those of a model that has already learnt, so that a part of its gap may be a head start. HybridViN's log starts from nothing; but its two runs, alike except for the seed, are two points apart themselves. How queries and keys are rotated is not the reason: the authors' rotated Linformer and Nyström layers, written out beside ours and given our weights, return the same numbers (`tests/test_logs.py`). What is left, beside the seed and the JPEG copy of the pictures, is the number that the pseudo-inverse starts from: theirs is one for the whole batch and has its gradient, `vixlib`'s is one for each picture and head and constant in the backward pass (02, section 3). The largest of a batch is larger than a picture's own, so that their six iterations end further from the pseudo-inverse than ours. Whether it is that, or no more than seeds, unlucky ones here and a lucky one there, **nobody has tried** at this size: until then, take what the records say of Nyström with RoPE with that question mark.
 #
-# What RoPE brings is in the table, too: take *ViT, learned* from *ViT, rope*. It is ten points in the authors' logs (a part of that perhaps the head start of ‡) and nearly ten in our runs, several times what 4 × 4 patches showed above. So at full size the gain is there from the first epoch on, with the authors' data and code as with ours, as far as one seed can tell. For HybridViL, whose two logs share all settings as well, it is within what seeds make. Is it the rotation that helps ViT there, or the loud table that hurts? One of the last rows is the run that tells: the same ViT with a table that starts at 0.02.
+# What RoPE brings is in the table, too: take *ViT, learned* from *ViT, rope*. It is ten points in the authors' logs (a part of that perhaps the head start of ‡) and nearly ten in our runs, several times what 4 × 4 patches showed above. So at full size the gain is there from the first epoch on, with the authors' data and code as with ours, as far as one seed can tell. For HybridViL, whose two logs share all settings as well, it is within what seeds make. Is it the rotation that helps ViT there, or the loud table that hurts? One of the last rows is the same ViT with a table that starts at 0.02. On 4 × 4 patches such a table had caught up with RoPE. Here it makes up for little more than a quarter of the distance, and its training loss is no better than the loud table's. So what the start costs is the smaller part at full size; with 1,024 vectors to be learned one by one, rotation, which has nothing to learn, is ahead by itself. One seed says so, after one epoch of forty.
 #
 # For Performer, one difference is left on purpose. The number that keeps a Performer's exponentials from overflowing is one for the keys of the whole batch in the authors' code, and one for each picture and head in `vixlib`, where no picture's result may depend on its neighbours'. Because ε is added to the features, that number does not quite cancel (02, section 3), so these two Performers are not quite the same model.
 
@@ -599,7 +599,7 @@ for label, model in (("as it is", models["rope2d"]), ("squeezed", squeezed)):
 # - Adding a table mixes content and place; turning queries and keys makes the score depend on the **offset** alone.
 # - 1-D rotation takes a picture for a line. 2-D rotation restores up and down.
 # - It is exact for softmax, Nyström and Linformer, and approximate for Performer.
-# - "RoPE beats a learned table" may be a matter of how that table starts: compare with *no positions* and with a table that starts quietly before you believe it.
+# - "RoPE beats a learned table" may be a matter of how that table starts: compare with *no positions* and with a table that starts quietly before you believe it. With 64 places that start explained the lead, with 1,024 it did not (one epoch, one seed).
 # - With rotation a model *runs* at any size. Whether it is right there is another question.
 #
 # ## 10 · Your turn

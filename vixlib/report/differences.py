@@ -29,7 +29,7 @@ from .comparison import (
 )
 from .paper import MARKED_LOGS, authors_runs, log_marks
 from .records import IDENTITY, KINDS, LOGS, TRAIN_KINDS, read_records, told_apart
-from .rows import ROPE_MODELS, ROPE_POSITIONS
+from .rows import ROPE_MODELS, ROPE_POSITIONS, is_tried
 
 # Student's t, two-sided 95 %, for 1 to 9 degrees of freedom; more seeds use the last, which is a little too wide.
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -121,7 +121,8 @@ def as_records(results: Results) -> list[dict]:
     a copy counts for nothing: as a further seed it would decide what one cannot. A folder's first epochs of the
     authors' logs are among them: their profile makes them no seeds of a table's runs, and they pair with each other."""
     if results is None or isinstance(results, (str, os.PathLike)):
-        return told_apart([*read_records(results), *read_records(results, table=LOGS)])
+        logs = [record for record in read_records(results, table=LOGS) if not is_tried(record)]
+        return told_apart([*read_records(results), *logs])
     require_type("results", results, Iterable, "a folder of records, or a list of them")
     records = list(results)
     for record in records:

@@ -9,9 +9,9 @@ from ..errors import require_known
 from ..table import Table
 from ..train.run import training_settings
 from .comparison import NOT_MEASURED, Group
-from .differences import Difference, as_records
+from .differences import Difference
 from .records import IDENTITY, LOGS, VARIANTS, read_records, told_apart
-from .rows import EXPERIMENTS, RECIPES, Recipe, Variant
+from .rows import EXPERIMENTS, RECIPES, Recipe, Variant, is_tried
 from .verdicts import in_points, mark
 
 ALL = sorted((*EXPERIMENTS, *RECIPES), key=lambda experiment: experiment.notebook)
@@ -24,10 +24,9 @@ def reasons_table(notebook: str | None = None, results: str | Path | None = None
     results: a folder of records or None, data/results. Recorded runs are paired by setting and seed, as for claims.
     """
     require_known("notebook", notebook, (None, *sorted({experiment.notebook for experiment in ALL})))
-    records = told_apart([*read_records(results, table=VARIANTS), *as_records(results)])
-    # Among the runs of the logs one has an option changed, and the others are what it is held against.
-    changed = [record for record in records if record["table"] in (VARIANTS, LOGS)]
-    plain = [record for record in records if record["table"] != VARIANTS]
+    records = told_apart([record for which in ({"table": VARIANTS}, {"table": LOGS}, {})
+                          for record in read_records(results, **which)])
+    changed, plain = ([record for record in records if is_tried(record) is own] for own in (True, False))
     rows, asked, marks = [], set(), {}
     for experiment in ALL:
         if notebook not in (None, experiment.notebook):

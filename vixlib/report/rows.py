@@ -93,6 +93,14 @@ LARGEST = "paper-largest"
 BESIDE = {1: ("FNet", "MLPMixer"), 3: ("HybridFNet", "HybridMLPMixer"), "cxv": ("CNV", "CLTV", "CvT", "CvP", "CvN")}
 
 
+def is_tried(record: dict) -> bool:
+    """Whether the run is an experiment, which differs from a system of a table or a log in an option: no seed of it,
+    and no side of a claim."""
+    return record["table"] == VARIANTS or (record["table"] == LOGS and any(
+        record["model"] == model and options and dict(options).items() <= record["options"].items()
+        for model, options in BESIDE_LOGS))
+
+
 def table_rows(table: int | str) -> list[Row]:
     """The runs that a table of TABLES needs; VARIANTS: the experiments beside the tables, LOGS: the authors' logs on
     CIFAR-10 that begin with the first epoch, and BESIDE_LOGS."""
