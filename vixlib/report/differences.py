@@ -28,7 +28,7 @@ from .comparison import (
     run_records,
 )
 from .paper import MARKED_LOGS, authors_runs, log_marks
-from .records import IDENTITY, KINDS, LOGS, TRAIN_KINDS, read_records, told_apart
+from .records import IDENTITY, KINDS, TRAIN_KINDS, all_records, read_records, told_apart
 from .rows import ROPE_MODELS, ROPE_POSITIONS, is_tried
 
 # Student's t, two-sided 95 %, for 1 to 9 degrees of freedom; more seeds use the last, which is a little too wide.
@@ -121,8 +121,7 @@ def as_records(results: Results) -> list[dict]:
     a copy counts for nothing: as a further seed it would decide what one cannot. A folder's first epochs of the
     authors' logs are among them: their profile makes them no seeds of a table's runs, and they pair with each other."""
     if results is None or isinstance(results, (str, os.PathLike)):
-        logs = [record for record in read_records(results, table=LOGS) if not is_tried(record)]
-        return told_apart([*read_records(results), *logs])
+        return told_apart(record for record in all_records(results) if not is_tried(record))
     require_type("results", results, Iterable, "a folder of records, or a list of them")
     records = list(results)
     for record in records:

@@ -10,7 +10,7 @@ from ..table import Table
 from ..train.run import training_settings
 from .comparison import NOT_MEASURED, Group
 from .differences import Difference
-from .records import IDENTITY, LOGS, VARIANTS, read_records, told_apart
+from .records import IDENTITY, all_records, told_apart
 from .rows import EXPERIMENTS, RECIPES, Recipe, Variant, is_tried
 from .verdicts import in_points, mark
 
@@ -24,8 +24,7 @@ def reasons_table(notebook: str | None = None, results: str | Path | None = None
     results: a folder of records or None, data/results. Recorded runs are paired by setting and seed, as for claims.
     """
     require_known("notebook", notebook, (None, *sorted({experiment.notebook for experiment in ALL})))
-    records = told_apart([record for which in ({"table": VARIANTS}, {"table": LOGS}, {})
-                          for record in read_records(results, **which)])
+    records = told_apart(all_records(results))
     changed, plain = ([record for record in records if is_tried(record) is own] for own in (True, False))
     rows, asked, marks = [], set(), {}
     for experiment in ALL:

@@ -78,6 +78,12 @@ def write_record(record: dict, folder: str | Path | None = None) -> Path:
     return write_atomic(folder / record_name(record), text + "\n")
 
 
+def all_records(folder: str | Path | None = None) -> list[dict]:
+    """The records of `folder` as `read_records` reads them, those of runs beside the tables among them."""
+    folder = RESULTS if folder is None else as_path("folder", folder)
+    return [read_record(path) for path in listed(folder, ".json")]
+
+
 def read_records(folder: str | Path | None = None, **match) -> list[dict]:
     """All records of `folder` (default: the repository's data/results) whose fields equal `match`.
 
@@ -90,14 +96,12 @@ def read_records(folder: str | Path | None = None, **match) -> list[dict]:
     unknown = sorted(set(match) - set(FIELDS))
     if unknown:
         raise TypeError(f"read_records() got unknown fields {unknown}; a record has {', '.join(FIELDS)}")
-    folder = RESULTS if folder is None else as_path("folder", folder)
     require_kinds(match, {field: KINDS[field] for field in match if field in KINDS}, "read_records(...)")
     try:
         wanted = json.loads(json.dumps(match))  # as it would come back from a file: tuples are lists
     except (TypeError, ValueError) as error:
         raise TypeError(f"match={match!r} holds what no record can hold: {error}") from error
-    records = [read_record(path) for path in listed(folder, ".json")]
-    return [record for record in records if all(record[field] == value for field, value in wanted.items())
+    return [record for record in all_records(folder) if all(record[field] == value for field, value in wanted.items())
             and (record["table"] not in (VARIANTS, LOGS) or "table" in wanted)]
 
 

@@ -234,7 +234,7 @@ def _export(folder: Path, before: dict, place: Place) -> None:
     parcels.exported(place.checkpoints, {**before, **packed} if left_out else None)
     print(f"{len(packed)} files to take home are packed in {folder}"
           + "".join("\nleft out, no room beside the others, for the next --export: " + name
-                    if parcels.fits_alone(files[name]) else f"\nleft out, too large: {name}" for name in left_out))
+                    if parcels.has_room(new[name][1]) else f"\nleft out, too large: {name}" for name in left_out))
 
 
 def _found(name: str | None) -> str:

@@ -83,9 +83,9 @@ def exported(checkpoints: Path, taken: dict[str, tuple[int, int]] | None = None)
         write_atomic(checkpoints / BEGUN, json.dumps(taken))
 
 
-def fits_alone(path: Path) -> bool:
-    """Whether an export that takes nothing else has room for the file."""
-    return path.stat().st_size + TAR_BYTES <= PARCELS * PARCEL_BYTES
+def has_room(size: int, taken: int = 0) -> bool:
+    """Whether an export that has `taken` bytes already takes a file of `size` bytes, too."""
+    return taken + size + TAR_BYTES <= PARCELS * PARCEL_BYTES
 
 
 def export(files: dict[str, Path], folder: Path) -> list[str]:
@@ -97,7 +97,7 @@ def export(files: dict[str, Path], folder: Path) -> list[str]:
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, path in files.items():
             content = path.read_bytes()
-            if archive.offset + len(content) + TAR_BYTES > PARCELS * PARCEL_BYTES:
+            if not has_room(len(content), archive.offset):
                 left_out.append(name)
                 continue
             entry = tarfile.TarInfo(name)

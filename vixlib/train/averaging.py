@@ -27,9 +27,9 @@ class WeightAverage:
         self.model.requires_grad_(False)
         self.model.eval()
         self.decay, self.steps = decay, 0
-        averaged = {id(tensor) for part in self.model.modules() for tensor in part.parameters(recurse=False)} | {
-            id(tensor) for part in self.model.modules() if isinstance(part, nn.modules.batchnorm._NormBase)
-            for tensor in part.buffers()}
+        norms = [part for part in self.model.modules() if isinstance(part, nn.modules.batchnorm._NormBase)]
+        averaged = {id(tensor) for tensor in self.model.parameters()} | {
+            id(tensor) for part in norms for tensor in part.buffers()}
         self.averages = [id(tensor) in averaged and (tensor.is_floating_point() or tensor.is_complex())
                          and bool(tensor.isfinite().all()) for tensor in _tensors(self.model)]
 

@@ -167,7 +167,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict, scaled: bo
 def _require_same_kinds(saved: dict, given: dict) -> None:
     """`saved` must have the names, shapes and types of `given`'s tensors, and finite numbers for parameters."""
     if difference := first_difference(*({name: f"{list(value.shape)} {value.dtype}" for name, value in state.items()
-                                          if isinstance(value, torch.Tensor)} for state in (saved, given))):
+                                         if isinstance(value, torch.Tensor)} for state in (saved, given))):
         raise ValueError(difference)
     for name, tensor in given.items():
         # A module's extra state may be anything.
